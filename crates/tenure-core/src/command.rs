@@ -1,0 +1,233 @@
+//! The commands of the replicated log, as types. Their encoding is in `codec`.
+//!
+//! A command says what a client asked for after syntax, limits and rights were checked, and nothing that could differ
+//! between nodes: ids are picked and TTLs raised before it is made. Whether keys and leases exist is decided in apply.
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
+use crate::row::{AlarmKind, Incarnation, MemberAttributes};
+
+/// One replicated operation. Each makes its own [`crate::outcome::Outcome`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Write one key.
+    Put(Put),
+    /// Delete the keys of a range.
+    DeleteRange(DeleteRange),
+    /// A transaction that may write.
+    Txn(Txn),
+    /// Compact history up to a revision.
+    Compact(Revision),
+    /// Grant a lease. The id is picked and the TTL raised already.
+    LeaseGrant(LeaseGrant),
+    /// Revoke a lease and delete its keys.
+    LeaseRevoke(LeaseRevoke),
+    /// Raise an alarm.
+    AlarmRaise(MemberId, AlarmKind),
+    /// Clear an alarm.
+    AlarmClear(MemberId, AlarmKind),
+    /// A member tells its name and client URLs, once it serves.
+    MemberPublish(MemberAttributes),
+}
+
+/// A set of keys, from a request's `key` and `range_end`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyRange {
+    /// Exactly one key.
+    One(Bytes),
+    /// `[start, end)`. Empty if `end <= start`.
+    Between(Bytes, Bytes),
+    /// Every key from this one on. `From(b"")` is everything.
+    From(Bytes),
+}
+
+/// Writes one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Never empty.
+    pub key: Bytes,
+    /// Empty if `ignore_value`.
+    pub value: Bytes,
+    /// The lease to attach to, or none.
+    pub lease: LeaseId,
+    /// Answer with the previous key-value.
+    pub prev_kv: bool,
+    /// Keep the present value; refused if the key is absent.
+    pub ignore_value: bool,
+    /// Keep the present lease; refused if the key is absent.
+    pub ignore_lease: bool,
+}
+
+/// Deletes the keys of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteRange {
+    /// What to delete.
+    pub range: KeyRange,
+    /// Answer with the deleted key-values.
+    pub prev_kv: bool,
+}
+
+/// A read of a range, from a read request or inside a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// What to read.
+    pub range: KeyRange,
+    /// At most this many key-values; 0 or less means all.
+    pub limit: i64,
+    /// The revision to read at; 0 or less means the present.
+    pub revision: Revision,
+    /// The order asked for.
+    pub order: SortOrder,
+    /// What to order by.
+    pub target: SortTarget,
+    /// Leave values out.
+    pub keys_only: bool,
+    /// Only count.
+    pub count_only: bool,
+    /// Drop keys modified before this; 0 means no bound. (All four bounds filter key-values, never `count`.)
+    pub min_mod: Revision,
+    /// Drop keys modified after this; 0 means no bound.
+    pub max_mod: Revision,
+    /// Drop keys created before this; 0 means no bound.
+    pub min_create: Revision,
+    /// Drop keys created after this; 0 means no bound.
+    pub max_create: Revision,
+}
+
+/// etcd's sort orders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortOrder {
+    /// As found (ascending keys), unless a target other than the key is named: then ascending by it.
+    #[default]
+    None,
+    /// Smallest first.
+    Ascend,
+    /// Largest first.
+    Descend,
+}
+
+/// etcd's sort targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortTarget {
+    /// By key.
+    #[default]
+    Key,
+    /// By version.
+    Version,
+    /// By create revision.
+    Create,
+    /// By modification revision.
+    Mod,
+    /// By value.
+    Value,
+}
+
+/// If all compares hold, `success`, else `failure`; all of it in one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// All must hold.
+    pub compares: Vec<Compare>,
+    /// Done if they do.
+    pub success: Vec<Op>,
+    /// Done if they do not.
+    pub failure: Vec<Op>,
+}
+
+/// One operation of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A read.
+    Range(Range),
+    /// A write.
+    Put(Put),
+    /// A delete.
+    DeleteRange(DeleteRange),
+    /// A nested transaction.
+    Txn(Txn),
+}
+
+/// One condition. Over a range, every key must meet it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// The keys looked at.
+    pub range: KeyRange,
+    /// How.
+    pub result: CompareResult,
+    /// With what.
+    pub target: CompareTarget,
+}
+
+/// The relation that must hold between the key's side and the given side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompareResult {
+    /// The same.
+    Equal,
+    /// The key's is greater.
+    Greater,
+    /// The key's is less.
+    Less,
+    /// Not the same.
+    NotEqual,
+}
+
+/// What is compared, and the given side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompareTarget {
+    /// The version (0 if absent).
+    Version(i64),
+    /// The create revision (0 if absent).
+    Create(Revision),
+    /// The modification revision (0 if absent).
+    Mod(Revision),
+    /// The value. An absent key never meets a value compare.
+    Value(Bytes),
+    /// The lease (0 if none or absent).
+    Lease(LeaseId),
+}
+
+/// Grants a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseGrant {
+    /// Never [`LeaseId::NONE`].
+    pub id: LeaseId,
+    /// At least the configured minimum.
+    pub ttl_ms: u64,
+}
+
+/// Revokes a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRevoke {
+    /// Which.
+    pub id: LeaseId,
+    /// Set by the lessor, absent from a client's revoke: ignored unless the lease is still this one and is due.
+    pub expiry: Option<ExpiryGuard>,
+}
+
+/// The compare side of an expiry (design: "expiry is a compare-and-set").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiryGuard {
+    /// The lease must be this incarnation.
+    pub incarnation: Incarnation,
+    /// It must have been renewed this often.
+    pub renewals: u64,
+}
+
+/// The header of a group: what the leader adds to the commands that share one Raft entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupHeader {
+    /// The leader's reading of the lease clock, in milliseconds, if the group carries one.
+    pub lease_clock_ms: Option<u64>,
+    /// The term the group was proposed in, if it must not be applied in another.
+    pub origin_term: Option<Term>,
+}
+
+/// Where in the log a group stands; names incarnations and fences terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryPosition {
+    /// The entry's index.
+    pub index: LogIndex,
+    /// The entry's term.
+    pub term: Term,
+}

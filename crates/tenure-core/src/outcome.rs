@@ -1,0 +1,134 @@
+//! What applying a command answers. Part of the replicated result: every node computes the same.
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use crate::ids::{LeaseId, Revision};
+
+/// The result of one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The store's revision right after this command, for the response header.
+    pub revision: Revision,
+    /// The answer, or why the command was refused. A refused command changed nothing.
+    pub result: Result<Response, Refusal>,
+}
+
+/// The answer to a command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// A put, with the previous key-value if it was asked for and existed.
+    Put(Option<KeyValue>),
+    /// A delete.
+    DeleteRange(DeletedRange),
+    /// A transaction.
+    Txn(TxnResponse),
+    /// A compaction.
+    Compact,
+    /// The lease as granted.
+    LeaseGrant {
+        /// Its id.
+        id: LeaseId,
+        /// Its TTL in milliseconds.
+        ttl_ms: u64,
+    },
+    /// The lease and its keys are gone.
+    LeaseRevoke,
+    /// The alarm is raised or cleared (or was so before).
+    Alarm,
+    /// The member's attributes are recorded.
+    MemberPublish,
+    /// An expiry whose guard no longer held: nothing was done.
+    ExpiryStale,
+}
+
+/// The answer of a delete.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeletedRange {
+    /// How many keys were deleted.
+    pub deleted: i64,
+    /// They, if asked for.
+    pub prev_kvs: Vec<KeyValue>,
+}
+
+/// The answer of a transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TxnResponse {
+    /// Whether all compares held.
+    pub succeeded: bool,
+    /// One per operation of the branch taken.
+    pub responses: Vec<OpResponse>,
+}
+
+/// The answer of one operation of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpResponse {
+    /// A read.
+    Range(RangeResult),
+    /// A put.
+    Put(Option<KeyValue>),
+    /// A delete.
+    DeleteRange(DeletedRange),
+    /// A nested transaction.
+    Txn(TxnResponse),
+}
+
+/// The answer of a range read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeResult {
+    /// The key-values, ordered and cut as asked.
+    pub kvs: Vec<KeyValue>,
+    /// Whether the limit left some out.
+    pub more: bool,
+    /// How many keys the range holds, whatever the limit and filters.
+    pub count: i64,
+}
+
+/// One key at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Bytes,
+    /// The value; empty if left out.
+    pub value: Bytes,
+    /// Its creation.
+    pub create: Revision,
+    /// Its last modification.
+    pub modified: Revision,
+    /// Its version, from 1.
+    pub version: i64,
+    /// Its lease.
+    pub lease: LeaseId,
+}
+
+/// Why a well-formed command was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A put with `ignore_value` or `ignore_lease` of an absent key.
+    #[error("key not found")]
+    KeyNotFound,
+    /// The lease does not exist.
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    /// The lease id is taken.
+    #[error("lease already exists")]
+    LeaseExists,
+    /// The revision is compacted.
+    #[error("required revision has been compacted")]
+    Compacted,
+    /// The revision is not reached yet.
+    #[error("required revision is a future revision")]
+    FutureRevision,
+    /// A NOSPACE alarm is raised.
+    #[error("database space exceeded")]
+    NoSpace,
+    /// A CORRUPT alarm is raised.
+    #[error("corrupt cluster")]
+    Corrupt,
+    /// A transaction would change one key twice; only a log written by a faulty proposer holds one.
+    #[error("duplicate key given in txn request")]
+    DuplicateKey,
+    /// The group was proposed in another term than it was appended in.
+    #[error("proposed by a former leader")]
+    Fenced,
+}

@@ -1,0 +1,130 @@
+//! The rows of the state tables as the state machine sees them. Their byte layout belongs to `tenure-storage`.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use crate::ids::{EventId, LeaseId, LogIndex, MemberId, Revision};
+
+/// What is known of a key's newest event, without its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyMeta {
+    /// The revision that created the key's present life. `Revision(0)` on a tombstone.
+    pub create: Revision,
+    /// The newest event of the key.
+    pub modified: EventId,
+    /// 1 on creation, +1 per put. 0 marks a tombstone.
+    pub version: i64,
+    /// The attached lease, or [`LeaseId::NONE`].
+    pub lease: LeaseId,
+}
+
+impl KeyMeta {
+    /// Whether the newest event deleted the key.
+    pub fn is_tombstone(&self) -> bool {
+        self.version == 0
+    }
+}
+
+/// A row of `current`: a key's newest event with its value (empty on a tombstone).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CurrentRow {
+    /// The newest event.
+    pub meta: KeyMeta,
+    /// The value it wrote.
+    pub value: Bytes,
+}
+
+/// A row of `history`: one event, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// The key that changed.
+    pub key: Bytes,
+    /// What it became. `meta.modified` is this event's own id.
+    pub meta: KeyMeta,
+    /// The value it wrote, empty for a delete.
+    pub value: Bytes,
+    /// The key's previous event (a tombstone counts), if it had one when this event was applied.
+    ///
+    /// The target may be gone: a missing target means "absent" at or below the compacted revision, and corruption
+    /// above it.
+    pub previous: Option<EventId>,
+}
+
+/// Tells two leases with the same id apart: the log entry that granted it and its place in that entry's group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Incarnation {
+    /// The entry's index.
+    pub index: LogIndex,
+    /// The command's place in the group, from 0.
+    pub place: u32,
+}
+
+/// A row of `leases`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// Which grant this is.
+    pub incarnation: Incarnation,
+    /// The granted TTL in milliseconds.
+    pub ttl_ms: u64,
+    /// How often it was renewed.
+    pub renewals: u64,
+    /// The lease clock's reading, in milliseconds, at the grant or the last renewal.
+    pub clock_ms: u64,
+}
+
+/// An alarm that a member raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AlarmRow {
+    /// Who raised it.
+    pub member: MemberId,
+    /// What it is about.
+    pub kind: AlarmKind,
+}
+
+/// The kinds of alarm, as in etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmKind {
+    /// The space quota is used up: nothing that grows the store is accepted.
+    NoSpace,
+    /// Members disagree: nothing that goes through apply is accepted.
+    Corrupt,
+}
+
+/// What a member says of itself. Its peer URLs are part of the Raft membership, not of this.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberAttributes {
+    /// Who.
+    pub member: MemberId,
+    /// Its name.
+    pub name: String,
+    /// The URLs that clients reach it at.
+    pub client_urls: Vec<String>,
+}
+
+/// The replicated scalars.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The store's revision.
+    pub revision: Revision,
+    /// The revision compacted to. `Revision(-1)` if never compacted, as in etcd, so that `Compact(0)` succeeds once.
+    pub compacted: Revision,
+    /// The lease clock, in milliseconds: the largest reading applied.
+    pub lease_clock_ms: u64,
+    /// The alarms that are raised, sorted.
+    pub alarms: Vec<AlarmRow>,
+    /// What the members said of themselves, sorted by member.
+    pub members: Vec<MemberAttributes>,
+}
+
+impl Default for Meta {
+    fn default() -> Self {
+        Meta {
+            revision: Revision::FRESH,
+            compacted: Revision(-1),
+            lease_clock_ms: 0,
+            alarms: Vec::new(),
+            members: Vec::new(),
+        }
+    }
+}

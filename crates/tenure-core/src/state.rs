@@ -1,0 +1,82 @@
+//! The door between the state machine and storage: what apply reads, and the only ways in which it writes.
+//!
+//! Scans take a visitor and stop on `ControlFlow::Break`; they yield rows in ascending key order and see the run's own
+//! pending writes. Any `Err` means that this node's storage is broken: the caller stops the node.
+
+use bytes::Bytes;
+use core::ops::ControlFlow;
+
+use crate::command::KeyRange;
+use crate::ids::{EventId, LeaseId, Revision};
+use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
+
+/// Reads of the state tables.
+pub trait StateRead {
+    /// Why storage failed.
+    type Error;
+
+    /// The replicated scalars.
+    fn meta(&self) -> &Meta;
+
+    /// A key's newest event without its value; tombstones that are not purged yet included.
+    fn current_meta(&self, key: &[u8]) -> Result<Option<KeyMeta>, Self::Error>;
+
+    /// A key's newest event; tombstones that are not purged yet included.
+    fn current(&self, key: &[u8]) -> Result<Option<CurrentRow>, Self::Error>;
+
+    /// The newest events of the keys of a range, tombstones included.
+    fn scan_current(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+    ) -> Result<(), Self::Error>;
+
+    /// The keys of a range that exist now.
+    fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), Self::Error>;
+
+    /// How many keys of a range exist now.
+    fn count_live(&self, range: &KeyRange) -> Result<u64, Self::Error>;
+
+    /// One event.
+    fn event(&self, id: EventId) -> Result<Option<EventRow>, Self::Error>;
+
+    /// The events of the revisions `first..=last`, in order.
+    fn scan_events(
+        &self,
+        first: Revision,
+        last: Revision,
+        visit: &mut dyn FnMut(EventRow) -> ControlFlow<()>,
+    ) -> Result<(), Self::Error>;
+
+    /// One lease.
+    fn lease(&self, id: LeaseId) -> Result<Option<LeaseRow>, Self::Error>;
+
+    /// All leases, by id.
+    fn scan_leases(&self, visit: &mut dyn FnMut(LeaseId, LeaseRow) -> ControlFlow<()>) -> Result<(), Self::Error>;
+
+    /// The keys attached to a lease, in ascending order.
+    fn scan_lease_keys(&self, id: LeaseId, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), Self::Error>;
+}
+
+/// Writes of the state tables: all of a run's go into one batch.
+pub trait StateWrite: StateRead {
+    /// Records an event: the history row, the key's current row, and its place among the live keys.
+    ///
+    /// `event.meta.modified` must be newer than every event recorded before.
+    fn record(&mut self, event: EventRow);
+
+    /// The replicated scalars, to change.
+    fn meta_mut(&mut self) -> &mut Meta;
+
+    /// Writes a lease.
+    fn put_lease(&mut self, id: LeaseId, row: LeaseRow);
+
+    /// Removes a lease. Its keys must have been detached.
+    fn delete_lease(&mut self, id: LeaseId);
+
+    /// Attaches a key to a lease.
+    fn attach(&mut self, id: LeaseId, key: &Bytes);
+
+    /// Detaches a key from a lease.
+    fn detach(&mut self, id: LeaseId, key: &Bytes);
+}

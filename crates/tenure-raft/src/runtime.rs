@@ -1,0 +1,183 @@
+//! The asynchronous runtime that openraft runs on: tokio, with two things of our own.
+//!
+//! Time is read from `CLOCK_BOOTTIME`, which goes on while a machine is suspended: a leader that slept through its
+//! lease must find it expired, and `CLOCK_MONOTONIC` would tell it that no time had passed. Random numbers come from a
+//! per-thread generator that can be seeded, so that a simulated run repeats.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::time::Duration;
+
+use openraft::{AsyncRuntime, Instant, OptionalSend};
+use rand::rngs::StdRng;
+use rand::{SeedableRng, TryRng};
+use rustix::time::{ClockId, clock_gettime};
+
+type Tokio = openraft::TokioRuntime;
+
+/// A reading of `CLOCK_BOOTTIME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootInstant(Duration);
+
+impl BootInstant {
+    /// The present.
+    pub fn now() -> BootInstant {
+        let reading = clock_gettime(ClockId::Boottime);
+        BootInstant(Duration::try_from(reading).unwrap_or_default())
+    }
+
+    /// How long ago this was; zero if it lies ahead.
+    pub fn elapsed(self) -> Duration {
+        BootInstant::now().0.saturating_sub(self.0)
+    }
+
+    fn until(self) -> Duration {
+        self.0.saturating_sub(BootInstant::now().0)
+    }
+}
+
+impl Add<Duration> for BootInstant {
+    type Output = BootInstant;
+    fn add(self, rhs: Duration) -> BootInstant {
+        BootInstant(self.0.saturating_add(rhs))
+    }
+}
+
+impl AddAssign<Duration> for BootInstant {
+    fn add_assign(&mut self, rhs: Duration) {
+        self.0 = self.0.saturating_add(rhs);
+    }
+}
+
+impl Sub<Duration> for BootInstant {
+    type Output = BootInstant;
+    fn sub(self, rhs: Duration) -> BootInstant {
+        BootInstant(self.0.saturating_sub(rhs))
+    }
+}
+
+impl Sub<BootInstant> for BootInstant {
+    type Output = Duration;
+    fn sub(self, rhs: BootInstant) -> Duration {
+        self.0.saturating_sub(rhs.0)
+    }
+}
+
+impl SubAssign<Duration> for BootInstant {
+    fn sub_assign(&mut self, rhs: Duration) {
+        self.0 = self.0.saturating_sub(rhs);
+    }
+}
+
+impl Instant for BootInstant {
+    fn now() -> BootInstant {
+        BootInstant::now()
+    }
+}
+
+thread_local! {
+    static RNG: RefCell<StdRng> = RefCell::new(StdRng::from_rng(&mut rand::rng()));
+}
+
+/// Makes this thread's random numbers (election timeouts, jitter) repeat from `seed`.
+pub fn seed_thread_rng(seed: u64) {
+    RNG.with_borrow_mut(|rng| *rng = StdRng::seed_from_u64(seed));
+}
+
+/// This thread's generator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadRng;
+
+impl TryRng for ThreadRng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        RNG.with_borrow_mut(TryRng::try_next_u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        RNG.with_borrow_mut(TryRng::try_next_u64)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        RNG.with_borrow_mut(|rng| rng.try_fill_bytes(bytes))
+    }
+}
+
+/// openraft's runtime.
+#[derive(Debug)]
+pub struct Runtime(Tokio);
+
+impl AsyncRuntime for Runtime {
+    type JoinError = <Tokio as AsyncRuntime>::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = <Tokio as AsyncRuntime>::JoinHandle<T>;
+    type Sleep = tokio::time::Sleep;
+    type Instant = BootInstant;
+    type TimeoutError = tokio::time::error::Elapsed;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
+    type ThreadLocalRng = ThreadRng;
+    type Mpsc = <Tokio as AsyncRuntime>::Mpsc;
+    type Watch = <Tokio as AsyncRuntime>::Watch;
+    type Oneshot = <Tokio as AsyncRuntime>::Oneshot;
+    type Mutex<T: OptionalSend + 'static> = <Tokio as AsyncRuntime>::Mutex<T>;
+
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        Tokio::spawn(future)
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        tokio::time::sleep(duration)
+    }
+
+    fn sleep_until(deadline: BootInstant) -> Self::Sleep {
+        tokio::time::sleep(deadline.until())
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
+        tokio::time::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: BootInstant, future: F) -> Self::Timeout<R, F> {
+        tokio::time::timeout(deadline.until(), future)
+    }
+
+    fn is_panic(join_error: &Self::JoinError) -> bool {
+        Tokio::is_panic(join_error)
+    }
+
+    fn thread_rng() -> ThreadRng {
+        ThreadRng
+    }
+
+    fn new(threads: usize) -> Self {
+        Runtime(Tokio::new(threads))
+    }
+
+    fn block_on<F, T>(&mut self, future: F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        self.0.block_on(future)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeded_thread_repeats_its_numbers() {
+        let draw = || [ThreadRng.try_next_u64(), ThreadRng.try_next_u64()].map(|n| n.expect("infallible"));
+        seed_thread_rng(7);
+        let first = draw();
+        seed_thread_rng(7);
+        assert_eq!(first, draw());
+        assert_ne!(first[0], first[1]);
+    }
+}
