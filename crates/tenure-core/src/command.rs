@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::ops::Bound;
 
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
 use crate::row::{AlarmKind, Incarnation, MemberAttributes};
@@ -41,6 +42,34 @@ pub enum KeyRange {
     Between(Bytes, Bytes),
     /// Every key from this one on. `From(b"")` is everything.
     From(Bytes),
+}
+
+impl KeyRange {
+    /// Whether the range holds this key.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            KeyRange::One(only) => only == key,
+            KeyRange::Between(start, end) => start <= key && key < &end[..],
+            KeyRange::From(start) => start <= key,
+        }
+    }
+
+    /// Whether no key can be in the range. Such a range must not become bounds: an ordered map panics on them.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            KeyRange::Between(start, end) => end <= start,
+            KeyRange::One(_) | KeyRange::From(_) => false,
+        }
+    }
+
+    /// The range as the bounds of an ordered map.
+    pub fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        match self {
+            KeyRange::One(only) => (Bound::Included(only), Bound::Included(only)),
+            KeyRange::Between(start, end) => (Bound::Included(start), Bound::Excluded(end)),
+            KeyRange::From(start) => (Bound::Included(start), Bound::Unbounded),
+        }
+    }
 }
 
 /// Writes one key.

@@ -1,7 +1,8 @@
 //! The door between the state machine and storage: what apply reads, and the only ways in which it writes.
 //!
 //! Scans take a visitor and stop on `ControlFlow::Break`; they yield rows in ascending key order and see the run's own
-//! pending writes. Any `Err` means that this node's storage is broken: the caller stops the node.
+//! pending writes. A visitor may itself read the same state, so an implementation holds no lock while it calls one.
+//! Any `Err` means that this node's storage is broken: the caller stops the node.
 
 use bytes::Bytes;
 use core::ops::ControlFlow;
@@ -14,6 +15,9 @@ use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
 pub trait StateRead {
     /// Why storage failed.
     type Error;
+
+    /// The error for rows that contradict each other, found by the state machine and not by storage itself.
+    fn corrupt(&self, what: &'static str) -> Self::Error;
 
     /// The replicated scalars.
     fn meta(&self) -> &Meta;
