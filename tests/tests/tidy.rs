@@ -1,0 +1,426 @@
+//! Rules about the source tree itself, each one a test: what clippy and rustfmt do not see.
+//!
+//! It reads files and runs `git ls-files`, nothing else, and depends on the standard library alone, so that it also works
+//! while the rest of the workspace does not compile. Files that git does not know yet are checked too: a mistake shows
+//! before it is committed. It does not judge code; functions over 70 lines and the like are clippy's business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const FILE_LINES_MAX: usize = 800;
+
+/// The workspace's inner dependencies, exactly; docs/ARCHITECTURE.md says why. A new edge is a decision: make it here.
+const CRATE_EDGES: &[(&str, &[&str])] = &[
+    ("tenure-core", &[]),
+    ("tenure-storage", &["tenure-core"]),
+    ("tenure-rocks", &["tenure-core", "tenure-storage"]),
+    ("tenure-proto", &[]),
+    ("tenure-raft", &["tenure-core", "tenure-proto", "tenure-storage"]),
+    ("tenure-server", &["tenure-core", "tenure-proto", "tenure-raft", "tenure-storage"]),
+    ("tenured", &["tenure-core", "tenure-raft", "tenure-rocks", "tenure-server", "tenure-storage"]),
+    ("tenure-tests", &["tenure-proto"]),
+];
+
+/// What a crate may take from outside the workspace, where that is the crate's reason to exist.
+const OUTSIDE_ONLY: &[(&str, &[&str])] = &[
+    ("tenure-core", &["bytes", "thiserror"]),
+    ("tenure-storage", &["bytes", "crc32fast", "thiserror"]),
+    ("tenure-proto", &["bytes", "prost", "tonic", "tonic-prost"]),
+];
+
+/// Crates that a single crate of ours may name, tests included.
+const NAMED_BY_ONE: &[(&str, &str)] = &[("rocksdb", "tenure-rocks"), ("openraft", "tenure-raft")];
+
+/// Crates that link RocksDB, and so stay out of every debug build.
+const RELEASE_ONLY: &[&str] = &["tenured", "tenure-rocks"];
+
+#[test]
+fn every_rust_file_opens_with_a_header() {
+    check(rust_files(), |_, text| match text.lines().next() {
+        Some(first) if first.starts_with("//!") && first.len() > "//! ".len() => vec![],
+        _ => vec!["does not open with a `//!` line that says what the file owns".into()],
+    });
+}
+
+#[test]
+fn no_rust_file_is_longer_than_the_wall() {
+    check(rust_files(), |_, text| match text.lines().count() {
+        lines if lines > FILE_LINES_MAX => vec![format!("has {lines} lines, {FILE_LINES_MAX} is the wall")],
+        _ => vec![],
+    });
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        concat!("to", "do!"),
+        concat!("unimplem", "ented!"),
+        concat!("db", "g!"),
+        concat!("#[", "ignore"),
+    ];
+    check(text_files(), |_, text| {
+        lines_with(text, |line| marks.iter().find(|mark| contains_word(line, mark)).map(|mark| format!("has {mark}")))
+    });
+}
+
+#[test]
+fn no_unwrap_outside_tests() {
+    let call = concat!(".unwr", "ap()");
+    let sources = rust_files().into_iter().filter(|path| {
+        let path = path.to_string_lossy();
+        path.starts_with("crates/") && path.contains("/src/") && !path.contains("tests")
+    });
+    check(sources.collect(), |_, text| {
+        // Test modules close their file, so what precedes the first one is all there is to look at.
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+        lines_with(code, |line| {
+            let code = line.split("//").next().unwrap_or(line);
+            code.contains(call).then(|| format!("has {call}"))
+        })
+    });
+}
+
+#[test]
+fn no_path_of_a_machine_is_in_the_tree() {
+    let paths = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("fa", "rm")];
+    check(text_files(), |_, text| {
+        lines_with(text, |line| paths.iter().find(|path| contains_word(line, path)).map(|path| format!("has {path}")))
+    });
+}
+
+#[test]
+fn text_files_end_with_one_newline_and_no_line_ends_in_blanks() {
+    check(text_files(), |path, text| {
+        let mut found = lines_with(text, |line| (line != line.trim_end()).then(|| "ends in blanks".into()));
+        if path.extension().is_some_and(|ending| ending == "rs") {
+            found.extend(lines_with(text, |line| line.contains('\t').then(|| "has a tab".into())));
+        }
+        if !text.is_empty() && (!text.ends_with('\n') || text.ends_with("\n\n")) {
+            found.push("does not end with exactly one newline".into());
+        }
+        found
+    });
+}
+
+#[test]
+fn crates_depend_on_each_other_as_the_design_says() {
+    let found: BTreeMap<_, _> =
+        manifests().into_iter().map(|(name, manifest)| (name, inner(&manifest.normal))).collect();
+    let allowed: BTreeMap<_, _> = CRATE_EDGES
+        .iter()
+        .map(|(name, edges)| (name.to_string(), edges.iter().map(ToString::to_string).collect::<BTreeSet<_>>()))
+        .collect();
+    assert_eq!(found, allowed, "left: the manifests, right: CRATE_EDGES");
+}
+
+#[test]
+fn a_crates_own_tests_see_nothing_above_it() {
+    // A crate whose tests used a crate above it could not be compiled, or understood, alone.
+    let allowed: BTreeMap<_, _> = CRATE_EDGES.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (name, manifest) in manifests() {
+        for used in inner(&manifest.dev) {
+            let below = allowed.get(name.as_str()).is_some_and(|edges| edges.contains(&used.as_str()));
+            if !below {
+                wrong.push(format!("{name} has {used} in dev-dependencies"));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn crates_take_from_outside_only_what_they_may() {
+    let manifests = manifests();
+    let mut wrong = Vec::new();
+    for (name, allowed) in OUTSIDE_ONLY {
+        let used = &manifests[*name].normal;
+        for other in used.iter().filter(|used| !used.starts_with("tenure") && !allowed.contains(&used.as_str())) {
+            wrong.push(format!("{name} may not depend on {other}"));
+        }
+    }
+    for (outside, owner) in NAMED_BY_ONE {
+        for (name, manifest) in manifests.iter().filter(|(name, _)| name != owner) {
+            if manifest.normal.contains(*outside) || manifest.dev.contains(*outside) {
+                wrong.push(format!("{name} names {outside}; only {owner} may"));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn crates_that_link_rocksdb_are_no_default_members() {
+    let workspace = read("Cargo.toml");
+    let list = between(&workspace, "default-members = [", "]");
+    for name in RELEASE_ONLY {
+        assert!(workspace.contains(&format!("\"crates/{name}\"")), "{name} is no member of the workspace");
+        assert!(!list.contains(&format!("\"crates/{name}\"")), "{name} is a default member");
+    }
+    let makefile = read("Makefile");
+    let wanted: String = RELEASE_ONLY.iter().map(|name| format!(" -p {name}")).collect();
+    assert!(makefile.contains(&format!("RELEASE_PACKAGES :={wanted}\n")), "the Makefile builds another set in release");
+}
+
+#[test]
+fn every_crate_takes_the_workspaces_lints_and_versions() {
+    let mut wrong = Vec::new();
+    for (name, manifest) in manifests() {
+        for line in ["[lints]\nworkspace = true\n", "version.workspace = true\n", "license.workspace = true\n"] {
+            if !manifest.text.contains(line) {
+                wrong.push(format!("{name} lacks {line:?}"));
+            }
+        }
+        wrong.extend(manifest.own_versions.iter().map(|used| format!("{name} has a version of its own for {used}")));
+    }
+    none(&wrong);
+}
+
+#[test]
+fn the_state_machine_is_no_std() {
+    assert!(read("crates/tenure-core/src/lib.rs").contains("\n#![no_std]\n"));
+}
+
+#[test]
+fn dependencies_come_from_the_registry_alone() {
+    let wrong: Vec<_> = read("Cargo.lock")
+        .lines()
+        .filter_map(|line| line.strip_prefix("source = \""))
+        .filter(|source| !source.starts_with("registry+"))
+        .map(ToString::to_string)
+        .collect();
+    none(&wrong);
+}
+
+#[test]
+fn scripts_are_executable_and_explain_themselves() {
+    let mut wrong = Vec::new();
+    for path in tracked().into_iter().filter(|path| path.starts_with("cluster-scripts")) {
+        let file = root().join(&path);
+        let name = path.display();
+        if !run(Command::new("bash").arg("-n").arg(&file)).0 {
+            wrong.push(format!("{name} is not valid bash"));
+        }
+        if path.ends_with("lib.sh") {
+            continue;
+        }
+        let mode = fs::metadata(&file).expect("a script").permissions().mode();
+        if mode & 0o111 != 0o111 {
+            wrong.push(format!("{name} is not executable"));
+        }
+        let (ok, help) = run(Command::new("bash").arg(&file).arg("--help"));
+        if !ok || !help.starts_with(&format!("Usage: {name}")) {
+            wrong.push(format!("{name} --help does not explain it: {help:?}"));
+        }
+        if !read("docs/OPERATIONS.md").contains(&format!("`{}`", path.file_name().expect("a name").to_string_lossy())) {
+            wrong.push(format!("docs/OPERATIONS.md does not mention {name}"));
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn make_help_lists_every_target() {
+    let makefile = read("Makefile");
+    let rules: Vec<_> = makefile
+        .lines()
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()) && line.contains(':'))
+        .filter(|line| !line.contains(":="))
+        .collect();
+    assert!(rules.iter().any(|rule| rule.starts_with("check:")), "the rules are not where this test looks for them");
+    let wrong: Vec<_> = rules
+        .iter()
+        .filter(|rule| {
+            let target = rule.split(':').next().unwrap_or(rule);
+            !rule.contains(" ## ") || !makefile.contains(&format!(".PHONY: {target}\n"))
+        })
+        .map(|rule| format!("Makefile: `{rule}` has no `## help` or no .PHONY line"))
+        .collect();
+    none(&wrong);
+}
+
+#[test]
+fn the_gate_runs_all_that_make_test_runs() {
+    let makefile = read("Makefile");
+    let gate = read(".ci/run");
+    let wrong: Vec<_> = between(&makefile, "\ntest: ", " ##")
+        .split_whitespace()
+        .filter(|target| !gate.contains(&format!(" make {target}\n")))
+        .map(|target| format!(".ci/run does not run `make {target}`"))
+        .collect();
+    none(&wrong);
+}
+
+#[test]
+fn the_changelog_begins_with_this_version() {
+    let changelog = read("CHANGELOG.md");
+    let workspace = read("Cargo.toml");
+    let version = between(between(&workspace, "[workspace.package]", "edition"), "version = \"", "\"");
+    assert!(changelog.starts_with("# Changelog\n"), "CHANGELOG.md opens with its title");
+    let entries: Vec<_> = changelog.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert!(!entries.is_empty(), "CHANGELOG.md has no entry");
+    for entry in &entries {
+        let date = entry.split_once(" - ").map(|(_, date)| date);
+        let is_date =
+            |date: &str| date.len() == "2026-01-31".len() && date.bytes().filter(|byte| *byte == b'-').count() == 2;
+        assert!(date.is_some_and(|date| date == "unreleased" || is_date(date)), "`## {entry}` has no date");
+    }
+    assert!(entries[0].starts_with(&format!("{version} - ")), "the first entry is {:?}, not {version}", entries[0]);
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let documents = tracked().into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+    check(documents.collect(), |path, text| {
+        let folder = root().join(path).parent().expect("a folder").to_path_buf();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        targets
+            .filter(|target| !target.contains("://") && !target.starts_with('#'))
+            .filter(|target| !folder.join(target.split('#').next().unwrap_or(target)).exists())
+            .map(|target| format!("links to {target}, which is not there"))
+            .collect()
+    });
+}
+
+#[test]
+fn the_architecture_names_every_crate() {
+    let architecture = read("docs/ARCHITECTURE.md");
+    let wrong: Vec<_> = manifests()
+        .into_keys()
+        .filter(|name| name != "tenure-tests" && !architecture.contains(&format!("| `{name}` |")))
+        .map(|name| format!("docs/ARCHITECTURE.md has no row for {name}"))
+        .collect();
+    none(&wrong);
+}
+
+/// One crate's manifest, as far as these tests need it.
+struct Manifest {
+    text: String,
+    /// Names under `[dependencies]` and `[build-dependencies]`.
+    normal: BTreeSet<String>,
+    dev: BTreeSet<String>,
+    /// Dependencies that do not take their version from the workspace.
+    own_versions: BTreeSet<String>,
+}
+
+fn manifests() -> BTreeMap<String, Manifest> {
+    let paths = tracked().into_iter().filter(|path| path.ends_with("Cargo.toml") && path.components().count() > 1);
+    let all: BTreeMap<_, _> = paths
+        .map(|path| {
+            let text = read(&path);
+            (between(&text, "name = \"", "\"").to_string(), manifest(text))
+        })
+        .collect();
+    assert!(all.contains_key("tenure-core"), "the manifests are not where this test looks for them");
+    all
+}
+
+fn manifest(text: String) -> Manifest {
+    let mut parsed = Manifest { text, normal: BTreeSet::new(), dev: BTreeSet::new(), own_versions: BTreeSet::new() };
+    let mut section = String::new();
+    for line in parsed.text.lines() {
+        if line.starts_with('[') {
+            section = line.trim_matches(['[', ']']).to_string();
+            continue;
+        }
+        let Some((key, value)) = line.split_once('=').filter(|_| section.ends_with("dependencies")) else { continue };
+        let name = key.trim().split('.').next().unwrap_or(key).to_string();
+        if !key.contains(".workspace") && !value.contains("workspace = true") {
+            parsed.own_versions.insert(name.clone());
+        }
+        if section.ends_with("dev-dependencies") { &mut parsed.dev } else { &mut parsed.normal }.insert(name);
+    }
+    parsed
+}
+
+fn inner(names: &BTreeSet<String>) -> BTreeSet<String> {
+    names.iter().filter(|name| name.starts_with("tenure")).cloned().collect()
+}
+
+/// The repository, whose `tests` folder is this package.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository").to_path_buf()
+}
+
+/// Every file that git tracks or would add, relative to the root.
+fn tracked() -> Vec<PathBuf> {
+    let (ok, list) =
+        run(Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root()));
+    assert!(ok, "git ls-files failed: {list}");
+    let files: BTreeSet<_> = list.lines().map(PathBuf::from).filter(|path| root().join(path).is_file()).collect();
+    assert!(files.contains(Path::new("Cargo.toml")), "git lists no Cargo.toml");
+    files.into_iter().collect()
+}
+
+fn rust_files() -> Vec<PathBuf> {
+    tracked()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|ending| ending == "rs") && !is_generated(path))
+        .collect()
+}
+
+/// Everything that people write: no lock file, licence, generated code or binary data.
+fn text_files() -> Vec<PathBuf> {
+    let skipped = [Path::new("Cargo.lock"), Path::new("LICENSE")];
+    tracked()
+        .into_iter()
+        .filter(|path| !skipped.contains(&path.as_path()) && !is_generated(path))
+        .filter(|path| fs::read(root().join(path)).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok()))
+        .collect()
+}
+
+fn is_generated(path: &Path) -> bool {
+    path.starts_with("crates/tenure-proto/src/generated")
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(root().join(path.as_ref()))
+        .unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
+}
+
+fn run(command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let rest = text.split_once(from).unwrap_or_else(|| panic!("{from:?} is not there")).1;
+    rest.split_once(to).unwrap_or_else(|| panic!("{to:?} does not follow {from:?}")).0
+}
+
+/// The findings of `find` in a text, each with its line number.
+fn lines_with(text: &str, find: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let numbered = text.lines().enumerate();
+    numbered.filter_map(|(index, line)| find(line).map(|found| format!("line {} {found}", index + 1))).collect()
+}
+
+/// Whether `word` stands in the line with no letter or digit on a side where it has one itself.
+fn contains_word(line: &str, word: &str) -> bool {
+    let is_part = |side: Option<char>| side.is_some_and(char::is_alphanumeric);
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        !(is_part(word.chars().next()) && is_part(before)) && !(is_part(word.chars().next_back()) && is_part(after))
+    })
+}
+
+/// Fails with every finding of `find` in the files, one a line.
+fn check(files: Vec<PathBuf>, find: impl Fn(&Path, &str) -> Vec<String>) {
+    assert!(!files.is_empty(), "there is nothing to check");
+    let mut wrong = Vec::new();
+    for path in files {
+        let text = read(&path);
+        wrong.extend(find(&path, &text).into_iter().map(|found| format!("{}: {found}", path.display())));
+    }
+    none(&wrong);
+}
+
+fn none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
