@@ -100,7 +100,7 @@ fix: ## format, and apply what clippy can fix by itself
 
 .PHONY: proto
 proto: deps ## regenerate the gRPC code of tenure-proto from proto/
-	$(CARGO) run $(LOCKED) -p tenure-tests --bin generate-proto
+	UPDATE_GOLDENFILES=1 $(CARGO) test $(LOCKED) --quiet --test proto_fresh
 
 .PHONY: doc
 doc: deps ## the crates' documentation, into target/doc
