@@ -1,1 +1,19 @@
-//! x
+//! The harness shared by Tenure's process, chaos and compatibility tests and by its benchmark.
+//!
+//! It starts real server binaries and speaks to them over sockets: nothing here links the server, so a test sees exactly
+//! what a user sees. The same harness starts a real etcd, which is how answers and speed are compared side by side.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the figures that a test or a benchmark prints are its product"
+)]
+
+pub mod binaries;
+pub mod check;
+pub mod cluster;
+pub mod http1;
+pub mod load;
+pub mod node;
+pub mod ports;
+pub mod scenario;
+pub mod workload;

@@ -1,0 +1,64 @@
+//! Where the programs under test come from.
+//!
+//! `TENURED_BIN`, `ETCD_BIN` and `ETCDCTL_BIN` name them. Without `TENURED_BIN` the release binary next to the running
+//! test is taken. A missing program is an error, never a skipped test: a comparison that did not happen must not be green.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+/// A server program that the harness can start; both take the same flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Tenured,
+    Etcd,
+}
+
+impl Program {
+    /// The program's path, or what to do to get it.
+    pub fn path(self) -> Result<PathBuf> {
+        match self {
+            Self::Tenured => tenured(),
+            Self::Etcd => from_env("ETCD_BIN"),
+        }
+    }
+
+    /// The word that stands for the program in reports.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Tenured => "tenured",
+            Self::Etcd => "etcd",
+        }
+    }
+}
+
+/// The etcdctl binary of the reference release.
+pub fn etcdctl() -> Result<PathBuf> {
+    from_env("ETCDCTL_BIN")
+}
+
+fn tenured() -> Result<PathBuf> {
+    if env::var_os("TENURED_BIN").is_some() {
+        return from_env("TENURED_BIN");
+    }
+    let here = env::current_exe().context("cannot tell where this test program lies")?;
+    here.ancestors()
+        .map(|folder| folder.join("release/tenured"))
+        .find(|path| path.is_file())
+        .context("tenured is not built: run `make build`, or point TENURED_BIN at a binary")
+}
+
+fn from_env(variable: &str) -> Result<PathBuf> {
+    let Some(value) = env::var_os(variable) else {
+        bail!(
+            "{variable} is not set: `make compat` fetches the reference programs and sets it, \
+             or point it at a binary of your own"
+        );
+    };
+    let path = PathBuf::from(value);
+    if !path.is_file() {
+        bail!("{variable} names {}, which is no file", path.display());
+    }
+    Ok(path)
+}

@@ -1,0 +1,42 @@
+//! A one-shot HTTP/1.1 GET, enough to ask a node for its health or its version.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// An answer is a line or a page of metrics; more than this is not read.
+const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// A status code with the body that came with it.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    pub status: u16,
+    pub body: String,
+}
+
+/// Fetches `path` from a server on 127.0.0.1 within `patience`.
+pub async fn get(port: u16, path: &str, patience: Duration) -> Result<HttpAnswer> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    let exchange = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = timeout(patience, exchange).await.context("no HTTP answer in time")??;
+    parse(&String::from_utf8_lossy(&answer))
+}
+
+fn parse(answer: &str) -> Result<HttpAnswer> {
+    let (head, body) = answer.split_once("\r\n\r\n").context("the HTTP answer has no end of headers")?;
+    let status = head
+        .split_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .context("the HTTP answer has no status code")?;
+    Ok(HttpAnswer { status, body: body.to_owned() })
+}

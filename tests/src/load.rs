@@ -1,0 +1,253 @@
+//! The load generator: closed-loop clients that cost as little as a gRPC client can.
+//!
+//! It shares its machine with the servers it measures, so it speaks HTTP/2 with hand-made frames instead of a gRPC stack,
+//! on the one thread of the caller's runtime. Semantics are those of etcd's own benchmark tool: `clients` loops spread
+//! over `connections` connections, each sending its next request when the last is answered, keys in sequence.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use std::{cell::Cell, fs};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::Request;
+use tokio::net::TcpStream;
+use tokio::task::{JoinSet, LocalSet};
+
+/// A request that takes longer has failed: servers answer or refuse within seven seconds.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
+/// HTTP/2 windows large enough never to matter.
+const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const TICKS_PER_SECOND: u32 = 100;
+
+/// What every client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Put a value at the next key of the sequence.
+    Put,
+    /// Read one key with a linearizable range.
+    Range,
+    /// One put for every nine ranges.
+    Mixed,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Host and port of each server; connections go to them in turn.
+    pub endpoints: Vec<String>,
+    pub clients: usize,
+    pub connections: usize,
+    pub total: u64,
+    pub key_bytes: usize,
+    pub value_bytes: usize,
+    /// Keys run from 0 to this and start over.
+    pub keys: u64,
+    pub operation: Operation,
+}
+
+/// What one run measured.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub requests: usize,
+    pub elapsed: Duration,
+    pub mean: Duration,
+    pub p50: Duration,
+    pub p99: Duration,
+    pub max: Duration,
+    /// CPU time of this process per request.
+    pub client_cpu: Duration,
+}
+
+impl Report {
+    /// Requests per second.
+    pub fn rate(&self) -> f64 {
+        f64::from(u32::try_from(self.requests).unwrap_or(u32::MAX)) / self.elapsed.as_secs_f64()
+    }
+
+    fn from_latencies(mut latencies: Vec<Duration>, elapsed: Duration, cpu: Duration) -> Result<Self> {
+        ensure!(!latencies.is_empty(), "nothing was measured");
+        latencies.sort_unstable();
+        let requests = latencies.len();
+        let count = u32::try_from(requests)?;
+        Ok(Self {
+            requests,
+            elapsed,
+            mean: latencies.iter().sum::<Duration>() / count,
+            p50: latencies[requests / 2],
+            p99: latencies[requests * 99 / 100],
+            max: latencies[requests - 1],
+            client_cpu: cpu / count,
+        })
+    }
+}
+
+/// The next key of the sequence, shared by all clients of a run.
+#[derive(Debug)]
+struct Sequence {
+    next: Cell<u64>,
+    total: u64,
+}
+
+impl Sequence {
+    fn take(&self) -> Option<u64> {
+        let at = self.next.get();
+        (at < self.total).then(|| {
+            self.next.set(at + 1);
+            at
+        })
+    }
+}
+
+/// Runs the load to its end. The first failed request fails the run: a rate with errors in it means nothing.
+pub async fn run(load: &Load) -> Result<Report> {
+    LocalSet::new().run_until(run_local(load)).await
+}
+
+async fn run_local(load: &Load) -> Result<Report> {
+    ensure!(load.clients > 0 && load.connections > 0 && load.keys > 0, "clients, connections and keys start at one");
+    let mut connections = Vec::new();
+    let mut drivers = JoinSet::new();
+    for at in 0..load.connections {
+        let endpoint = &load.endpoints[at % load.endpoints.len()];
+        let (sender, connection) = dial(endpoint).await?;
+        drivers.spawn_local(connection);
+        connections.push((sender, endpoint.clone()));
+    }
+    let sequence = Rc::new(Sequence { next: Cell::new(0), total: load.total });
+    let value: Bytes = (0..load.value_bytes).map(|_| rand::random::<u8>()).collect();
+    let cpu_before = own_cpu()?;
+    let started = Instant::now();
+    let mut clients = JoinSet::new();
+    for at in 0..load.clients {
+        let (sender, endpoint) = connections[at % connections.len()].clone();
+        clients.spawn_local(client_loop(sender, endpoint, load.clone(), value.clone(), sequence.clone()));
+    }
+    let mut latencies = Vec::new();
+    while let Some(done) = clients.join_next().await {
+        latencies.extend(done??);
+    }
+    let elapsed = started.elapsed();
+    Report::from_latencies(latencies, elapsed, own_cpu()?.saturating_sub(cpu_before))
+}
+
+async fn dial(endpoint: &str) -> Result<(SendRequest<Bytes>, impl Future<Output = ()> + use<>)> {
+    let stream = TcpStream::connect(endpoint).await.with_context(|| format!("cannot connect to {endpoint}"))?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = h2::client::Builder::new()
+        .initial_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_concurrent_streams(100_000)
+        .handshake(stream)
+        .await?;
+    let driver = async move {
+        // A broken connection shows as an error of the requests on it.
+        let _closed = connection.await;
+    };
+    Ok((sender, driver))
+}
+
+async fn client_loop(
+    sender: SendRequest<Bytes>,
+    endpoint: String,
+    load: Load,
+    value: Bytes,
+    sequence: Rc<Sequence>,
+) -> Result<Vec<Duration>> {
+    let put_uri: http::Uri = format!("http://{endpoint}/etcdserverpb.KV/Put").parse()?;
+    let range_uri: http::Uri = format!("http://{endpoint}/etcdserverpb.KV/Range").parse()?;
+    let mut latencies = Vec::new();
+    while let Some(at) = sequence.take() {
+        let is_put = match load.operation {
+            Operation::Put => true,
+            Operation::Range => false,
+            Operation::Mixed => at % 10 == 0,
+        };
+        let key = format!("{:0width$}", at % load.keys, width = load.key_bytes);
+        let (uri, body) = if is_put {
+            (put_uri.clone(), frame(&[(1, key.as_bytes()), (2, &value)]))
+        } else {
+            (range_uri.clone(), frame(&[(1, key.as_bytes())]))
+        };
+        let started = Instant::now();
+        let call = call(sender.clone(), uri, body);
+        tokio::time::timeout(REQUEST_PATIENCE, call).await.context("a request hangs")??;
+        latencies.push(started.elapsed());
+    }
+    Ok(latencies)
+}
+
+/// One unary call; its answer is read to the end but only the status is looked at.
+async fn call(sender: SendRequest<Bytes>, uri: http::Uri, body: Bytes) -> Result<()> {
+    let request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers").body(())?;
+    let mut sender = sender.ready().await?;
+    let (response, mut stream) = sender.send_request(request, false)?;
+    stream.send_data(body, true)?;
+    let (head, mut body) = response.await?.into_parts();
+    let mut received = 0;
+    while let Some(chunk) = body.data().await {
+        let length = chunk?.len();
+        received += length;
+        body.flow_control().release_capacity(length)?;
+    }
+    let trailers = body.trailers().await?;
+    let headers = trailers.as_ref().unwrap_or(&head.headers);
+    let status = headers.get("grpc-status").map(http::HeaderValue::as_bytes);
+    if status != Some(b"0") {
+        bail!("a request failed: HTTP {}, {headers:?}", head.status);
+    }
+    ensure!(received >= 5, "an answer without a message");
+    Ok(())
+}
+
+/// A gRPC frame with a protobuf message of length-delimited fields.
+fn frame(fields: &[(u8, &[u8])]) -> Bytes {
+    let mut message = BytesMut::new();
+    message.put_bytes(0, 5);
+    for (number, bytes) in fields {
+        message.put_u8(number << 3 | 2);
+        let mut length = bytes.len();
+        while length >= 0x80 {
+            message.put_u8(u8::try_from(length & 0x7f).unwrap_or(0) | 0x80);
+            length >>= 7;
+        }
+        message.put_u8(u8::try_from(length).unwrap_or(0));
+        message.put_slice(bytes);
+    }
+    let length = u32::try_from(message.len() - 5).unwrap_or(u32::MAX);
+    message[1..5].copy_from_slice(&length.to_be_bytes());
+    message.freeze()
+}
+
+fn own_cpu() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let (_, rest) = stat.rsplit_once(')').context("unexpected /proc/self/stat")?;
+    let ticks: u32 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+    Ok(Duration::from_secs(1) / TICKS_PER_SECOND * ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_put_frame_is_a_grpc_message() {
+        let value = [7; 200];
+        let frame = frame(&[(1, b"key"), (2, &value)]);
+        assert_eq!(frame[..5], [0, 0, 0, 0, 208]);
+        assert_eq!(frame[5..10], [0x0a, 3, b'k', b'e', b'y']);
+        assert_eq!(frame[10..13], [0x12, 200 | 0x80, 1]);
+        assert_eq!(frame.len(), 5 + 208);
+    }
+
+    #[test]
+    fn percentiles_are_taken_from_sorted_latencies() {
+        let latencies = (1..=100).rev().map(Duration::from_millis).collect();
+        let report = Report::from_latencies(latencies, Duration::from_secs(1), Duration::ZERO).unwrap();
+        assert_eq!(report.p50, Duration::from_millis(51));
+        assert_eq!(report.p99, Duration::from_millis(100));
+        assert_eq!(report.max, Duration::from_millis(100));
+        assert!((report.rate() - 100.0).abs() < 0.001);
+    }
+}
