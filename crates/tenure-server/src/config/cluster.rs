@@ -1,0 +1,132 @@
+//! `--initial-cluster`: who founds the cluster, under which ids.
+//!
+//! The text is parsed at every start, but whether it makes sense is asked only of a member that has no data yet: one
+//! that has takes the members from its own state, and its flags may be years out of date. etcd draws the same line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tenure_core::{ClusterId, MemberId};
+
+use super::error::ConfigError;
+use super::urls::{self, Url, UrlError};
+use super::{ClusterState, ServerConfig, identity};
+
+/// More founding members than this is a mistake: every write waits for a majority of them.
+const MEMBERS_MAX: usize = 64;
+
+/// A founding member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialMember {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name.
+    pub name: String,
+    /// Its peer URLs, sorted.
+    pub peer_urls: Vec<Url>,
+}
+
+/// The cluster that the flags describe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialCluster {
+    /// The cluster's id.
+    pub cluster_id: ClusterId,
+    /// This member's id.
+    pub member_id: MemberId,
+    /// All members, this one included, by rising id.
+    pub members: Vec<InitialMember>,
+}
+
+impl InitialCluster {
+    /// Checks what the flags say of the cluster and derives all ids. For a member without data only.
+    pub(super) fn from_config(config: &ServerConfig) -> Result<Self, ConfigError> {
+        let own = config.initial_cluster.get(&config.name).ok_or_else(|| {
+            ConfigError::Conflict(format!(
+                "couldn't find local name \"{}\" in the initial cluster configuration; \
+                 set --name to one of the names in --initial-cluster ({}), or add it there",
+                config.name,
+                config.initial_cluster.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            ))
+        })?;
+        if config.initial_cluster_state == ClusterState::New {
+            check_own_urls(config, own)?;
+        }
+        check_duplicate_urls(&config.initial_cluster)?;
+        let mut members: Vec<InitialMember> = config
+            .initial_cluster
+            .iter()
+            .map(|(name, peer_urls)| InitialMember {
+                id: identity::member_id(peer_urls, &config.initial_cluster_token),
+                name: name.clone(),
+                peer_urls: peer_urls.clone(),
+            })
+            .collect();
+        members.sort_by_key(|member| member.id);
+        let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
+        let cluster_id = identity::cluster_id(&ids);
+        // Chances are 2^-64 each, but 0 stands for "no member" and equal ids would make two members one.
+        if ids.first() == Some(&MemberId(0)) || ids.windows(2).any(|pair| pair[0] == pair[1]) || cluster_id.0 == 0 {
+            return Err(ConfigError::Conflict(
+                "the ids of these members collide; set another --initial-cluster-token on all of them".to_owned(),
+            ));
+        }
+        let member_id = identity::member_id(own, &config.initial_cluster_token);
+        Ok(InitialCluster { cluster_id, member_id, members })
+    }
+}
+
+/// Parses `name=url,name=url,…`; a name may come several times, with a URL each.
+pub(super) fn parse(text: &str) -> Result<BTreeMap<String, Vec<Url>>, UrlError> {
+    let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
+    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let Some((name, url)) = pair.split_once('=').filter(|(name, _)| !name.trim().is_empty()) else {
+            return Err(UrlError::Invalid(format!("expected name=url, separated by commas: {pair}")));
+        };
+        members.entry(name.trim().to_owned()).or_default().push(Url::parse(url)?);
+    }
+    if members.len() > MEMBERS_MAX {
+        return Err(UrlError::Invalid(format!("more than {MEMBERS_MAX} members")));
+    }
+    for urls in members.values_mut() {
+        if urls.len() > urls::URLS_PER_FLAG_MAX {
+            return Err(UrlError::Invalid(format!("more than {} URLs for one member", urls::URLS_PER_FLAG_MAX)));
+        }
+        urls.sort();
+    }
+    Ok(members)
+}
+
+/// This member must be known to the others by the URLs that it advertises.
+fn check_own_urls(config: &ServerConfig, own: &[Url]) -> Result<(), ConfigError> {
+    let missing = |from: &[Url], of: &[Url]| -> Option<Url> {
+        of.iter().find(|url| !from.iter().any(|other| other.canonical() == url.canonical())).cloned()
+    };
+    let advertised = &config.initial_advertise_peer_urls;
+    let advice = "the two must name the same URLs for this member";
+    if let Some(url) = missing(advertised, own) {
+        let list = urls::join(advertised);
+        let text = format!(
+            "--initial-cluster has {}={url} but missing from --initial-advertise-peer-urls={list}; {advice}",
+            config.name
+        );
+        return Err(ConfigError::Conflict(text));
+    }
+    if let Some(url) = missing(own, advertised) {
+        let list = own.iter().map(|url| format!("{}={url}", config.name)).collect::<Vec<_>>().join(",");
+        let text =
+            format!("--initial-advertise-peer-urls has {url} but missing from --initial-cluster={list}; {advice}");
+        return Err(ConfigError::Conflict(text));
+    }
+    Ok(())
+}
+
+fn check_duplicate_urls(members: &BTreeMap<String, Vec<Url>>) -> Result<(), ConfigError> {
+    let mut seen = BTreeSet::new();
+    for url in members.values().flatten() {
+        if !seen.insert(url.canonical()) {
+            return Err(ConfigError::Conflict(format!(
+                "initial cluster has duplicate url {url}; give every member in --initial-cluster its own URLs"
+            )));
+        }
+    }
+    Ok(())
+}

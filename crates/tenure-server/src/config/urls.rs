@@ -1,0 +1,255 @@
+//! URLs as etcd's flags take them: a scheme, a host and a port, nothing else.
+//!
+//! The grammar is so small that it is parsed here by hand, which keeps etcd's error texts and refuses what a general
+//! parser would quietly accept or repair (a path, a user, a missing port). `https://` and `unix://` are known and
+//! refused: serving plain text where the user asked for TLS would be the worst of answers.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// More URLs than this in one flag is a mistake, not a cluster.
+pub(super) const URLS_PER_FLAG_MAX: usize = 64;
+
+/// DNS names end at 253 bytes.
+const HOST_BYTES_MAX: usize = 253;
+
+/// An `http://host:port` URL.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Url {
+    text: String,
+    host: String,
+    port: u16,
+}
+
+/// A URL to listen on: its host is an address, or `localhost`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenUrl {
+    /// As written.
+    pub url: Url,
+    /// The address to bind.
+    pub address: SocketAddr,
+}
+
+/// What is wrong with a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum UrlError {
+    /// It is malformed.
+    Invalid(String),
+    /// It asks for TLS.
+    Tls(String),
+    /// It names a unix socket.
+    Unix(String),
+}
+
+impl Url {
+    /// Parses one URL; white space around it is no part of it.
+    pub(super) fn parse(text: &str) -> Result<Self, UrlError> {
+        let text = text.trim();
+        let invalid = |reason: String| Err(UrlError::Invalid(reason));
+        let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" => {}
+            "https" | "unixs" => return Err(UrlError::Tls(text.to_owned())),
+            "unix" => return Err(UrlError::Unix(text.to_owned())),
+            _ => return invalid(format!("URL scheme must be http, https, unix, or unixs: {text}")),
+        }
+        let not_host_port = || format!("URL address does not have the form \"host:port\": {text}");
+        let Some(authority) = rest.strip_prefix("//") else { return invalid(not_host_port()) };
+        if authority.contains('/') {
+            return invalid(format!("URL must not contain a path: {text}"));
+        }
+        if authority.contains(['?', '#', '@']) {
+            return invalid(format!("URL must not contain a user, a query or a fragment: {text}"));
+        }
+        let Some((host, port)) = split_host_port(authority) else { return invalid(not_host_port()) };
+        // Digits only: `parse` would take a sign too.
+        let port =
+            Some(port).filter(|port| port.bytes().all(|b| b.is_ascii_digit())).and_then(|port| port.parse().ok());
+        let Some(port) = port else { return invalid(format!("port must be a number from 0 to 65535: {text}")) };
+        let host = host.to_ascii_lowercase();
+        if host.len() > HOST_BYTES_MAX || !(host.is_empty() || is_address(&host) || is_name(&host)) {
+            return invalid(format!("host must be a name or an IP address: {text}"));
+        }
+        let text = if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") };
+        Ok(Url { text, host, port })
+    }
+
+    /// The host: a name or an address, IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `host:port`, IPv6 in brackets.
+    pub fn authority(&self) -> &str {
+        self.text.strip_prefix("http://").unwrap_or(&self.text)
+    }
+
+    /// The whole URL.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the host stands for every address of the machine (`0.0.0.0`, `::`), which nobody can dial.
+    pub fn is_wildcard(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
+    }
+
+    /// The same URL with `localhost` as the address that it stands for, for comparing two spellings.
+    pub(super) fn canonical(&self) -> (&str, u16) {
+        let host = if self.host == "localhost" { "127.0.0.1" } else { &self.host };
+        (host, self.port)
+    }
+}
+
+impl ListenUrl {
+    /// Parses a URL to bind; names other than `localhost` are refused, as etcd does, because a name may resolve to
+    /// another address tomorrow.
+    pub(super) fn parse(text: &str) -> Result<Self, UrlError> {
+        let url = Url::parse(text)?;
+        let address = match url.host.as_str() {
+            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            host => {
+                host.parse().map_err(|_| UrlError::Invalid(format!("expected IP in URL for binding ({})", url.text)))?
+            }
+        };
+        let address = SocketAddr::new(address, url.port);
+        Ok(ListenUrl { url, address })
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+impl fmt::Display for ListenUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+/// A comma-separated list, sorted and without repetitions, as etcd keeps it. Empty text is an empty list.
+pub(super) fn parse_list<T: Ord>(text: &str, parse: impl Fn(&str) -> Result<T, UrlError>) -> Result<Vec<T>, UrlError> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    if text.split(',').count() > URLS_PER_FLAG_MAX {
+        return Err(UrlError::Invalid(format!("more than {URLS_PER_FLAG_MAX} URLs")));
+    }
+    let mut urls = text.split(',').map(parse).collect::<Result<Vec<_>, _>>()?;
+    urls.sort();
+    urls.dedup();
+    Ok(urls)
+}
+
+/// URLs as a flag would spell them.
+pub(super) fn join(urls: &[Url]) -> String {
+    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
+}
+
+fn split_host_port(authority: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        let port = rest.strip_prefix(':')?;
+        return host.parse::<Ipv6Addr>().is_ok().then_some((host, port));
+    }
+    let (host, port) = authority.split_once(':')?;
+    (!port.contains(':') && !port.is_empty()).then_some((host, port))
+}
+
+fn is_address(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok()
+}
+
+fn is_name(host: &str) -> bool {
+    host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_a_scheme_a_host_and_a_port() {
+        let cases = [
+            ("http://127.0.0.1:2379", "127.0.0.1", 2379, "http://127.0.0.1:2379"),
+            ("  http://node-a.example:1 ", "node-a.example", 1, "http://node-a.example:1"),
+            ("HTTP://Node_A:80", "node_a", 80, "http://node_a:80"),
+            ("http://[::1]:2380", "::1", 2380, "http://[::1]:2380"),
+            ("http://0.0.0.0:0", "0.0.0.0", 0, "http://0.0.0.0:0"),
+        ];
+        for (text, host, port, normal) in cases {
+            let url = Url::parse(text).unwrap();
+            assert_eq!((url.host(), url.port(), url.as_str()), (host, port, normal), "{text}");
+            assert_eq!(format!("http://{}", url.authority()), normal);
+        }
+    }
+
+    #[test]
+    fn a_malformed_url_is_refused_in_the_words_of_etcd() {
+        let cases = [
+            ("", "URL scheme must be http, https, unix, or unixs: "),
+            ("localhost:2379", "URL scheme must be http, https, unix, or unixs: localhost:2379"),
+            ("ftp://a:1", "URL scheme must be http, https, unix, or unixs: ftp://a:1"),
+            ("http:a:1", "URL address does not have the form \"host:port\": http:a:1"),
+            ("http://a", "URL address does not have the form \"host:port\": http://a"),
+            ("http://a:", "URL address does not have the form \"host:port\": http://a:"),
+            ("http://::1:2379", "URL address does not have the form \"host:port\": http://::1:2379"),
+            ("http://[a]:1", "URL address does not have the form \"host:port\": http://[a]:1"),
+            ("http://[::1]", "URL address does not have the form \"host:port\": http://[::1]"),
+            ("http://a:1/", "URL must not contain a path: http://a:1/"),
+            ("http://u@a:1", "URL must not contain a user, a query or a fragment: http://u@a:1"),
+            ("http://a:+1", "port must be a number from 0 to 65535: http://a:+1"),
+            ("http://a:65536", "port must be a number from 0 to 65535: http://a:65536"),
+            ("http://a b:1", "host must be a name or an IP address: http://a b:1"),
+        ];
+        for (text, reason) in cases {
+            assert_eq!(Url::parse(text), Err(UrlError::Invalid(reason.to_owned())), "{text}");
+        }
+    }
+
+    #[test]
+    fn tls_and_unix_urls_are_told_apart_from_nonsense() {
+        assert_eq!(Url::parse("https://a:1"), Err(UrlError::Tls("https://a:1".to_owned())));
+        assert_eq!(Url::parse("unixs://a:1"), Err(UrlError::Tls("unixs://a:1".to_owned())));
+        assert_eq!(Url::parse("unix:///run/s"), Err(UrlError::Unix("unix:///run/s".to_owned())));
+    }
+
+    #[test]
+    fn only_addresses_and_localhost_can_be_bound() {
+        assert_eq!(ListenUrl::parse("http://localhost:1").unwrap().address.to_string(), "127.0.0.1:1");
+        assert_eq!(ListenUrl::parse("http://[::]:1").unwrap().address.to_string(), "[::]:1");
+        for (text, host) in [("http://example.com:1", "http://example.com:1"), ("http://:1", "http://:1")] {
+            let reason = format!("expected IP in URL for binding ({host})");
+            assert_eq!(ListenUrl::parse(text), Err(UrlError::Invalid(reason)));
+        }
+    }
+
+    #[test]
+    fn a_list_is_sorted_and_free_of_repetitions() {
+        let urls = parse_list("http://b:2,http://a:1, http://b:2", Url::parse).unwrap();
+        assert_eq!(join(&urls), "http://a:1,http://b:2");
+        assert_eq!(parse_list("", Url::parse), Ok(Vec::new()));
+        let many = vec!["http://a:1"; URLS_PER_FLAG_MAX + 1].join(",");
+        assert_eq!(parse_list(&many, Url::parse), Err(UrlError::Invalid("more than 64 URLs".to_owned())));
+    }
+
+    #[test]
+    fn wildcards_are_known_in_both_families() {
+        for (text, wildcard) in [("http://0.0.0.0:1", true), ("http://[::]:1", true), ("http://127.0.0.1:1", false)] {
+            assert_eq!(Url::parse(text).unwrap().is_wildcard(), wildcard, "{text}");
+        }
+    }
+}
