@@ -1,0 +1,204 @@
+//! The keys of the tables as bytes. Integers are big-endian, so that byte order is numeric order.
+//!
+//! User keys stand as they are: wherever one is part of a table's key it comes last, so nothing needs an escape, and
+//! a prefix of user keys is a prefix of table keys. The layout is pinned by golden bytes below: a change needs a new
+//! [`FORMAT_VERSION`].
+
+use tenure_core::command::KeyRange;
+use tenure_core::{EventId, LeaseId, Revision};
+
+use crate::engine::{Bounds, Table};
+use crate::error::StorageError;
+
+/// The version of the whole on-disk format. Data of another version is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The row of `meta` that holds [`FORMAT_VERSION`].
+pub const META_FORMAT: &[u8] = b"format";
+/// The row of `meta` that holds the replicated scalars.
+pub const META_STATE: &[u8] = b"state";
+/// The row of `meta` that holds the applied index and term.
+pub const META_APPLIED: &[u8] = b"applied";
+/// The row of `meta` that holds the membership, as its owner encoded it.
+pub const META_MEMBERSHIP: &[u8] = b"membership";
+/// The row of `meta` that holds what is this node's alone: byte counts and the progress of purging.
+pub const META_LOCAL: &[u8] = b"local";
+
+const HISTORY_KEY_BYTES: usize = 12;
+const LEASE_KEY_BYTES: usize = 8;
+
+/// The key of an event in `history`: revision (8 bytes), sub (4).
+pub fn history_key(id: EventId) -> [u8; HISTORY_KEY_BYTES] {
+    let mut key = [0; HISTORY_KEY_BYTES];
+    key[..8].copy_from_slice(&ordered(id.revision.0).to_be_bytes());
+    key[8..].copy_from_slice(&id.sub.to_be_bytes());
+    key
+}
+
+/// The event that a key of `history` names.
+pub fn decode_history_key(key: &[u8]) -> Result<EventId, StorageError> {
+    let wrong = StorageError::damaged(Table::History, "its key is not 12 bytes long");
+    let Some((revision, rest)) = key.split_first_chunk::<8>() else {
+        return Err(wrong);
+    };
+    let Ok(sub) = <[u8; 4]>::try_from(rest) else {
+        return Err(wrong);
+    };
+    Ok(EventId { revision: Revision(unordered(u64::from_be_bytes(*revision))), sub: u32::from_be_bytes(sub) })
+}
+
+/// The key of a lease in `leases`.
+pub fn lease_key(id: LeaseId) -> [u8; LEASE_KEY_BYTES] {
+    ordered(id.0).to_be_bytes()
+}
+
+/// The lease that a key of `leases` names.
+pub fn decode_lease_key(key: &[u8]) -> Result<LeaseId, StorageError> {
+    match <[u8; LEASE_KEY_BYTES]>::try_from(key) {
+        Ok(bytes) => Ok(LeaseId(unordered(u64::from_be_bytes(bytes)))),
+        Err(_) => Err(StorageError::damaged(Table::Leases, "its key is not 8 bytes long")),
+    }
+}
+
+/// The key of an attachment in `lease_keys`: lease id (8 bytes), user key.
+pub fn lease_keys_key(id: LeaseId, key: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(LEASE_KEY_BYTES + key.len());
+    bytes.extend_from_slice(&lease_key(id));
+    bytes.extend_from_slice(key);
+    bytes
+}
+
+/// The user key of a key of `lease_keys`.
+pub fn decode_attached_key(key: &[u8]) -> Result<&[u8], StorageError> {
+    match key.split_first_chunk::<LEASE_KEY_BYTES>() {
+        Some((_, user_key)) => Ok(user_key),
+        None => Err(StorageError::damaged(Table::LeaseKeys, "its key is shorter than a lease id")),
+    }
+}
+
+/// The bounds of a scan, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanBounds {
+    lower: Vec<u8>,
+    upper: Option<Vec<u8>>,
+}
+
+impl ScanBounds {
+    /// The keys of a range of user keys, in `current` and `live`.
+    pub fn of_keys(range: &KeyRange) -> ScanBounds {
+        match range {
+            KeyRange::One(key) => {
+                let mut upper = Vec::with_capacity(key.len() + 1);
+                upper.extend_from_slice(key);
+                upper.push(0);
+                ScanBounds { lower: key.to_vec(), upper: Some(upper) }
+            }
+            KeyRange::Between(start, end) => ScanBounds { lower: start.to_vec(), upper: Some(end.to_vec()) },
+            KeyRange::From(start) => ScanBounds { lower: start.to_vec(), upper: None },
+        }
+    }
+
+    /// The keys of the events of `first..=last` in `history`.
+    pub fn of_revisions(first: Revision, last: Revision) -> ScanBounds {
+        let upper = last.0.checked_add(1).map(|beyond| event_floor(Revision(beyond)).to_vec());
+        ScanBounds { lower: event_floor(first).to_vec(), upper }
+    }
+
+    /// The keys of a lease's attachments in `lease_keys`.
+    pub fn of_lease(id: LeaseId) -> ScanBounds {
+        let upper = id.0.checked_add(1).map(|beyond| lease_key(LeaseId(beyond)).to_vec());
+        ScanBounds { lower: lease_key(id).to_vec(), upper }
+    }
+
+    /// A whole table.
+    pub fn of_everything() -> ScanBounds {
+        ScanBounds { lower: Vec::new(), upper: None }
+    }
+
+    /// The bounds to hand to an engine.
+    pub fn as_bounds(&self) -> Bounds<'_> {
+        Bounds { lower: &self.lower, upper: self.upper.as_deref() }
+    }
+}
+
+fn event_floor(revision: Revision) -> [u8; HISTORY_KEY_BYTES] {
+    history_key(EventId { revision, sub: 0 })
+}
+
+/// Flips the sign bit, so that negative numbers sort before positive ones.
+fn ordered(value: i64) -> u64 {
+    value.cast_unsigned() ^ (1 << 63)
+}
+
+fn unordered(value: u64) -> i64 {
+    (value ^ (1 << 63)).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    #[test]
+    fn keys_keep_their_golden_bytes() {
+        let id = EventId { revision: Revision(0x0102_0304), sub: 7 };
+        assert_eq!(history_key(id), [0x80, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 7]);
+        assert_eq!(lease_key(LeaseId(-1)), [0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(lease_keys_key(LeaseId(258), b"a\0b"), [0x80, 0, 0, 0, 0, 0, 1, 2, b'a', 0, b'b']);
+        assert_eq!(
+            [META_FORMAT, META_STATE, META_APPLIED, META_MEMBERSHIP, META_LOCAL],
+            [&b"format"[..], b"state", b"applied", b"membership", b"local"]
+        );
+    }
+
+    #[test]
+    fn wrong_lengths_are_errors() {
+        for length in (0..40).filter(|length| *length != 12) {
+            assert!(decode_history_key(&vec![0xff; length]).is_err());
+        }
+        for length in (0..40).filter(|length| *length != 8) {
+            assert!(decode_lease_key(&vec![0xff; length]).is_err());
+        }
+        for length in 0..8 {
+            assert!(decode_attached_key(&vec![0xff; length]).is_err());
+        }
+        assert_eq!(decode_attached_key(b"12345678").unwrap(), b"");
+    }
+
+    #[test]
+    fn a_range_of_one_key_holds_nothing_else() {
+        let bounds = ScanBounds::of_keys(&KeyRange::One(Bytes::from_static(b"k")));
+        let bounds = bounds.as_bounds();
+        let inside = |key: &[u8]| key >= bounds.lower && bounds.upper.is_none_or(|upper| key < upper);
+        assert!(inside(b"k"));
+        for key in [&b"j\xff\xff"[..], b"k\0", b"l", b""] {
+            assert!(!inside(key));
+        }
+    }
+
+    #[test]
+    fn the_largest_numbers_have_bounds() {
+        assert!(ScanBounds::of_revisions(Revision(1), Revision(i64::MAX)).as_bounds().upper.is_none());
+        assert!(ScanBounds::of_lease(LeaseId(i64::MAX)).as_bounds().upper.is_none());
+        assert!(ScanBounds::of_revisions(Revision(5), Revision(3)).as_bounds().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn byte_order_is_event_order(a: (i64, u32), b: (i64, u32)) {
+            let id = |(revision, sub)| EventId { revision: Revision(revision), sub };
+            prop_assert_eq!(history_key(id(a)).cmp(&history_key(id(b))), a.cmp(&b));
+            prop_assert_eq!(decode_history_key(&history_key(id(a))).unwrap(), id(a));
+        }
+
+        #[test]
+        fn byte_order_is_lease_and_key_order(a: (i64, Vec<u8>), b: (i64, Vec<u8>)) {
+            let bytes = |(id, key): &(i64, Vec<u8>)| lease_keys_key(LeaseId(*id), key);
+            prop_assert_eq!(bytes(&a).cmp(&bytes(&b)), a.cmp(&b));
+            let encoded = bytes(&a);
+            prop_assert_eq!(decode_attached_key(&encoded).unwrap(), &a.1[..]);
+            prop_assert_eq!(decode_lease_key(&encoded[..8]).unwrap(), LeaseId(a.0));
+        }
+    }
+}

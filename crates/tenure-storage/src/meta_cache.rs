@@ -1,0 +1,145 @@
+//! A bounded cache of what `current` says of keys, without their values.
+//!
+//! A put must know its key's predecessor, and asking the engine is the dearest part of a put. Two generations make
+//! the bound cheap: entries are added to the young one; when it is full it becomes the old one and the old one is
+//! dropped; a hit in the old one moves the entry back. So what was used lately survives, at O(1) per use and without
+//! lists. The cache belongs to the writer, which updates it after every batch: it is never stale.
+
+use std::collections::HashMap;
+
+use tenure_core::row::KeyMeta;
+
+/// What is known of a key's newest event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownKey {
+    pub(crate) meta: KeyMeta,
+    /// The length of its value, for the byte counts.
+    pub(crate) value_bytes: u64,
+}
+
+/// What an entry costs beside its key: the entry in the table at its usual load, and the key's allocation.
+const ENTRY_OVERHEAD_BYTES: usize = 128;
+
+#[derive(Debug)]
+pub(crate) struct MetaCache {
+    young: HashMap<Box<[u8]>, KnownKey>,
+    old: HashMap<Box<[u8]>, KnownKey>,
+    young_bytes: usize,
+    /// Half the budget: there are two generations.
+    generation_bytes_max: usize,
+}
+
+impl MetaCache {
+    pub(crate) fn new(bytes_max: usize) -> MetaCache {
+        MetaCache { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, generation_bytes_max: bytes_max / 2 }
+    }
+
+    pub(crate) fn get(&mut self, key: &[u8]) -> Option<KnownKey> {
+        if let Some(known) = self.young.get(key) {
+            return Some(*known);
+        }
+        let (key, known) = self.old.remove_entry(key)?;
+        self.add(key, known);
+        Some(known)
+    }
+
+    pub(crate) fn insert(&mut self, key: &[u8], known: KnownKey) {
+        if let Some(place) = self.young.get_mut(key) {
+            *place = known;
+            return;
+        }
+        let key = match self.old.remove_entry(key) {
+            Some((key, _)) => key,
+            None => key.into(),
+        };
+        self.add(key, known);
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8]) {
+        if let Some((key, _)) = self.young.remove_entry(key) {
+            self.young_bytes -= entry_bytes(&key);
+        }
+        self.old.remove(key);
+    }
+
+    fn add(&mut self, key: Box<[u8]>, known: KnownKey) {
+        let bytes = entry_bytes(&key);
+        if bytes > self.generation_bytes_max {
+            return;
+        }
+        if self.young_bytes + bytes > self.generation_bytes_max {
+            std::mem::swap(&mut self.old, &mut self.young);
+            self.young.clear();
+            self.young_bytes = 0;
+        }
+        self.young_bytes += bytes;
+        self.young.insert(key, known);
+    }
+}
+
+fn entry_bytes(key: &[u8]) -> usize {
+    key.len() + ENTRY_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tenure_core::{EventId, LeaseId, Revision};
+
+    fn known(revision: i64) -> KnownKey {
+        let modified = EventId { revision: Revision(revision), sub: 0 };
+        let meta = KeyMeta { create: Revision(1), modified, version: 1, lease: LeaseId::NONE };
+        KnownKey { meta, value_bytes: 0 }
+    }
+
+    /// Room for two generations of two keys of one byte.
+    fn small_cache() -> MetaCache {
+        MetaCache::new(4 * entry_bytes(b"k"))
+    }
+
+    #[test]
+    fn the_newest_insert_wins_in_whichever_generation_the_key_was() {
+        let mut cache = small_cache();
+        for (key, revision) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
+            cache.insert(key, known(revision));
+        }
+        cache.insert(b"a", known(4));
+        assert_eq!(cache.get(b"a"), Some(known(4)));
+        cache.insert(b"d", known(5));
+        cache.insert(b"e", known(6));
+        assert_eq!(cache.get(b"a"), Some(known(4)));
+    }
+
+    #[test]
+    fn a_key_in_use_survives_and_the_bound_holds() {
+        let mut cache = small_cache();
+        cache.insert(b"hot", known(1));
+        for revision in 2..2000 {
+            cache.insert(&revision.to_string().into_bytes(), known(revision));
+            assert_eq!(cache.get(b"hot"), Some(known(1)), "after {revision}");
+            assert!(cache.young.len() + cache.old.len() <= 4);
+        }
+        assert_eq!(cache.get(b"2"), None);
+    }
+
+    #[test]
+    fn a_removed_key_is_gone_from_both_generations() {
+        let mut cache = small_cache();
+        cache.insert(b"a", known(1));
+        cache.remove(b"a");
+        assert_eq!(cache.get(b"a"), None);
+        assert_eq!(cache.young_bytes, 0);
+        for key in [b"a", b"b", b"c"] {
+            cache.insert(key, known(2));
+        }
+        cache.remove(b"a");
+        assert_eq!(cache.get(b"a"), None);
+    }
+
+    #[test]
+    fn a_cache_without_room_remembers_nothing() {
+        let mut cache = MetaCache::new(0);
+        cache.insert(b"a", known(1));
+        assert_eq!(cache.get(b"a"), None);
+    }
+}

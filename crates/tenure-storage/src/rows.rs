@@ -1,0 +1,380 @@
+//! The values of the tables as bytes.
+//!
+//! Every row starts with one byte: the row format in the high half, flags in the low half. Then come variable-length
+//! integers (7 bits a byte, lowest first), because revisions, versions and lengths are mostly small and the metadata
+//! of a key should not weigh more than the key. Keys and values stand last, as they are.
+//!
+//! A row of `current` either holds its value or says how long the value is that stands in the history row of the same
+//! event; the writer chooses (see `store::Options::inline_value_bytes_max`), readers follow the flag.
+//!
+//! Decoding answers an error for any bytes that no encoder wrote: it never panics, and never leaves bytes unread.
+
+use bytes::Bytes;
+use tenure_core::row::{AlarmKind, AlarmRow, EventRow, Incarnation, KeyMeta, LeaseRow, MemberAttributes, Meta};
+use tenure_core::{EventId, LeaseId, LogIndex, MemberId, Revision, Term};
+
+use crate::engine::Table;
+use crate::error::StorageError;
+
+/// The format of all rows, in the high half of their first byte.
+const ROW_FORMAT: u8 = 1 << 4;
+/// In `current`: the value stands in the history row.
+const FLAG_VALUE_IN_HISTORY: u8 = 1;
+/// In `history`: the key had an event before this one.
+const FLAG_HAS_PREVIOUS: u8 = 1;
+
+/// Where the value of a row of `current` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredValue<'a> {
+    /// Here.
+    Inline(&'a [u8]),
+    /// In the history row of the event, this long.
+    InHistory {
+        /// Its length in bytes.
+        bytes: u64,
+    },
+}
+
+impl StoredValue<'_> {
+    /// The length of the value in bytes.
+    pub fn value_bytes(&self) -> u64 {
+        match self {
+            StoredValue::Inline(value) => value.len() as u64,
+            StoredValue::InHistory { bytes } => *bytes,
+        }
+    }
+}
+
+/// What is this node's alone: not replicated, not hashed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalState {
+    /// Keys and values of all events that are not purged, and [`EVENT_OVERHEAD_BYTES`] for each.
+    pub bytes_logical: u64,
+    /// The same for the keys that exist now, at their newest version alone.
+    pub bytes_in_use: u64,
+    /// Where purging goes on: every event before this one was walked up to the compaction it belongs to.
+    pub purged: EventId,
+}
+
+/// What one event adds to the logical byte counts beside its key and value: about the metadata of its rows.
+pub const EVENT_OVERHEAD_BYTES: u64 = 32;
+
+/// Appends a row of `current`.
+pub fn encode_current(out: &mut Vec<u8>, meta: &KeyMeta, value: StoredValue<'_>) {
+    let flag = match value {
+        StoredValue::Inline(_) => 0,
+        StoredValue::InHistory { .. } => FLAG_VALUE_IN_HISTORY,
+    };
+    out.push(ROW_FORMAT | flag);
+    put_signed(out, meta.modified.revision.0);
+    put_unsigned(out, u64::from(meta.modified.sub));
+    put_life(out, meta);
+    match value {
+        StoredValue::Inline(value) => out.extend_from_slice(value),
+        StoredValue::InHistory { bytes } => put_unsigned(out, bytes),
+    }
+}
+
+/// Reads a row of `current`.
+pub fn decode_current(row: &[u8]) -> Result<(KeyMeta, StoredValue<'_>), StorageError> {
+    let mut reader = Reader { table: Table::Current, rest: row };
+    let flags = reader.head(FLAG_VALUE_IN_HISTORY)?;
+    let revision = Revision(reader.signed()?);
+    let modified = EventId { revision, sub: reader.narrow()? };
+    let meta = reader.life(modified)?;
+    let value = if flags & FLAG_VALUE_IN_HISTORY == 0 {
+        StoredValue::Inline(std::mem::take(&mut reader.rest))
+    } else {
+        StoredValue::InHistory { bytes: reader.unsigned()? }
+    };
+    reader.end()?;
+    Ok((meta, value))
+}
+
+/// Appends a row of `history`. The event's own id is in the row's key.
+pub fn encode_event(out: &mut Vec<u8>, event: &EventRow) {
+    let flag = if event.previous.is_some() { FLAG_HAS_PREVIOUS } else { 0 };
+    out.push(ROW_FORMAT | flag);
+    put_life(out, &event.meta);
+    if let Some(previous) = event.previous {
+        put_signed(out, event.meta.modified.revision.0.wrapping_sub(previous.revision.0));
+        put_unsigned(out, u64::from(previous.sub));
+    }
+    put_unsigned(out, event.key.len() as u64);
+    out.extend_from_slice(&event.key);
+    out.extend_from_slice(&event.value);
+}
+
+/// A row of `history`, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventRef<'a> {
+    /// See [`EventRow`].
+    pub key: &'a [u8],
+    /// See [`EventRow`].
+    pub meta: KeyMeta,
+    /// See [`EventRow`].
+    pub value: &'a [u8],
+    /// See [`EventRow`].
+    pub previous: Option<EventId>,
+}
+
+impl EventRef<'_> {
+    /// The row, owned.
+    pub fn to_row(self) -> EventRow {
+        EventRow {
+            key: Bytes::copy_from_slice(self.key),
+            meta: self.meta,
+            value: Bytes::copy_from_slice(self.value),
+            previous: self.previous,
+        }
+    }
+}
+
+/// Reads the row of `history` that stands under `id`.
+pub fn decode_event(id: EventId, row: &[u8]) -> Result<EventRef<'_>, StorageError> {
+    let mut reader = Reader { table: Table::History, rest: row };
+    let flags = reader.head(FLAG_HAS_PREVIOUS)?;
+    let meta = reader.life(id)?;
+    let previous = if flags & FLAG_HAS_PREVIOUS == 0 {
+        None
+    } else {
+        let revision = Revision(id.revision.0.wrapping_sub(reader.signed()?));
+        Some(EventId { revision, sub: reader.narrow()? })
+    };
+    let key = reader.bytes()?;
+    Ok(EventRef { key, meta, value: reader.rest, previous })
+}
+
+/// Appends a row of `leases`.
+pub fn encode_lease(out: &mut Vec<u8>, lease: &LeaseRow) {
+    out.push(ROW_FORMAT);
+    put_unsigned(out, lease.incarnation.index.0);
+    put_unsigned(out, u64::from(lease.incarnation.place));
+    put_unsigned(out, lease.ttl_ms);
+    put_unsigned(out, lease.renewals);
+    put_unsigned(out, lease.clock_ms);
+}
+
+/// Reads a row of `leases`.
+pub fn decode_lease(row: &[u8]) -> Result<LeaseRow, StorageError> {
+    let mut reader = Reader { table: Table::Leases, rest: row };
+    reader.head(0)?;
+    let incarnation = Incarnation { index: LogIndex(reader.unsigned()?), place: reader.narrow()? };
+    let lease = LeaseRow {
+        incarnation,
+        ttl_ms: reader.unsigned()?,
+        renewals: reader.unsigned()?,
+        clock_ms: reader.unsigned()?,
+    };
+    reader.end()?;
+    Ok(lease)
+}
+
+/// Appends the row of the replicated scalars.
+pub fn encode_state(out: &mut Vec<u8>, meta: &Meta) {
+    out.push(ROW_FORMAT);
+    put_signed(out, meta.revision.0);
+    put_signed(out, meta.compacted.0);
+    put_unsigned(out, meta.lease_clock_ms);
+    put_unsigned(out, meta.alarms.len() as u64);
+    for alarm in &meta.alarms {
+        put_unsigned(out, alarm.member.0);
+        out.push(match alarm.kind {
+            AlarmKind::NoSpace => 1,
+            AlarmKind::Corrupt => 2,
+        });
+    }
+    put_unsigned(out, meta.members.len() as u64);
+    for member in &meta.members {
+        put_unsigned(out, member.member.0);
+        put_bytes(out, member.name.as_bytes());
+        put_unsigned(out, member.client_urls.len() as u64);
+        for url in &member.client_urls {
+            put_bytes(out, url.as_bytes());
+        }
+    }
+}
+
+/// Reads the row of the replicated scalars.
+pub fn decode_state(row: &[u8]) -> Result<Meta, StorageError> {
+    let mut reader = Reader { table: Table::Meta, rest: row };
+    reader.head(0)?;
+    let mut meta = Meta {
+        revision: Revision(reader.signed()?),
+        compacted: Revision(reader.signed()?),
+        lease_clock_ms: reader.unsigned()?,
+        alarms: Vec::new(),
+        members: Vec::new(),
+    };
+    // The counts are not trusted with an allocation: a wrong one runs out of bytes first.
+    for _ in 0..reader.unsigned()? {
+        let member = MemberId(reader.unsigned()?);
+        let kind = match reader.byte()? {
+            1 => AlarmKind::NoSpace,
+            2 => AlarmKind::Corrupt,
+            _ => return Err(reader.wrong("it names an unknown alarm")),
+        };
+        meta.alarms.push(AlarmRow { member, kind });
+    }
+    for _ in 0..reader.unsigned()? {
+        let member = MemberId(reader.unsigned()?);
+        let mut attributes = MemberAttributes { member, name: reader.text()?, client_urls: Vec::new() };
+        for _ in 0..reader.unsigned()? {
+            attributes.client_urls.push(reader.text()?);
+        }
+        meta.members.push(attributes);
+    }
+    reader.end()?;
+    Ok(meta)
+}
+
+/// Appends the row of the applied index and term.
+pub fn encode_applied(out: &mut Vec<u8>, index: LogIndex, term: Term) {
+    out.push(ROW_FORMAT);
+    put_unsigned(out, index.0);
+    put_unsigned(out, term.0);
+}
+
+/// Reads the row of the applied index and term.
+pub fn decode_applied(row: &[u8]) -> Result<(LogIndex, Term), StorageError> {
+    let mut reader = Reader { table: Table::Meta, rest: row };
+    reader.head(0)?;
+    let applied = (LogIndex(reader.unsigned()?), Term(reader.unsigned()?));
+    reader.end()?;
+    Ok(applied)
+}
+
+/// Appends the row of what is this node's alone.
+pub fn encode_local(out: &mut Vec<u8>, local: &LocalState) {
+    out.push(ROW_FORMAT);
+    put_unsigned(out, local.bytes_logical);
+    put_unsigned(out, local.bytes_in_use);
+    put_signed(out, local.purged.revision.0);
+    put_unsigned(out, u64::from(local.purged.sub));
+}
+
+/// Reads the row of what is this node's alone.
+pub fn decode_local(row: &[u8]) -> Result<LocalState, StorageError> {
+    let mut reader = Reader { table: Table::Meta, rest: row };
+    reader.head(0)?;
+    let bytes_logical = reader.unsigned()?;
+    let bytes_in_use = reader.unsigned()?;
+    let purged = EventId { revision: Revision(reader.signed()?), sub: reader.narrow()? };
+    reader.end()?;
+    Ok(LocalState { bytes_logical, bytes_in_use, purged })
+}
+
+fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push((value & 0x7f) as u8);
+}
+
+/// Small magnitudes of either sign stay short.
+fn put_signed(out: &mut Vec<u8>, value: i64) {
+    put_unsigned(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_unsigned(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// What both tables of events say of a key's life. The creation is a distance, which is short for short lives.
+fn put_life(out: &mut Vec<u8>, meta: &KeyMeta) {
+    put_signed(out, meta.modified.revision.0.wrapping_sub(meta.create.0));
+    put_signed(out, meta.version);
+    put_signed(out, meta.lease.0);
+}
+
+/// Takes a row apart from the front.
+struct Reader<'a> {
+    table: Table,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn wrong(&self, reason: &'static str) -> StorageError {
+        StorageError::damaged(self.table, reason)
+    }
+
+    fn byte(&mut self) -> Result<u8, StorageError> {
+        let Some((byte, rest)) = self.rest.split_first() else {
+            return Err(self.wrong("it is too short"));
+        };
+        self.rest = rest;
+        Ok(*byte)
+    }
+
+    fn head(&mut self, flags_known: u8) -> Result<u8, StorageError> {
+        let head = self.byte()?;
+        if head & 0xf0 != ROW_FORMAT {
+            return Err(self.wrong("its format is unknown"));
+        }
+        let flags = head & 0x0f;
+        if flags & !flags_known != 0 {
+            return Err(self.wrong("it has unknown flags"));
+        }
+        Ok(flags)
+    }
+
+    fn unsigned(&mut self) -> Result<u64, StorageError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(self.wrong("it holds a number beyond 64 bits"))
+    }
+
+    fn signed(&mut self) -> Result<i64, StorageError> {
+        let value = self.unsigned()?;
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
+    fn narrow(&mut self) -> Result<u32, StorageError> {
+        u32::try_from(self.unsigned()?).map_err(|_| self.wrong("it holds a number beyond 32 bits"))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], StorageError> {
+        let length = self.unsigned()?;
+        let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
+        let Some((bytes, rest)) = split else {
+            return Err(self.wrong("it is shorter than it says"));
+        };
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    fn text(&mut self) -> Result<String, StorageError> {
+        let bytes = self.bytes()?;
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(self.wrong("it holds text that is not UTF-8")),
+        }
+    }
+
+    fn life(&mut self, modified: EventId) -> Result<KeyMeta, StorageError> {
+        let create = Revision(modified.revision.0.wrapping_sub(self.signed()?));
+        let version = self.signed()?;
+        let lease = LeaseId(self.signed()?);
+        Ok(KeyMeta { create, modified, version, lease })
+    }
+
+    fn end(&self) -> Result<(), StorageError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.wrong("it is longer than it should be")) }
+    }
+}
+
+#[cfg(test)]
+#[path = "rows_tests.rs"]
+mod tests;

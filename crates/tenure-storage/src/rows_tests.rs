@@ -1,0 +1,180 @@
+//! The row encodings: golden bytes, round trips, and that no bytes make a decoder panic.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tenure_core::row::{AlarmKind, AlarmRow, EventRow, Incarnation, KeyMeta, LeaseRow, MemberAttributes, Meta};
+use tenure_core::{EventId, LeaseId, LogIndex, MemberId, Revision, Term};
+
+use super::*;
+
+fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
+}
+
+fn meta_of_a_key() -> KeyMeta {
+    let modified = EventId { revision: Revision(300), sub: 2 };
+    KeyMeta { create: Revision(299), modified, version: 2, lease: LeaseId(-1) }
+}
+
+#[test]
+fn current_rows_keep_their_golden_bytes() {
+    let inline = encoded(|out| encode_current(out, &meta_of_a_key(), StoredValue::Inline(b"value")));
+    assert_eq!(inline, [0x10, 0xd8, 0x04, 2, 2, 4, 1, b'v', b'a', b'l', b'u', b'e']);
+    let apart = encoded(|out| encode_current(out, &meta_of_a_key(), StoredValue::InHistory { bytes: 200 }));
+    assert_eq!(apart, [0x11, 0xd8, 0x04, 2, 2, 4, 1, 0xc8, 0x01]);
+}
+
+#[test]
+fn event_rows_keep_their_golden_bytes() {
+    let mut event = EventRow {
+        key: Bytes::from_static(b"key"),
+        meta: meta_of_a_key(),
+        value: Bytes::from_static(b"v"),
+        previous: Some(EventId { revision: Revision(290), sub: 5 }),
+    };
+    let row = encoded(|out| encode_event(out, &event));
+    assert_eq!(row, [0x11, 2, 4, 1, 20, 5, 3, b'k', b'e', b'y', b'v']);
+    event.previous = None;
+    let row = encoded(|out| encode_event(out, &event));
+    assert_eq!(row, [0x10, 2, 4, 1, 3, b'k', b'e', b'y', b'v']);
+}
+
+#[test]
+fn lease_rows_keep_their_golden_bytes() {
+    let lease = LeaseRow {
+        incarnation: Incarnation { index: LogIndex(9), place: 3 },
+        ttl_ms: 1000,
+        renewals: 128,
+        clock_ms: 1,
+    };
+    assert_eq!(encoded(|out| encode_lease(out, &lease)), [0x10, 9, 3, 0xe8, 7, 0x80, 1, 1]);
+}
+
+#[test]
+fn scalar_rows_keep_their_golden_bytes() {
+    let meta = Meta {
+        revision: Revision(5),
+        compacted: Revision(-1),
+        lease_clock_ms: 7,
+        alarms: vec![
+            AlarmRow { member: MemberId(1), kind: AlarmKind::NoSpace },
+            AlarmRow { member: MemberId(2), kind: AlarmKind::Corrupt },
+        ],
+        members: vec![MemberAttributes {
+            member: MemberId(3),
+            name: "n".into(),
+            client_urls: vec!["u".into(), String::new()],
+        }],
+    };
+    let row = encoded(|out| encode_state(out, &meta));
+    assert_eq!(row, [0x10, 10, 1, 7, 2, 1, 1, 2, 2, 1, 3, 1, b'n', 2, 1, b'u', 0]);
+    assert_eq!(decode_state(&row).unwrap(), meta);
+    assert_eq!(encoded(|out| encode_applied(out, LogIndex(200), Term(3))), [0x10, 0xc8, 1, 3]);
+    let purged = EventId { revision: Revision(4), sub: 1 };
+    let local = LocalState { bytes_logical: 130, bytes_in_use: 2, purged };
+    assert_eq!(encoded(|out| encode_local(out, &local)), [0x10, 0x82, 1, 2, 8, 1]);
+}
+
+#[test]
+fn rows_of_another_format_or_with_unknown_flags_are_refused() {
+    let lease = encoded(|out| {
+        let incarnation = Incarnation::default();
+        encode_lease(out, &LeaseRow { incarnation, ttl_ms: 1, renewals: 0, clock_ms: 0 });
+    });
+    assert!(decode_lease(&lease).is_ok());
+    for first in (0..=255).filter(|first| *first != lease[0]) {
+        let mut other = lease.clone();
+        other[0] = first;
+        assert!(decode_lease(&other).is_err());
+    }
+}
+
+#[test]
+fn numbers_beyond_64_bits_are_refused() {
+    let mut row = vec![0x10];
+    row.extend_from_slice(&[0xff; 9]);
+    row.extend_from_slice(&[0x01, 0x00]);
+    assert_eq!(decode_applied(&row).unwrap(), (LogIndex(u64::MAX), Term(0)));
+    row[10] = 0x02;
+    assert!(decode_applied(&row).is_err());
+    row[10] = 0x80;
+    assert!(decode_applied(&row).is_err());
+}
+
+fn any_key_meta() -> impl Strategy<Value = KeyMeta> {
+    (any::<i64>(), any::<i64>(), any::<u32>(), any::<i64>(), any::<i64>()).prop_map(
+        |(create, revision, sub, version, lease)| KeyMeta {
+            create: Revision(create),
+            modified: EventId { revision: Revision(revision), sub },
+            version,
+            lease: LeaseId(lease),
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn events_and_current_rows_survive_a_round_trip(
+        meta in any_key_meta(),
+        key: Vec<u8>,
+        value: Vec<u8>,
+        previous in proptest::option::of((any::<i64>(), any::<u32>())),
+        bytes: u64,
+    ) {
+        let previous = previous.map(|(revision, sub)| EventId { revision: Revision(revision), sub });
+        let event = EventRow { key: key.into(), meta, value: value.clone().into(), previous };
+        let row = encoded(|out| encode_event(out, &event));
+        prop_assert_eq!(decode_event(meta.modified, &row).unwrap().to_row(), event);
+
+        for stored in [StoredValue::Inline(&value), StoredValue::InHistory { bytes }] {
+            let row = encoded(|out| encode_current(out, &meta, stored));
+            prop_assert_eq!(decode_current(&row).unwrap(), (meta, stored));
+        }
+    }
+
+    #[test]
+    fn scalars_survive_a_round_trip(
+        incarnation: (u64, u32), numbers: [u64; 5], purged: (i64, u32),
+    ) {
+        let lease = LeaseRow {
+            incarnation: Incarnation { index: LogIndex(incarnation.0), place: incarnation.1 },
+            ttl_ms: numbers[0],
+            renewals: numbers[1],
+            clock_ms: numbers[2],
+        };
+        prop_assert_eq!(decode_lease(&encoded(|out| encode_lease(out, &lease))).unwrap(), lease);
+        let local = LocalState {
+            bytes_logical: numbers[3],
+            bytes_in_use: numbers[4],
+            purged: EventId { revision: Revision(purged.0), sub: purged.1 },
+        };
+        prop_assert_eq!(decode_local(&encoded(|out| encode_local(out, &local))).unwrap(), local);
+        let applied = (LogIndex(numbers[0]), Term(numbers[1]));
+        prop_assert_eq!(decode_applied(&encoded(|out| encode_applied(out, applied.0, applied.1))).unwrap(), applied);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(mut row: Vec<u8>, with_a_known_head: bool) {
+        if with_a_known_head && let Some(first) = row.first_mut() {
+            *first = 0x10 | (*first & 1);
+        }
+        // Whether they decode does not matter, only that the decoders return.
+        drop(decode_current(&row));
+        drop(decode_event(EventId::default(), &row));
+        drop(decode_lease(&row));
+        drop(decode_state(&row));
+        drop(decode_applied(&row));
+        drop(decode_local(&row));
+    }
+
+    #[test]
+    fn a_row_cut_short_is_an_error(meta in any_key_meta(), key in proptest::collection::vec(any::<u8>(), 1..9)) {
+        let event = EventRow { key: key.into(), meta, value: Bytes::new(), previous: Some(meta.modified) };
+        let row = encoded(|out| encode_event(out, &event));
+        for length in 0..row.len() {
+            prop_assert!(decode_event(meta.modified, &row[..length]).is_err());
+        }
+    }
+}

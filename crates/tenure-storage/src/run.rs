@@ -1,0 +1,230 @@
+//! One run of committed log entries on its way into the store: what it wrote so far, over the last view.
+//!
+//! Reads see the run's own writes. Rows are encoded at the end, so a key that a run puts a hundred times costs one row
+//! of `current`. Nothing reaches the store before [`Run::commit`]; dropping a run leaves no trace.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tenure_core::command::KeyRange;
+use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
+use tenure_core::state::{StateRead, StateWrite};
+use tenure_core::{EventId, LeaseId, Revision};
+
+use crate::error::StorageError;
+use crate::merge::merge_scan;
+use crate::state_view::{Applied, StateView};
+use crate::store::StateStore;
+
+/// A run of committed entries. See the module.
+pub struct Run<'s> {
+    store: &'s mut StateStore,
+    view: Arc<StateView>,
+    pub(crate) meta: Meta,
+    pub(crate) pending: Pending,
+}
+
+/// What a run wrote.
+#[derive(Default)]
+pub(crate) struct Pending {
+    /// All events, in order.
+    pub(crate) events: Vec<EventRow>,
+    /// The keys that changed.
+    pub(crate) keys: BTreeMap<Bytes, PendingKey>,
+    /// The leases that changed; `None` is a deletion.
+    pub(crate) leases: BTreeMap<LeaseId, Option<LeaseRow>>,
+    /// The attachments that changed: whether they are there now.
+    pub(crate) lease_keys: BTreeMap<(LeaseId, Bytes), bool>,
+}
+
+/// What a run did to one key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingKey {
+    /// The place of its newest event in [`Pending::events`].
+    pub(crate) event: usize,
+    /// 1 if the run brought it into being, −1 if it removed it, 0 if it exists (or not) as before.
+    pub(crate) live_change: i8,
+}
+
+/// What a commit published.
+pub struct Committed {
+    /// The state after the run.
+    pub view: Arc<StateView>,
+    /// The events of the run, in order.
+    pub events: Vec<EventRow>,
+}
+
+impl<'s> Run<'s> {
+    pub(crate) fn new(store: &'s mut StateStore) -> Run<'s> {
+        let view = store.view();
+        let meta = view.meta.clone();
+        Run { store, view, meta, pending: Pending::default() }
+    }
+
+    /// Writes all of the run, with how far the log is applied, in one engine batch.
+    ///
+    /// After an error the store refuses every further write: what the engine kept is unknown.
+    pub fn commit(self, applied: Applied) -> Result<Committed, StorageError> {
+        let Run { store, view: _, meta, pending } = self;
+        store.commit_run(meta, pending, applied)
+    }
+
+    fn pending_row(&self, pending: PendingKey) -> CurrentRow {
+        let event = &self.pending.events[pending.event];
+        CurrentRow { meta: event.meta, value: event.value.clone() }
+    }
+
+    fn pending_keys(&self, range: &KeyRange) -> impl Iterator<Item = (&Bytes, PendingKey)> {
+        let inside = (!range.is_empty()).then(|| self.pending.keys.range::<[u8], _>(range.bounds()));
+        inside.into_iter().flatten().map(|(key, pending)| (key, *pending))
+    }
+}
+
+impl StateRead for Run<'_> {
+    type Error = StorageError;
+
+    fn corrupt(&self, what: &'static str) -> StorageError {
+        StorageError::Contradiction(what)
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn current_meta(&self, key: &[u8]) -> Result<Option<KeyMeta>, StorageError> {
+        match self.pending.keys.get(key) {
+            Some(pending) => Ok(Some(self.pending.events[pending.event].meta)),
+            None => Ok(self.store.known_key(key)?.map(|known| known.meta)),
+        }
+    }
+
+    fn current(&self, key: &[u8]) -> Result<Option<CurrentRow>, StorageError> {
+        match self.pending.keys.get(key) {
+            Some(pending) => Ok(Some(self.pending_row(*pending))),
+            None => self.view.current(key),
+        }
+    }
+
+    fn scan_current(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let pending = self.pending_keys(range).map(|(key, pending)| (key.clone(), Some(self.pending_row(pending))));
+        merge_scan(pending, |visit| self.view.scan_current(range, visit), visit)
+    }
+
+    fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), StorageError> {
+        let pending = self
+            .pending_keys(range)
+            .filter(|(_, pending)| pending.live_change != 0)
+            .map(|(key, pending)| (key.clone(), (pending.live_change > 0).then_some(())));
+        let base =
+            |visit: &mut dyn FnMut(Bytes, ()) -> ControlFlow<()>| self.view.scan_live(range, &mut |key| visit(key, ()));
+        merge_scan(pending, base, &mut |key, ()| visit(key))
+    }
+
+    fn count_live(&self, range: &KeyRange) -> Result<u64, StorageError> {
+        let before = self.view.count_live(range)?;
+        let change: i64 = self.pending_keys(range).map(|(_, pending)| i64::from(pending.live_change)).sum();
+        before.checked_add_signed(change).ok_or_else(|| self.corrupt("a run deletes more keys than there are"))
+    }
+
+    fn event(&self, id: EventId) -> Result<Option<EventRow>, StorageError> {
+        match self.pending.events.binary_search_by_key(&id, |event| event.meta.modified) {
+            Ok(place) => Ok(Some(self.pending.events[place].clone())),
+            Err(_) => self.view.event(id),
+        }
+    }
+
+    fn scan_events(
+        &self,
+        first: Revision,
+        last: Revision,
+        visit: &mut dyn FnMut(EventRow) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let revision = |event: &EventRow| event.meta.modified.revision;
+        let pending = self
+            .pending
+            .events
+            .iter()
+            .skip_while(|event| revision(event) < first)
+            .take_while(|event| revision(event) <= last)
+            .map(|event| (event.meta.modified, Some(event.clone())));
+        let base = |visit: &mut dyn FnMut(EventId, EventRow) -> ControlFlow<()>| {
+            self.view.scan_events(first, last, &mut |event| visit(event.meta.modified, event))
+        };
+        merge_scan(pending, base, &mut |_, event| visit(event))
+    }
+
+    fn lease(&self, id: LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        match self.pending.leases.get(&id) {
+            Some(pending) => Ok(*pending),
+            None => self.view.lease(id),
+        }
+    }
+
+    fn scan_leases(&self, visit: &mut dyn FnMut(LeaseId, LeaseRow) -> ControlFlow<()>) -> Result<(), StorageError> {
+        let pending = self.pending.leases.iter().map(|(id, row)| (*id, *row));
+        merge_scan(pending, |visit| self.view.scan_leases(visit), visit)
+    }
+
+    fn scan_lease_keys(
+        &self,
+        id: LeaseId,
+        visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let pending = self
+            .pending
+            .lease_keys
+            .range((id, Bytes::new())..)
+            .take_while(|((lease, _), _)| *lease == id)
+            .map(|((_, key), attached)| (key.clone(), attached.then_some(())));
+        let base = |visit: &mut dyn FnMut(Bytes, ()) -> ControlFlow<()>| {
+            self.view.scan_lease_keys(id, &mut |key| visit(key, ()))
+        };
+        merge_scan(pending, base, &mut |key, ()| visit(key))
+    }
+}
+
+impl StateWrite for Run<'_> {
+    fn record(&mut self, event: EventRow) {
+        let id = event.meta.modified;
+        assert!(self.pending.events.last().is_none_or(|last| last.meta.modified < id), "events are recorded in order");
+        assert!(id.revision > self.view.meta.revision, "an event of a run is newer than the view below it");
+        let live_change = match event.meta.version {
+            0 => -1,
+            1 => 1,
+            _ => 0,
+        };
+        let place = self.pending.events.len();
+        let entry = self.pending.keys.entry(event.key.clone());
+        let pending = entry.or_insert(PendingKey { event: place, live_change: 0 });
+        pending.event = place;
+        pending.live_change += live_change;
+        assert!(pending.live_change.abs() <= 1, "a key is created only when absent and deleted only when present");
+        self.pending.events.push(event);
+    }
+
+    fn meta_mut(&mut self) -> &mut Meta {
+        &mut self.meta
+    }
+
+    fn put_lease(&mut self, id: LeaseId, row: LeaseRow) {
+        self.pending.leases.insert(id, Some(row));
+    }
+
+    fn delete_lease(&mut self, id: LeaseId) {
+        self.pending.leases.insert(id, None);
+    }
+
+    fn attach(&mut self, id: LeaseId, key: &Bytes) {
+        self.pending.lease_keys.insert((id, key.clone()), true);
+    }
+
+    fn detach(&mut self, id: LeaseId, key: &Bytes) {
+        self.pending.lease_keys.insert((id, key.clone()), false);
+    }
+}

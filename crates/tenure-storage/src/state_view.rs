@@ -1,0 +1,216 @@
+//! The state at one moment: an engine snapshot, and the scalars that belong to exactly that moment.
+//!
+//! A view is made when a run is committed and never changes, so that readers need no lock and a reader's revision,
+//! applied index and rows always fit together.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use tenure_core::command::KeyRange;
+use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
+use tenure_core::state::StateRead;
+use tenure_core::{EventId, LeaseId, LogIndex, Revision, Term};
+
+use crate::engine::{Direction, EngineSnapshot, Table};
+use crate::error::StorageError;
+use crate::keys::{ScanBounds, decode_attached_key, decode_history_key, decode_lease_key, history_key, lease_key};
+use crate::meta_cache::KnownKey;
+use crate::rows::{EventRef, LocalState, StoredValue, decode_current, decode_event, decode_lease};
+
+/// How far the log is applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last applied entry; 0 before the first.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// The membership in force, as its owner encoded it; empty before the first.
+    pub membership: Bytes,
+}
+
+/// How much the store holds, whatever the engine makes of it on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByteCounts {
+    /// All versions that are not purged yet.
+    pub logical: u64,
+    /// The newest versions of the keys that exist.
+    pub in_use: u64,
+}
+
+/// The state at one moment.
+pub struct StateView {
+    pub(crate) snapshot: Arc<dyn EngineSnapshot>,
+    pub(crate) meta: Meta,
+    pub(crate) applied: Applied,
+    pub(crate) local: LocalState,
+}
+
+impl StateView {
+    /// How far the log was applied.
+    pub fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    /// How much the store held.
+    pub fn bytes(&self) -> ByteCounts {
+        ByteCounts { logical: self.local.bytes_logical, in_use: self.local.bytes_in_use }
+    }
+
+    /// Every event before this one was walked by purging, for the compactions that were known then.
+    pub fn purged(&self) -> EventId {
+        self.local.purged
+    }
+
+    /// A key's newest event and the length of its value.
+    pub(crate) fn known_key(&self, key: &[u8]) -> Result<Option<KnownKey>, StorageError> {
+        let Some(row) = self.snapshot.get(Table::Current, key)? else {
+            return Ok(None);
+        };
+        let (meta, stored) = decode_current(&row)?;
+        Ok(Some(KnownKey { meta, value_bytes: stored.value_bytes() }))
+    }
+
+    /// Visits events borrowed, for those who need no copies.
+    pub fn scan_event_refs(
+        &self,
+        first: Revision,
+        last: Revision,
+        visit: &mut dyn FnMut(EventId, EventRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_rows(Table::History, &ScanBounds::of_revisions(first, last), |key, row| {
+            let id = decode_history_key(key)?;
+            Ok(visit(id, decode_event(id, row)?))
+        })
+    }
+
+    /// The value that belongs to a row of `current`.
+    fn value_of(&self, meta: &KeyMeta, stored: StoredValue<'_>) -> Result<Bytes, StorageError> {
+        let bytes = match stored {
+            StoredValue::Inline(value) => return Ok(Bytes::copy_from_slice(value)),
+            StoredValue::InHistory { bytes } => bytes,
+        };
+        let Some(event) = self.event(meta.modified)? else {
+            return Err(StorageError::damaged(Table::History, "the event that holds a key's value is missing"));
+        };
+        if event.value.len() as u64 == bytes {
+            Ok(event.value)
+        } else {
+            Err(StorageError::damaged(Table::History, "a value is not as long as its key's row says"))
+        }
+    }
+
+    /// Scans ascending with a visitor that may fail.
+    fn scan_rows(
+        &self,
+        table: Table,
+        bounds: &ScanBounds,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StorageError>,
+    ) -> Result<(), StorageError> {
+        let bounds = bounds.as_bounds();
+        if bounds.is_empty() {
+            return Ok(());
+        }
+        let mut failure = None;
+        self.snapshot.scan(table, bounds, Direction::Ascending, &mut |key, row| {
+            visit(key, row).unwrap_or_else(|error| {
+                failure = Some(error);
+                ControlFlow::Break(())
+            })
+        })?;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+impl StateRead for StateView {
+    type Error = StorageError;
+
+    fn corrupt(&self, what: &'static str) -> StorageError {
+        StorageError::Contradiction(what)
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn current_meta(&self, key: &[u8]) -> Result<Option<KeyMeta>, StorageError> {
+        Ok(self.known_key(key)?.map(|known| known.meta))
+    }
+
+    fn current(&self, key: &[u8]) -> Result<Option<CurrentRow>, StorageError> {
+        let Some(mut row) = self.snapshot.get(Table::Current, key)? else {
+            return Ok(None);
+        };
+        let (meta, stored) = decode_current(&row)?;
+        let StoredValue::Inline(value) = stored else {
+            return Ok(Some(CurrentRow { meta, value: self.value_of(&meta, stored)? }));
+        };
+        // The value is the end of the row: keep the row's allocation instead of making another.
+        row.advance(row.len() - value.len());
+        Ok(Some(CurrentRow { meta, value: row }))
+    }
+
+    fn scan_current(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
+            let (meta, stored) = decode_current(row)?;
+            let value = self.value_of(&meta, stored)?;
+            Ok(visit(Bytes::copy_from_slice(key), CurrentRow { meta, value }))
+        })
+    }
+
+    fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), StorageError> {
+        self.scan_rows(Table::Live, &ScanBounds::of_keys(range), |key, _| Ok(visit(Bytes::copy_from_slice(key))))
+    }
+
+    fn count_live(&self, range: &KeyRange) -> Result<u64, StorageError> {
+        let mut count = 0;
+        self.scan_rows(Table::Live, &ScanBounds::of_keys(range), |_, _| {
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(count)
+    }
+
+    fn event(&self, id: EventId) -> Result<Option<EventRow>, StorageError> {
+        match self.snapshot.get(Table::History, &history_key(id))? {
+            Some(row) => Ok(Some(decode_event(id, &row)?.to_row())),
+            None => Ok(None),
+        }
+    }
+
+    fn scan_events(
+        &self,
+        first: Revision,
+        last: Revision,
+        visit: &mut dyn FnMut(EventRow) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_event_refs(first, last, &mut |_, event| visit(event.to_row()))
+    }
+
+    fn lease(&self, id: LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        match self.snapshot.get(Table::Leases, &lease_key(id))? {
+            Some(row) => Ok(Some(decode_lease(&row)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn scan_leases(&self, visit: &mut dyn FnMut(LeaseId, LeaseRow) -> ControlFlow<()>) -> Result<(), StorageError> {
+        self.scan_rows(Table::Leases, &ScanBounds::of_everything(), |key, row| {
+            Ok(visit(decode_lease_key(key)?, decode_lease(row)?))
+        })
+    }
+
+    fn scan_lease_keys(
+        &self,
+        id: LeaseId,
+        visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_rows(Table::LeaseKeys, &ScanBounds::of_lease(id), |key, _| {
+            Ok(visit(Bytes::copy_from_slice(decode_attached_key(key)?)))
+        })
+    }
+}

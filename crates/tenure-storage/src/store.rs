@@ -1,0 +1,343 @@
+//! The only writer of the state tables.
+//!
+//! A committed run becomes one engine batch that holds its rows, the scalars and how far the log is applied, so that
+//! after a crash the log goes on exactly where the rows end. Opening reads five rows, however much is stored: nothing
+//! is rebuilt in memory.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tenure_core::LogIndex;
+use tenure_core::row::Meta;
+
+use crate::engine::{Batch, Bounds, Direction, Engine, EngineSnapshot, Table};
+use crate::error::StorageError;
+use crate::flusher::Flusher;
+use crate::keys::{
+    FORMAT_VERSION, META_APPLIED, META_FORMAT, META_LOCAL, META_MEMBERSHIP, META_STATE, decode_history_key,
+    history_key, lease_key, lease_keys_key,
+};
+use crate::meta_cache::{KnownKey, MetaCache};
+use crate::rows::{
+    EVENT_OVERHEAD_BYTES, LocalState, StoredValue, decode_applied, decode_local, decode_state, encode_applied,
+    encode_current, encode_event, encode_lease, encode_local, encode_state,
+};
+use crate::run::Pending;
+
+pub use crate::run::{Committed, Run};
+pub use crate::state_view::{Applied, ByteCounts, StateView};
+
+/// How the store works. None of it changes what a reader sees, and each may differ from one start to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Values up to this long stand in `current` beside the key's metadata; longer ones stand in `history` alone.
+    pub inline_value_bytes_max: usize,
+    /// The memory for what `current` says of keys without their values. A hit saves a put its engine read.
+    pub meta_cache_bytes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { inline_value_bytes_max: 1024, meta_cache_bytes_max: 64 << 20 }
+    }
+}
+
+/// The buffer that is kept from one batch to the next. A larger batch is rare and gives its memory back.
+const BATCH_BYTES_KEPT_MAX: usize = 4 << 20;
+
+/// The state tables, to write. See the module.
+pub struct StateStore {
+    engine: Arc<dyn Engine>,
+    options: Options,
+    view: Arc<StateView>,
+    flusher: Flusher,
+    batch: Batch,
+    /// Behind a lock because reads fill it too; there is never a second user.
+    cache: Mutex<MetaCache>,
+    /// No key of `current` is greater: keys that are put in order need no read.
+    greatest_key: Option<Vec<u8>>,
+    halted: bool,
+}
+
+impl StateStore {
+    /// Opens what an engine holds, with the default options.
+    pub fn open(engine: Arc<dyn Engine>) -> Result<StateStore, StorageError> {
+        StateStore::open_with(engine, Options::default())
+    }
+
+    /// Opens what an engine holds; an empty engine becomes a fresh store.
+    pub fn open_with(engine: Arc<dyn Engine>, options: Options) -> Result<StateStore, StorageError> {
+        let mut snapshot = engine.snapshot();
+        if snapshot.get(Table::Meta, META_FORMAT)?.is_none() {
+            refuse_rows_without_format(&*snapshot)?;
+            engine.write(&fresh_batch())?;
+            snapshot = engine.snapshot();
+        }
+        let view = Arc::new(read_view(snapshot)?);
+        let greatest_key = last_key(&*view.snapshot, Table::Current)?;
+        Ok(StateStore {
+            flusher: Flusher::new(Arc::clone(&engine), view.applied.index),
+            engine,
+            options,
+            view,
+            batch: Batch::new(),
+            cache: Mutex::new(MetaCache::new(options.meta_cache_bytes_max)),
+            greatest_key,
+            halted: false,
+        })
+    }
+
+    /// How far the log is applied.
+    pub fn applied(&self) -> &Applied {
+        &self.view.applied
+    }
+
+    /// The state after the last commit.
+    pub fn view(&self) -> Arc<StateView> {
+        Arc::clone(&self.view)
+    }
+
+    /// Starts a run of committed entries.
+    pub fn begin(&mut self) -> Run<'_> {
+        Run::new(self)
+    }
+
+    /// A handle that makes the state durable.
+    pub fn flusher(&self) -> Flusher {
+        self.flusher.clone()
+    }
+
+    /// Makes a second store in a new directory.
+    pub fn checkpoint(&self, dir: &Path) -> Result<(), StorageError> {
+        self.flusher.checkpoint(dir)
+    }
+
+    /// What the last committed state says of a key.
+    pub(crate) fn known_key(&self, key: &[u8]) -> Result<Option<KnownKey>, StorageError> {
+        if self.greatest_key.as_deref().is_none_or(|greatest| key > greatest) {
+            return Ok(None);
+        }
+        if let Some(known) = self.cache().get(key) {
+            return Ok(Some(known));
+        }
+        let known = self.view.known_key(key)?;
+        if let Some(known) = known {
+            self.cache().insert(key, known);
+        }
+        Ok(known)
+    }
+
+    pub(crate) fn commit_run(
+        &mut self,
+        meta: Meta,
+        pending: Pending,
+        applied: Applied,
+    ) -> Result<Committed, StorageError> {
+        assert!(applied.index > self.view.applied.index, "a run moves the applied index forward");
+        assert!(applied.term >= self.view.applied.term, "terms never fall");
+        assert!(meta.revision >= self.view.meta.revision, "the revision never falls");
+        assert!(
+            pending.events.last().is_none_or(|event| event.meta.modified.revision <= meta.revision),
+            "no event is newer than the store's revision"
+        );
+        let local = self.counted(&pending)?;
+        let mut batch = self.take_batch();
+        self.encode_pending(&mut batch, &pending);
+        self.encode_scalars(&mut batch, &meta, &applied, &local);
+        self.write(batch)?;
+        self.learn(&pending);
+        self.publish(meta, applied, local);
+        Ok(Committed { view: self.view(), events: pending.events })
+    }
+
+    /// The byte counts after a run.
+    fn counted(&self, pending: &Pending) -> Result<LocalState, StorageError> {
+        let mut local = self.view.local;
+        for event in &pending.events {
+            local.bytes_logical += event_bytes(event.key.len(), event.value.len() as u64);
+        }
+        let (mut grown, mut shrunk) = (0, 0);
+        for (key, change) in &pending.keys {
+            if let Some(before) = self.known_key(key)?
+                && !before.meta.is_tombstone()
+            {
+                shrunk += event_bytes(key.len(), before.value_bytes);
+            }
+            let event = &pending.events[change.event];
+            if !event.meta.is_tombstone() {
+                grown += event_bytes(key.len(), event.value.len() as u64);
+            }
+        }
+        let in_use = (local.bytes_in_use + grown).checked_sub(shrunk);
+        local.bytes_in_use = in_use.ok_or(StorageError::damaged(Table::Meta, "its byte counts are too small"))?;
+        Ok(local)
+    }
+
+    fn encode_pending(&self, batch: &mut Batch, pending: &Pending) {
+        for event in &pending.events {
+            batch.put_with(Table::History, &history_key(event.meta.modified), |out| encode_event(out, event));
+        }
+        for (key, change) in &pending.keys {
+            let event = &pending.events[change.event];
+            let stored = if event.value.len() <= self.options.inline_value_bytes_max {
+                StoredValue::Inline(&event.value)
+            } else {
+                StoredValue::InHistory { bytes: event.value.len() as u64 }
+            };
+            batch.put_with(Table::Current, key, |out| encode_current(out, &event.meta, stored));
+            match change.live_change {
+                1 => batch.put(Table::Live, key, b""),
+                -1 => batch.delete(Table::Live, key),
+                _ => {}
+            }
+        }
+        for (id, lease) in &pending.leases {
+            match lease {
+                Some(lease) => batch.put_with(Table::Leases, &lease_key(*id), |out| encode_lease(out, lease)),
+                None => batch.delete(Table::Leases, &lease_key(*id)),
+            }
+        }
+        for ((id, key), attached) in &pending.lease_keys {
+            let row = lease_keys_key(*id, key);
+            if *attached {
+                batch.put(Table::LeaseKeys, &row, b"");
+            } else {
+                batch.delete(Table::LeaseKeys, &row);
+            }
+        }
+    }
+
+    fn encode_scalars(&self, batch: &mut Batch, meta: &Meta, applied: &Applied, local: &LocalState) {
+        let before = &*self.view;
+        if *meta != before.meta {
+            batch.put_with(Table::Meta, META_STATE, |out| encode_state(out, meta));
+        }
+        if applied.membership != before.applied.membership {
+            batch.put(Table::Meta, META_MEMBERSHIP, &applied.membership);
+        }
+        if *local != before.local {
+            batch.put_with(Table::Meta, META_LOCAL, |out| encode_local(out, local));
+        }
+        batch.put_with(Table::Meta, META_APPLIED, |out| encode_applied(out, applied.index, applied.term));
+    }
+
+    fn take_batch(&mut self) -> Batch {
+        std::mem::take(&mut self.batch)
+    }
+
+    fn write(&mut self, mut batch: Batch) -> Result<(), StorageError> {
+        if self.halted {
+            return Err(StorageError::Halted);
+        }
+        self.engine.write(&batch).inspect_err(|_| self.halted = true)?;
+        batch.clear(BATCH_BYTES_KEPT_MAX);
+        self.batch = batch;
+        Ok(())
+    }
+
+    /// Keeps what a committed run makes known of its keys.
+    fn learn(&mut self, pending: &Pending) {
+        if let Some((key, _)) = pending.keys.last_key_value()
+            && self.greatest_key.as_deref().is_none_or(|greatest| &key[..] > greatest)
+        {
+            self.greatest_key = Some(key.to_vec());
+        }
+        let mut cache = self.cache();
+        for (key, change) in &pending.keys {
+            let event = &pending.events[change.event];
+            cache.insert(key, KnownKey { meta: event.meta, value_bytes: event.value.len() as u64 });
+        }
+    }
+
+    fn publish(&mut self, meta: Meta, applied: Applied, local: LocalState) {
+        let index = applied.index;
+        self.view = Arc::new(StateView { snapshot: self.engine.snapshot(), meta, applied, local });
+        self.flusher.note_written(index);
+    }
+
+    fn cache(&self) -> MutexGuard<'_, MetaCache> {
+        // Every entry is inserted whole, so a panic of another holder has left no wrong one.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an event adds to the logical byte counts.
+pub(crate) fn event_bytes(key_bytes: usize, value_bytes: u64) -> u64 {
+    key_bytes as u64 + value_bytes + EVENT_OVERHEAD_BYTES
+}
+
+/// What makes an empty engine a store.
+fn fresh_batch() -> Batch {
+    let (meta, local) = (Meta::default(), LocalState::default());
+    let applied = Applied::default();
+    let mut batch = Batch::new();
+    batch.put(Table::Meta, META_FORMAT, &FORMAT_VERSION.to_be_bytes());
+    batch.put_with(Table::Meta, META_STATE, |out| encode_state(out, &meta));
+    batch.put_with(Table::Meta, META_APPLIED, |out| encode_applied(out, applied.index, applied.term));
+    batch.put(Table::Meta, META_MEMBERSHIP, &applied.membership);
+    batch.put_with(Table::Meta, META_LOCAL, |out| encode_local(out, &local));
+    batch
+}
+
+fn refuse_rows_without_format(snapshot: &dyn EngineSnapshot) -> Result<(), StorageError> {
+    for table in Table::ALL {
+        if last_key(snapshot, table)?.is_some() {
+            return Err(StorageError::damaged(table, "it has rows, but the store has no format version"));
+        }
+    }
+    Ok(())
+}
+
+fn read_view(snapshot: Arc<dyn EngineSnapshot>) -> Result<StateView, StorageError> {
+    let row = |name: &[u8]| {
+        let missing = StorageError::damaged(Table::Meta, "one of its rows is missing");
+        snapshot.get(Table::Meta, name)?.ok_or(missing)
+    };
+    let format = row(META_FORMAT)?;
+    let format = <[u8; 4]>::try_from(&format[..]);
+    let format = format.map_err(|_| StorageError::damaged(Table::Meta, "its format version is not 4 bytes long"))?;
+    let found = u32::from_be_bytes(format);
+    if found != FORMAT_VERSION {
+        return Err(StorageError::Format { found, known: FORMAT_VERSION });
+    }
+    let meta = decode_state(&row(META_STATE)?)?;
+    let (index, term) = decode_applied(&row(META_APPLIED)?)?;
+    let applied = Applied { index, term, membership: row(META_MEMBERSHIP)? };
+    let local = decode_local(&row(META_LOCAL)?)?;
+    let view = StateView { snapshot, meta, applied, local };
+    check_scalars(&view)?;
+    Ok(view)
+}
+
+/// Refuses scalars that no run can have left together.
+fn check_scalars(view: &StateView) -> Result<(), StorageError> {
+    let wrong = |reason| Err(StorageError::damaged(Table::Meta, reason));
+    if view.meta.compacted > view.meta.revision {
+        return wrong("the store is compacted beyond its revision");
+    }
+    if view.applied.index == LogIndex(0) && view.meta != Meta::default() {
+        return wrong("something was written, but no log entry was applied");
+    }
+    if view.local.bytes_in_use > view.local.bytes_logical {
+        return wrong("more bytes are in use than there are");
+    }
+    if view.local.purged.revision > view.meta.revision {
+        return wrong("events were purged that do not exist yet");
+    }
+    if let Some(newest) = last_key(&*view.snapshot, Table::History)?
+        && decode_history_key(&newest)?.revision > view.meta.revision
+    {
+        return wrong("the newest event is newer than the store's revision");
+    }
+    Ok(())
+}
+
+fn last_key(snapshot: &dyn EngineSnapshot, table: Table) -> Result<Option<Vec<u8>>, StorageError> {
+    let mut last = None;
+    snapshot.scan(table, Bounds::ALL, Direction::Descending, &mut |key, _| {
+        last = Some(key.to_vec());
+        ControlFlow::Break(())
+    })?;
+    Ok(last)
+}
