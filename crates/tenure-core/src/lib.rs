@@ -11,10 +11,21 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod apply;
+pub mod codec;
 pub mod command;
+mod compare;
+pub mod hash;
+mod history;
 pub mod ids;
 pub mod outcome;
+pub mod purge;
+pub mod range;
 pub mod row;
+mod scan;
 pub mod state;
+pub mod txn;
+pub mod validate;
 
+pub use apply::{ApplyError, apply_group};
 pub use ids::{ClusterId, EventId, LeaseId, LogIndex, MemberId, Revision, Term};

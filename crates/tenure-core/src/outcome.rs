@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::ids::{LeaseId, Revision};
+use crate::row::KeyMeta;
 
 /// The result of one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,20 @@ pub struct KeyValue {
     pub version: i64,
     /// Its lease.
     pub lease: LeaseId,
+}
+
+impl KeyValue {
+    /// The key-value that a row of `current` or `history` holds.
+    pub fn of(key: Bytes, meta: &KeyMeta, value: Bytes) -> KeyValue {
+        KeyValue {
+            key,
+            value,
+            create: meta.create,
+            modified: meta.modified.revision,
+            version: meta.version,
+            lease: meta.lease,
+        }
+    }
 }
 
 /// Why a well-formed command was refused.

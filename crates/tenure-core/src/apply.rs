@@ -1,0 +1,123 @@
+//! Carries out the commands of a group: the only place where replicated state changes.
+//!
+//! A group is the payload of one Raft entry. Its commands are carried out in order, each with its own outcome, and a
+//! refused one leaves no trace, so a refusal is decided before the first write:
+//!
+//! ```text
+//! revision 5   put a=1                          → revision 6: (6,0) put a
+//!              txn if version(a)=1
+//!                  then put b=2; delete a       → revision 7: (7,0) put b, (7,1) delete a
+//!              put c=3 lease 9 (unknown)        → refused: lease not found; still revision 7
+//!              delete z (absent)                → 0 deleted; still revision 7
+//! ```
+//!
+//! Nothing here looks at a clock, at configuration, at physical sizes or at how far a purge has come. A tombstone at or
+//! below the compacted revision counts as absent whether its row is still there or not.
+
+mod alarm;
+mod changes;
+mod compact;
+mod delete;
+mod lease;
+mod put;
+mod txn;
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use crate::codec::{DecodeError, Group};
+use crate::command::{Command, EntryPosition};
+use crate::outcome::{Outcome, Refusal, Response};
+use crate::row::Incarnation;
+use crate::state::StateWrite;
+use changes::Changes;
+
+pub use lease::{LEASE_MARGIN_PERCENT, due_ms};
+
+/// Why apply cannot go on. Each of these stops the node: to skip an entry would make its state differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError<E> {
+    /// Storage failed.
+    #[error("storage failed: {0}")]
+    Storage(E),
+    /// The entry is not what this version can read.
+    #[error("the log holds an entry that this version cannot read: {0}")]
+    Decode(DecodeError),
+    /// The state contradicts itself.
+    #[error("the state contradicts itself: {0}")]
+    Invariant(&'static str),
+}
+
+impl<E> From<E> for ApplyError<E> {
+    fn from(error: E) -> ApplyError<E> {
+        ApplyError::Storage(error)
+    }
+}
+
+/// What carrying out a command gives: an error of this node, or a replicated answer or refusal.
+type Applied<T, E> = Result<Result<T, Refusal>, ApplyError<E>>;
+
+/// Carries out a group of commands. There is one outcome per command, in order.
+///
+/// After an error the state must be thrown away: it may hold a part of a command.
+pub fn apply_group<S: StateWrite>(
+    state: &mut S,
+    position: EntryPosition,
+    group: &Bytes,
+) -> Result<Vec<Outcome>, ApplyError<S::Error>> {
+    let group = Group::decode(group).map_err(ApplyError::Decode)?;
+    if group.header.origin_term.is_some_and(|term| term != position.term) {
+        let fenced = Outcome { revision: state.meta().revision, result: Err(Refusal::Fenced) };
+        return Ok(group.commands.iter().map(|_| fenced.clone()).collect());
+    }
+    if let Some(reading) = group.header.lease_clock_ms
+        && reading > state.meta().lease_clock_ms
+    {
+        state.meta_mut().lease_clock_ms = reading;
+    }
+    let mut outcomes = Vec::with_capacity(group.commands.len());
+    for (place, bytes) in (0..).zip(&group.commands) {
+        let command = Command::decode(bytes).map_err(ApplyError::Decode)?;
+        let result = apply(state, Incarnation { index: position.index, place }, command)?;
+        outcomes.push(Outcome { revision: state.meta().revision, result });
+    }
+    Ok(outcomes)
+}
+
+/// Carries out one command. `place` names it, and the lease that it may grant.
+fn apply<S: StateWrite>(state: &mut S, place: Incarnation, command: Command) -> Applied<Response, S::Error> {
+    if let Some(refusal) = alarm::refusal(state.meta(), &command) {
+        return Ok(Err(refusal));
+    }
+    match command {
+        Command::Put(put) => Ok(put::apply(state, put)?.map(Response::Put)),
+        Command::DeleteRange(delete) => {
+            let deleted = delete::delete_range(&mut Changes::new(state), &delete)?;
+            Ok(Ok(Response::DeleteRange(deleted)))
+        }
+        Command::Txn(txn) => Ok(txn::apply(state, &txn)?.map(Response::Txn)),
+        Command::Compact(revision) => Ok(compact::apply(state, revision).map(|()| Response::Compact)),
+        Command::LeaseGrant(grant) => lease::grant(state, place, grant),
+        Command::LeaseRevoke(revoke) => lease::revoke(state, revoke),
+        Command::AlarmRaise(member, kind) => {
+            alarm::raise(state, member, kind);
+            Ok(Ok(Response::Alarm))
+        }
+        Command::AlarmClear(member, kind) => {
+            alarm::clear(state, member, kind);
+            Ok(Ok(Response::Alarm))
+        }
+        Command::MemberPublish(attributes) => {
+            publish(state, attributes);
+            Ok(Ok(Response::MemberPublish))
+        }
+    }
+}
+
+fn publish<S: StateWrite>(state: &mut S, attributes: crate::row::MemberAttributes) {
+    let members = &mut state.meta_mut().members;
+    match members.binary_search_by_key(&attributes.member, |known| known.member) {
+        Ok(at) => members[at] = attributes,
+        Err(at) => members.insert(at, attributes),
+    }
+}

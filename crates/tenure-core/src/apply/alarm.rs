@@ -1,0 +1,43 @@
+//! Alarms: raised and cleared through the log, so that every node refuses the same commands.
+
+use crate::command::Command;
+use crate::ids::MemberId;
+use crate::outcome::Refusal;
+use crate::row::{AlarmKind, AlarmRow, Meta};
+use crate::state::StateWrite;
+use crate::validate::txn_puts;
+
+/// Why the alarms that are raised forbid a command, if they do. What frees space stays allowed when space is out; only
+/// the alarms themselves and what members say of themselves stay allowed once members disagree.
+pub(super) fn refusal(meta: &Meta, command: &Command) -> Option<Refusal> {
+    if meta.alarms.is_empty() {
+        return None;
+    }
+    let raised = |kind: AlarmKind| meta.alarms.iter().any(|alarm| alarm.kind == kind);
+    let grows = match command {
+        Command::AlarmRaise(..) | Command::AlarmClear(..) | Command::MemberPublish(_) => return None,
+        Command::Put(_) | Command::LeaseGrant(_) => true,
+        Command::Txn(txn) => txn_puts(txn),
+        Command::DeleteRange(_) | Command::Compact(_) | Command::LeaseRevoke(_) => false,
+    };
+    if raised(AlarmKind::Corrupt) {
+        Some(Refusal::Corrupt)
+    } else if grows && raised(AlarmKind::NoSpace) {
+        Some(Refusal::NoSpace)
+    } else {
+        None
+    }
+}
+
+pub(super) fn raise<S: StateWrite>(state: &mut S, member: MemberId, kind: AlarmKind) {
+    let alarm = AlarmRow { member, kind };
+    if let Err(at) = state.meta().alarms.binary_search(&alarm) {
+        state.meta_mut().alarms.insert(at, alarm);
+    }
+}
+
+pub(super) fn clear<S: StateWrite>(state: &mut S, member: MemberId, kind: AlarmKind) {
+    if let Ok(at) = state.meta().alarms.binary_search(&AlarmRow { member, kind }) {
+        state.meta_mut().alarms.remove(at);
+    }
+}

@@ -1,0 +1,107 @@
+//! The events of one command: all in one revision, numbered in order, none if nothing changes.
+
+use bytes::Bytes;
+
+use super::ApplyError;
+use crate::ids::{EventId, LeaseId, Revision};
+use crate::row::{EventRow, KeyMeta};
+use crate::state::StateWrite;
+
+/// What a command changes. The store's revision rises with its first event.
+pub(super) struct Changes<'a, S> {
+    pub(super) state: &'a mut S,
+    last: Option<EventId>,
+}
+
+/// What is known of a key about to change.
+#[derive(Clone, Copy)]
+pub(super) struct Newest {
+    /// The key's metadata, if it exists.
+    pub(super) live: Option<KeyMeta>,
+    /// The event that the next one points back to.
+    previous: Option<EventId>,
+}
+
+impl Newest {
+    /// From the key's row of `current`, which may be a tombstone. One at or below the compacted revision counts as
+    /// absent, purged or not, so that all nodes record the same.
+    pub(super) fn of(meta: Option<KeyMeta>, compacted: Revision) -> Newest {
+        match meta {
+            Some(meta) if !meta.is_tombstone() => Newest { live: Some(meta), previous: Some(meta.modified) },
+            Some(tombstone) if tombstone.modified.revision > compacted => {
+                Newest { live: None, previous: Some(tombstone.modified) }
+            }
+            Some(_) | None => Newest { live: None, previous: None },
+        }
+    }
+}
+
+impl<'a, S: StateWrite> Changes<'a, S> {
+    pub(super) fn new(state: &'a mut S) -> Changes<'a, S> {
+        Changes { state, last: None }
+    }
+
+    /// What is known of a key.
+    pub(super) fn newest(&self, key: &[u8]) -> Result<Newest, S::Error> {
+        Ok(Newest::of(self.state.current_meta(key)?, self.state.meta().compacted))
+    }
+
+    /// Records a put. The lease, if any, exists.
+    pub(super) fn put(
+        &mut self,
+        key: Bytes,
+        newest: Newest,
+        value: Bytes,
+        lease: LeaseId,
+    ) -> Result<(), ApplyError<S::Error>> {
+        let modified = self.next_event(newest.previous)?;
+        let (create, version, old_lease) = match newest.live {
+            Some(live) => (live.create, live.version, live.lease),
+            None => (modified.revision, 0, LeaseId::NONE),
+        };
+        let version = version.checked_add(1).ok_or(ApplyError::Invariant("a version has reached its end"))?;
+        if old_lease != lease {
+            if old_lease.is_some() {
+                self.state.detach(old_lease, &key);
+            }
+            if lease.is_some() {
+                self.state.attach(lease, &key);
+            }
+        }
+        let meta = KeyMeta { create, modified, version, lease };
+        self.state.record(EventRow { key, meta, value, previous: newest.previous });
+        Ok(())
+    }
+
+    /// Records a delete of a key that exists, as `live` says.
+    pub(super) fn delete(&mut self, key: Bytes, live: &KeyMeta) -> Result<(), ApplyError<S::Error>> {
+        let modified = self.next_event(Some(live.modified))?;
+        if live.lease.is_some() {
+            self.state.detach(live.lease, &key);
+        }
+        let meta = KeyMeta { create: Revision(0), modified, version: 0, lease: LeaseId::NONE };
+        self.state.record(EventRow { key, meta, value: Bytes::new(), previous: Some(live.modified) });
+        Ok(())
+    }
+
+    /// The id of the next event, of a key whose last one was `previous`.
+    fn next_event(&mut self, previous: Option<EventId>) -> Result<EventId, ApplyError<S::Error>> {
+        let next = match self.last {
+            Some(last) => {
+                let sub = last.sub.checked_add(1).ok_or(ApplyError::Invariant("too many events in a revision"))?;
+                EventId { revision: last.revision, sub }
+            }
+            None => {
+                let meta = self.state.meta_mut();
+                let revision = meta.revision.0.checked_add(1);
+                meta.revision = Revision(revision.ok_or(ApplyError::Invariant("revisions have reached their end"))?);
+                EventId { revision: meta.revision, sub: 0 }
+            }
+        };
+        if previous.is_some_and(|previous| previous.revision >= next.revision) {
+            return Err(ApplyError::Invariant("a key changes twice in one revision, or in an old one"));
+        }
+        self.last = Some(next);
+        Ok(next)
+    }
+}

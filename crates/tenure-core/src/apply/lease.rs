@@ -1,0 +1,73 @@
+//! Leases: granted and revoked through the log, time included.
+//!
+//! A lease's row keeps the reading of the replicated lease clock at its grant or last renewal. The leader's lessor
+//! proposes the revoke of a lease that is due as a compare-and-set: it names the incarnation and the number of
+//! renewals that it saw, and apply ignores it if either differs or the clock has not come that far. So no leader,
+//! however stale, ends a lease early, and ids may be used again.
+
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+
+use super::changes::Changes;
+use super::{Applied, ApplyError};
+use crate::command::{LeaseGrant, LeaseRevoke};
+use crate::outcome::{Refusal, Response};
+use crate::row::{Incarnation, LeaseRow};
+use crate::state::StateWrite;
+
+/// How much longer than its TTL a lease lives by the lease clock, in percent. The rates of two nodes' clocks may differ
+/// by 0.5 % either way; twice that lets a client whose own clock is the slow one count on its TTL.
+pub const LEASE_MARGIN_PERCENT: u64 = 1;
+
+/// The reading of the lease clock, in milliseconds, at which a lease is due.
+pub fn due_ms(lease: &LeaseRow) -> u64 {
+    let margin_ms = lease.ttl_ms.saturating_mul(LEASE_MARGIN_PERCENT).div_ceil(100);
+    lease.clock_ms.saturating_add(lease.ttl_ms).saturating_add(margin_ms)
+}
+
+pub(super) fn grant<S: StateWrite>(
+    state: &mut S,
+    place: Incarnation,
+    grant: LeaseGrant,
+) -> Applied<Response, S::Error> {
+    let LeaseGrant { id, ttl_ms } = grant;
+    if !id.is_some() {
+        return Ok(Err(Refusal::LeaseNotFound));
+    }
+    if state.lease(id)?.is_some() {
+        return Ok(Err(Refusal::LeaseExists));
+    }
+    let clock_ms = state.meta().lease_clock_ms;
+    state.put_lease(id, LeaseRow { incarnation: place, ttl_ms, renewals: 0, clock_ms });
+    Ok(Ok(Response::LeaseGrant { id, ttl_ms }))
+}
+
+/// Revokes a lease and deletes its keys in ascending order, in one revision.
+pub(super) fn revoke<S: StateWrite>(state: &mut S, revoke: LeaseRevoke) -> Applied<Response, S::Error> {
+    let lease = state.lease(revoke.id)?;
+    if let Some(guard) = revoke.expiry {
+        let now = state.meta().lease_clock_ms;
+        let holds = lease.is_some_and(|lease| {
+            lease.incarnation == guard.incarnation && lease.renewals == guard.renewals && now >= due_ms(&lease)
+        });
+        if !holds {
+            return Ok(Ok(Response::ExpiryStale));
+        }
+    } else if lease.is_none() {
+        return Ok(Err(Refusal::LeaseNotFound));
+    }
+    let mut keys = Vec::new();
+    state.scan_lease_keys(revoke.id, &mut |key| {
+        keys.push(key);
+        ControlFlow::Continue(())
+    })?;
+    let mut changes = Changes::new(state);
+    for key in keys {
+        match changes.newest(&key)?.live {
+            Some(live) if live.lease == revoke.id => changes.delete(key, &live)?,
+            Some(_) | None => return Err(ApplyError::Invariant("a lease holds a key that is not attached to it")),
+        }
+    }
+    state.delete_lease(revoke.id);
+    Ok(Ok(Response::LeaseRevoke))
+}

@@ -1,0 +1,202 @@
+//! The encoding of [`Outcome`], for the way back to a member that forwarded a write. It is never stored.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::wire::{Reader, flags, put_bytes, put_len, put_signed, put_varint};
+use super::{DecodeError, TXN_DEPTH_MAX};
+use crate::ids::{LeaseId, Revision};
+use crate::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
+
+const VERSION: u8 = 1;
+
+impl Outcome {
+    /// Appends the outcome. It delimits itself, so several may follow one another.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u8(VERSION);
+        put_signed(out, self.revision.0);
+        match &self.result {
+            Err(refusal) => {
+                out.put_u8(0);
+                out.put_u8(refusal_code(*refusal));
+            }
+            Ok(Response::Put(previous)) => {
+                out.put_u8(1);
+                encode_previous(out, previous.as_ref());
+            }
+            Ok(Response::DeleteRange(deleted)) => {
+                out.put_u8(2);
+                encode_deleted(out, deleted);
+            }
+            Ok(Response::Txn(response)) => {
+                out.put_u8(3);
+                encode_txn(out, response);
+            }
+            Ok(Response::Compact) => out.put_u8(4),
+            Ok(Response::LeaseGrant { id, ttl_ms }) => {
+                out.put_u8(5);
+                put_signed(out, id.0);
+                put_varint(out, *ttl_ms);
+            }
+            Ok(Response::LeaseRevoke) => out.put_u8(6),
+            Ok(Response::Alarm) => out.put_u8(7),
+            Ok(Response::MemberPublish) => out.put_u8(8),
+            Ok(Response::ExpiryStale) => out.put_u8(9),
+        }
+    }
+
+    /// Takes one outcome off the front. On an error `bytes` is left as it was.
+    pub fn decode(bytes: &mut Bytes) -> Result<Outcome, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        reader.version(VERSION, "outcome")?;
+        let revision = Revision(reader.signed()?);
+        let response = match reader.byte()? {
+            0 => {
+                let result = Err(decode_refusal(&mut reader)?);
+                bytes.advance(reader.position());
+                return Ok(Outcome { revision, result });
+            }
+            1 => Response::Put(decode_previous(&mut reader)?),
+            2 => Response::DeleteRange(decode_deleted(&mut reader)?),
+            3 => Response::Txn(decode_txn(&mut reader, 1)?),
+            4 => Response::Compact,
+            5 => Response::LeaseGrant { id: LeaseId(reader.signed()?), ttl_ms: reader.varint()? },
+            6 => Response::LeaseRevoke,
+            7 => Response::Alarm,
+            8 => Response::MemberPublish,
+            9 => Response::ExpiryStale,
+            found => return Err(DecodeError::UnknownTag { what: "response", found }),
+        };
+        bytes.advance(reader.position());
+        Ok(Outcome { revision, result: Ok(response) })
+    }
+}
+
+fn refusal_code(refusal: Refusal) -> u8 {
+    match refusal {
+        Refusal::KeyNotFound => 1,
+        Refusal::LeaseNotFound => 2,
+        Refusal::LeaseExists => 3,
+        Refusal::Compacted => 4,
+        Refusal::FutureRevision => 5,
+        Refusal::NoSpace => 6,
+        Refusal::Corrupt => 7,
+        Refusal::DuplicateKey => 8,
+        Refusal::Fenced => 9,
+    }
+}
+
+fn decode_refusal(reader: &mut Reader) -> Result<Refusal, DecodeError> {
+    Ok(match reader.byte()? {
+        1 => Refusal::KeyNotFound,
+        2 => Refusal::LeaseNotFound,
+        3 => Refusal::LeaseExists,
+        4 => Refusal::Compacted,
+        5 => Refusal::FutureRevision,
+        6 => Refusal::NoSpace,
+        7 => Refusal::Corrupt,
+        8 => Refusal::DuplicateKey,
+        9 => Refusal::Fenced,
+        found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
+    })
+}
+
+fn encode_previous(out: &mut BytesMut, previous: Option<&KeyValue>) {
+    out.put_u8(flags([previous.is_some()]));
+    if let Some(kv) = previous {
+        encode_kv(out, kv);
+    }
+}
+
+fn decode_previous(reader: &mut Reader) -> Result<Option<KeyValue>, DecodeError> {
+    if reader.bool("previous key-value flag")? { decode_kv(reader).map(Some) } else { Ok(None) }
+}
+
+fn encode_kv(out: &mut BytesMut, kv: &KeyValue) {
+    put_bytes(out, &kv.key);
+    put_bytes(out, &kv.value);
+    put_signed(out, kv.create.0);
+    put_signed(out, kv.modified.0);
+    put_signed(out, kv.version);
+    put_signed(out, kv.lease.0);
+}
+
+fn decode_kv(reader: &mut Reader) -> Result<KeyValue, DecodeError> {
+    Ok(KeyValue {
+        key: reader.bytes()?,
+        value: reader.bytes()?,
+        create: Revision(reader.signed()?),
+        modified: Revision(reader.signed()?),
+        version: reader.signed()?,
+        lease: LeaseId(reader.signed()?),
+    })
+}
+
+fn encode_kvs(out: &mut BytesMut, kvs: &[KeyValue]) {
+    put_len(out, kvs.len());
+    for kv in kvs {
+        encode_kv(out, kv);
+    }
+}
+
+fn encode_deleted(out: &mut BytesMut, deleted: &DeletedRange) {
+    put_signed(out, deleted.deleted);
+    encode_kvs(out, &deleted.prev_kvs);
+}
+
+fn decode_deleted(reader: &mut Reader) -> Result<DeletedRange, DecodeError> {
+    Ok(DeletedRange { deleted: reader.signed()?, prev_kvs: reader.list(decode_kv)? })
+}
+
+fn encode_range(out: &mut BytesMut, result: &RangeResult) {
+    out.put_u8(flags([result.more]));
+    put_signed(out, result.count);
+    encode_kvs(out, &result.kvs);
+}
+
+fn decode_range(reader: &mut Reader) -> Result<RangeResult, DecodeError> {
+    let more = reader.bool("range result flags")?;
+    let count = reader.signed()?;
+    Ok(RangeResult { kvs: reader.list(decode_kv)?, more, count })
+}
+
+fn encode_txn(out: &mut BytesMut, response: &TxnResponse) {
+    out.put_u8(flags([response.succeeded]));
+    put_len(out, response.responses.len());
+    for response in &response.responses {
+        match response {
+            OpResponse::Range(result) => {
+                out.put_u8(0);
+                encode_range(out, result);
+            }
+            OpResponse::Put(previous) => {
+                out.put_u8(1);
+                encode_previous(out, previous.as_ref());
+            }
+            OpResponse::DeleteRange(deleted) => {
+                out.put_u8(2);
+                encode_deleted(out, deleted);
+            }
+            OpResponse::Txn(nested) => {
+                out.put_u8(3);
+                encode_txn(out, nested);
+            }
+        }
+    }
+}
+
+fn decode_txn(reader: &mut Reader, depth: u32) -> Result<TxnResponse, DecodeError> {
+    if depth > TXN_DEPTH_MAX {
+        return Err(DecodeError::TooDeep);
+    }
+    let succeeded = reader.bool("transaction response flags")?;
+    let responses = reader.list(|reader| {
+        Ok(match reader.byte()? {
+            0 => OpResponse::Range(decode_range(reader)?),
+            1 => OpResponse::Put(decode_previous(reader)?),
+            2 => OpResponse::DeleteRange(decode_deleted(reader)?),
+            3 => OpResponse::Txn(decode_txn(reader, depth + 1)?),
+            found => return Err(DecodeError::UnknownTag { what: "operation response", found }),
+        })
+    })?;
+    Ok(TxnResponse { succeeded, responses })
+}

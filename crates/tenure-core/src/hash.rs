@@ -1,0 +1,93 @@
+//! A hash of what the store says at a revision, to compare members with.
+//!
+//! It covers logical content only, so that members agree whatever they have purged: for each key the versions above the
+//! compacted revision up to the asked one, and the version that was newest at the compacted revision unless that is a
+//! tombstone. Back pointers are not in it. Keys are taken in ascending order, a key's versions from the newest down.
+//! On the way each key's row of `current` is held against its newest event: if they differ this node is broken.
+
+use core::ops::ControlFlow;
+use crc32fast::Hasher;
+
+use crate::command::KeyRange;
+use crate::history::{newest_event, previous_event};
+use crate::ids::Revision;
+use crate::outcome::Refusal;
+use crate::row::{CurrentRow, EventRow};
+use crate::scan::try_scan_current;
+use crate::state::StateRead;
+use bytes::Bytes;
+
+/// A hash and what it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKv {
+    /// The CRC-32 of the versions covered.
+    pub hash: u32,
+    /// The compacted revision.
+    pub compacted: Revision,
+    /// The revision hashed at.
+    pub revision: Revision,
+}
+
+/// Hashes the store at a revision; 0 or less means the present.
+pub fn hash_kv<S: StateRead>(state: &S, revision: Revision) -> Result<Result<HashKv, Refusal>, S::Error> {
+    let meta = state.meta();
+    let compacted = meta.compacted;
+    let revision = if revision.0 <= 0 { meta.revision } else { revision };
+    if revision > meta.revision {
+        return Ok(Err(Refusal::FutureRevision));
+    }
+    if revision < compacted {
+        return Ok(Err(Refusal::Compacted));
+    }
+    let mut hasher = Hasher::new();
+    try_scan_current(state, &KeyRange::From(Bytes::new()), &mut |key, row| {
+        hash_key(state, &mut hasher, &key, &row, revision)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(Ok(HashKv { hash: hasher.finalize(), compacted, revision }))
+}
+
+fn hash_key<S: StateRead>(
+    state: &S,
+    hasher: &mut Hasher,
+    key: &Bytes,
+    row: &CurrentRow,
+    revision: Revision,
+) -> Result<(), S::Error> {
+    let compacted = state.meta().compacted;
+    if row.meta.is_tombstone() && row.meta.modified.revision <= compacted {
+        return Ok(());
+    }
+    let mut event = newest_event(state, key, row.meta.modified)?;
+    if event.meta != row.meta || event.value != row.value {
+        return Err(state.corrupt("a key's row differs from its newest event"));
+    }
+    loop {
+        let at = event.meta.modified.revision;
+        let survives = at > compacted || !event.meta.is_tombstone();
+        if at <= revision && survives {
+            hash_version(hasher, &event);
+        }
+        if at <= compacted {
+            return Ok(());
+        }
+        match previous_event(state, &event)? {
+            Some(previous) => event = previous,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Every field at a fixed width and every string after its length, so that different versions never hash as one.
+fn hash_version(hasher: &mut Hasher, event: &EventRow) {
+    let meta = &event.meta;
+    hasher.update(&(event.key.len() as u64).to_be_bytes());
+    hasher.update(&event.key);
+    hasher.update(&meta.create.0.to_be_bytes());
+    hasher.update(&meta.modified.revision.0.to_be_bytes());
+    hasher.update(&meta.modified.sub.to_be_bytes());
+    hasher.update(&meta.version.to_be_bytes());
+    hasher.update(&meta.lease.0.to_be_bytes());
+    hasher.update(&(event.value.len() as u64).to_be_bytes());
+    hasher.update(&event.value);
+}

@@ -1,0 +1,176 @@
+//! Range reads, answered exactly as etcd answers them.
+//!
+//! What decides how much is loaded is where the limit may cut. In key order it cuts the walk itself, and `count` is
+//! counted apart. Under another order the whole range must be seen, but only as many key-values as can be returned
+//! are kept. One oddity is etcd's (`server/etcdserver/txn`, `rangeLimit` and `sortRangeResults`): a sort target other
+//! than the key with no order given sorts ascending, yet the limit, plus the one key that tells whether there is more,
+//! was applied in key order before:
+//!
+//! ```text
+//! versions  a=3 b=2 c=1      limit 2, target VERSION, order ASCEND → c b    order NONE, limit 1 → b (of a, b)
+//! ```
+
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::ops::ControlFlow;
+
+use crate::command::{KeyRange, Range, SortOrder, SortTarget};
+pub use crate::history::{key_at, prev_kv};
+use crate::ids::Revision;
+use crate::outcome::{KeyValue, RangeResult, Refusal};
+use crate::row::Meta;
+use crate::scan::{At, count_at, get_at, scan_at};
+use crate::state::StateRead;
+
+/// Answers a range read.
+pub fn read_range<S: StateRead>(state: &S, request: &Range) -> Result<Result<RangeResult, Refusal>, S::Error> {
+    let at = match resolve_revision(state.meta(), request.revision) {
+        Ok(at) => at,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if request.count_only {
+        let count = count_at(state, &request.range, at)?;
+        return Ok(Ok(RangeResult { kvs: Vec::new(), more: false, count }));
+    }
+    let result = match &request.range {
+        KeyRange::One(key) => one(request, get_at(state, key, at)?),
+        KeyRange::Between(..) | KeyRange::From(_) => many(state, request, at)?,
+    };
+    Ok(Ok(result))
+}
+
+/// Which revision a request means, and whether it can be read. The compacted revision itself still can.
+fn resolve_revision(meta: &Meta, asked: Revision) -> Result<At, Refusal> {
+    if asked > meta.revision {
+        return Err(Refusal::FutureRevision);
+    }
+    if asked.0 <= 0 || asked == meta.revision {
+        return Ok(At::Present);
+    }
+    if asked < meta.compacted {
+        return Err(Refusal::Compacted);
+    }
+    Ok(At::Past(asked))
+}
+
+fn one(request: &Range, found: Option<KeyValue>) -> RangeResult {
+    let count = i64::from(found.is_some());
+    let mut kvs: Vec<KeyValue> = found.into_iter().filter(|kv| passes(request, kv)).collect();
+    if request.keys_only {
+        strip_values(&mut kvs);
+    }
+    RangeResult { kvs, more: false, count }
+}
+
+fn many<S: StateRead>(state: &S, request: &Range, at: At) -> Result<RangeResult, S::Error> {
+    let shape = Shape::of(request);
+    let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+    let mut kept = Kept { kvs: Vec::new(), shape, limit, passed: 0 };
+    let mut seen = 0i64;
+    let mut cut = false;
+    scan_at(state, &request.range, at, &mut |mut kv| {
+        seen += 1;
+        if !passes(request, &kv) {
+            return ControlFlow::Continue(());
+        }
+        if request.keys_only && request.target != SortTarget::Value {
+            kv.value.clear();
+        }
+        kept.push(kv);
+        // One beyond the limit, to know that there is more.
+        cut = shape.limit_cuts_walk && kept.passed > limit;
+        if cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    let count = if cut { count_at(state, &request.range, at)? } else { seen };
+    let (mut kvs, more) = kept.finish();
+    if request.keys_only {
+        strip_values(&mut kvs);
+    }
+    Ok(RangeResult { kvs, more, count })
+}
+
+fn strip_values(kvs: &mut [KeyValue]) {
+    for kv in kvs {
+        kv.value.clear();
+    }
+}
+
+/// The four revision filters. 0 means no bound, as in etcd; a negative bound is one.
+fn passes(request: &Range, kv: &KeyValue) -> bool {
+    let at_least = |bound: Revision, revision: Revision| bound.0 == 0 || revision >= bound;
+    let at_most = |bound: Revision, revision: Revision| bound.0 == 0 || revision <= bound;
+    at_least(request.min_mod, kv.modified)
+        && at_most(request.max_mod, kv.modified)
+        && at_least(request.min_create, kv.create)
+        && at_most(request.max_create, kv.create)
+}
+
+/// How an answer is ordered, and where its limit cuts.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    target: SortTarget,
+    descend: bool,
+    /// Whether the limit is applied in key order, before any sorting.
+    limit_cuts_walk: bool,
+}
+
+impl Shape {
+    fn of(request: &Range) -> Shape {
+        let in_key_order = request.target == SortTarget::Key && request.order != SortOrder::Descend;
+        let bounds = [request.min_mod, request.max_mod, request.min_create, request.max_create];
+        let filtered = bounds.iter().any(|bound| bound.0 != 0);
+        Shape {
+            target: request.target,
+            descend: request.order == SortOrder::Descend,
+            limit_cuts_walk: in_key_order || (request.order == SortOrder::None && !filtered),
+        }
+    }
+
+    fn compare(&self, a: &KeyValue, b: &KeyValue) -> Ordering {
+        let ascending = match self.target {
+            SortTarget::Key => a.key.cmp(&b.key),
+            SortTarget::Version => a.version.cmp(&b.version),
+            SortTarget::Create => a.create.cmp(&b.create),
+            SortTarget::Mod => a.modified.cmp(&b.modified),
+            SortTarget::Value => a.value.cmp(&b.value),
+        };
+        if self.descend { ascending.reverse() } else { ascending }
+    }
+
+    /// Stable, so that ties stay in ascending key order whichever way the rest goes.
+    fn sort(&self, kvs: &mut [KeyValue]) {
+        if self.target != SortTarget::Key || self.descend {
+            kvs.sort_by(|a, b| self.compare(a, b));
+        }
+    }
+}
+
+/// The key-values that may still be part of the answer: never more than about twice the limit.
+struct Kept {
+    kvs: Vec<KeyValue>,
+    shape: Shape,
+    limit: usize,
+    /// How many were pushed.
+    passed: usize,
+}
+
+/// Key-values kept beyond the limit before sorting throws the worst away, at least: sorts few at a time otherwise.
+const SLACK_MIN: usize = 256;
+
+impl Kept {
+    fn push(&mut self, kv: KeyValue) {
+        self.kvs.push(kv);
+        self.passed += 1;
+        if !self.shape.limit_cuts_walk && self.kvs.len() >= self.limit.saturating_add(self.limit.max(SLACK_MIN)) {
+            self.shape.sort(&mut self.kvs);
+            self.kvs.truncate(self.limit);
+        }
+    }
+
+    /// The answer, and whether the limit left some out.
+    fn finish(mut self) -> (Vec<KeyValue>, bool) {
+        self.shape.sort(&mut self.kvs);
+        self.kvs.truncate(self.limit);
+        (self.kvs, self.passed > self.limit)
+    }
+}

@@ -1,0 +1,203 @@
+//! Walking and counting the keys of a range, at the present and at an old revision.
+//!
+//! At the present the rows of `current` are the answer, less the tombstones that are not purged yet. Where those lie
+//! dense (a lock queue leaves one per contender) the walk changes over to `live`, which holds none. At an old revision
+//! every row of `current` that is newer is followed back; a count needs no values and takes the shorter of two ways.
+
+use bytes::Bytes;
+use core::ops::ControlFlow;
+
+use crate::command::KeyRange;
+use crate::history::{key_at, version_before};
+use crate::ids::Revision;
+use crate::outcome::KeyValue;
+use crate::row::{CurrentRow, EventRow};
+use crate::state::StateRead;
+
+/// When a read looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// At the newest revision, a running transaction's own writes included.
+    Present,
+    /// At an earlier revision that is not compacted.
+    Past(Revision),
+}
+
+/// Tombstones a walk of `current` passes before it thinks of changing over to `live`.
+const TOMBSTONES_MIN: u64 = 64;
+/// …and how many per live key make it do so: a get per live key costs about as much as stepping over this many rows.
+const TOMBSTONES_PER_LIVE_KEY: u64 = 8;
+/// Events walked for a count even if the range holds fewer keys: cheaper than starting a second scan.
+const EVENTS_MIN: u64 = 64;
+
+/// A visitor that may fail, which ends the scan.
+pub(crate) type TryVisit<'a, E> = &'a mut dyn FnMut(Bytes, CurrentRow) -> Result<ControlFlow<()>, E>;
+
+/// `scan_current` for a visitor that may fail.
+pub(crate) fn try_scan_current<S: StateRead>(
+    state: &S,
+    range: &KeyRange,
+    visit: TryVisit<'_, S::Error>,
+) -> Result<(), S::Error> {
+    let mut failure = None;
+    state.scan_current(range, &mut |key, row| match visit(key, row) {
+        Ok(flow) => flow,
+        Err(error) => {
+            failure = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// The key-values of a range in ascending key order.
+pub(crate) fn scan_at<S: StateRead>(
+    state: &S,
+    range: &KeyRange,
+    at: At,
+    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+) -> Result<(), S::Error> {
+    if let KeyRange::One(key) = range {
+        // There is nothing after one key to break off from.
+        let (ControlFlow::Continue(()) | ControlFlow::Break(())) =
+            get_at(state, key, at)?.map_or(ControlFlow::Continue(()), visit);
+        return Ok(());
+    }
+    match at {
+        At::Present => scan_present(state, range, visit),
+        At::Past(revision) => scan_past(state, range, revision, visit),
+    }
+}
+
+/// One key.
+pub(crate) fn get_at<S: StateRead>(state: &S, key: &Bytes, at: At) -> Result<Option<KeyValue>, S::Error> {
+    match at {
+        At::Present => Ok(state
+            .current(key)?
+            .filter(|row| !row.meta.is_tombstone())
+            .map(|row| KeyValue::of(key.clone(), &row.meta, row.value))),
+        At::Past(revision) => key_at(state, key, revision),
+    }
+}
+
+fn scan_present<S: StateRead>(
+    state: &S,
+    range: &KeyRange,
+    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+) -> Result<(), S::Error> {
+    let (mut live, mut tombstones) = (0u64, 0u64);
+    let mut change_over = None;
+    state.scan_current(range, &mut |key, row| {
+        if !row.meta.is_tombstone() {
+            live += 1;
+            return visit(KeyValue::of(key, &row.meta, row.value));
+        }
+        tombstones += 1;
+        if tombstones < TOMBSTONES_MIN + live * TOMBSTONES_PER_LIVE_KEY {
+            return ControlFlow::Continue(());
+        }
+        change_over = Some(key);
+        ControlFlow::Break(())
+    })?;
+    match (change_over, range) {
+        (None, _) | (Some(_), KeyRange::One(_)) => Ok(()),
+        (Some(key), KeyRange::Between(_, end)) => scan_live(state, &KeyRange::Between(key, end.clone()), visit),
+        (Some(key), KeyRange::From(_)) => scan_live(state, &KeyRange::From(key), visit),
+    }
+}
+
+fn scan_live<S: StateRead>(
+    state: &S,
+    range: &KeyRange,
+    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+) -> Result<(), S::Error> {
+    let mut failure = None;
+    state.scan_live(range, &mut |key| match get_at(state, &key, At::Present) {
+        Ok(Some(kv)) => visit(kv),
+        Ok(None) => {
+            failure = Some(state.corrupt("a live key has no row"));
+            ControlFlow::Break(())
+        }
+        Err(error) => {
+            failure = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    failure.map_or(Ok(()), Err)
+}
+
+fn scan_past<S: StateRead>(
+    state: &S,
+    range: &KeyRange,
+    at: Revision,
+    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+) -> Result<(), S::Error> {
+    try_scan_current(state, range, &mut |key, row| {
+        let version = if row.meta.modified.revision > at {
+            version_before(state, &key, row.meta.modified, at)?
+        } else if row.meta.is_tombstone() {
+            None
+        } else {
+            Some(KeyValue::of(key, &row.meta, row.value))
+        };
+        Ok(version.map_or(ControlFlow::Continue(()), &mut *visit))
+    })
+}
+
+/// How many keys a range holds.
+pub(crate) fn count_at<S: StateRead>(state: &S, range: &KeyRange, at: At) -> Result<i64, S::Error> {
+    let count = match (at, range) {
+        (At::Present, _) => state.count_live(range)?,
+        (At::Past(revision), KeyRange::One(key)) => u64::from(key_at(state, key, revision)?.is_some()),
+        (At::Past(revision), KeyRange::Between(..) | KeyRange::From(_)) => count_past(state, range, revision)?,
+    };
+    i64::try_from(count).map_err(|_| state.corrupt("more keys than a count can say"))
+}
+
+/// Undoes the creations and deletions since, or walks the range, whichever looks shorter.
+fn count_past<S: StateRead>(state: &S, range: &KeyRange, at: Revision) -> Result<u64, S::Error> {
+    let live = state.count_live(range)?;
+    let events_max = live.max(EVENTS_MIN);
+    let now = state.meta().revision;
+    // A revision holds at least one event.
+    if now.0.abs_diff(at.0) <= events_max
+        && let Some(count) = count_by_events(state, range, at, live, events_max)?
+    {
+        return Ok(count);
+    }
+    let mut count = 0;
+    scan_past(state, range, at, &mut |_| {
+        count += 1;
+        ControlFlow::Continue(())
+    })?;
+    Ok(count)
+}
+
+/// None if there are more than `events_max` events to undo.
+fn count_by_events<S: StateRead>(
+    state: &S,
+    range: &KeyRange,
+    at: Revision,
+    live: u64,
+    events_max: u64,
+) -> Result<Option<u64>, S::Error> {
+    let (mut created, mut deleted, mut walked) = (0u64, 0u64, 0u64);
+    state.scan_events(Revision(at.0 + 1), state.meta().revision, &mut |event: EventRow| {
+        walked += 1;
+        if walked > events_max {
+            return ControlFlow::Break(());
+        }
+        if range.contains(&event.key) {
+            created += u64::from(event.meta.version == 1);
+            deleted += u64::from(event.meta.is_tombstone());
+        }
+        ControlFlow::Continue(())
+    })?;
+    if walked > events_max {
+        return Ok(None);
+    }
+    match (live + deleted).checked_sub(created) {
+        Some(count) => Ok(Some(count)),
+        None => Err(state.corrupt("more keys were created than live or were deleted")),
+    }
+}
