@@ -18,6 +18,8 @@ mod compare;
 pub mod hash;
 mod history;
 pub mod ids;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
 pub mod outcome;
 pub mod purge;
 pub mod range;
