@@ -15,7 +15,10 @@ pub mod keys;
 pub mod mem;
 mod merge;
 mod meta_cache;
+pub mod purge;
 pub mod rows;
 pub mod run;
 pub mod state_view;
 pub mod store;
+
+pub use error::StorageError;

@@ -46,14 +46,23 @@ impl StoredValue<'_> {
 }
 
 /// What is this node's alone: not replicated, not hashed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalState {
     /// Keys and values of all events that are not purged, and [`EVENT_OVERHEAD_BYTES`] for each.
     pub bytes_logical: u64,
     /// The same for the keys that exist now, at their newest version alone.
     pub bytes_in_use: u64,
-    /// Where purging goes on: every event before this one was walked up to the compaction it belongs to.
-    pub purged: EventId,
+    /// The revision from which purging goes on.
+    pub purge_next: Revision,
+    /// The compacted revision up to which purging is complete.
+    pub purge_complete: Revision,
+}
+
+impl Default for LocalState {
+    fn default() -> LocalState {
+        // Revision -1 is how `compacted` starts: there is nothing to purge.
+        LocalState { bytes_logical: 0, bytes_in_use: 0, purge_next: Revision(0), purge_complete: Revision(-1) }
+    }
 }
 
 /// What one event adds to the logical byte counts beside its key and value: about the metadata of its rows.
@@ -249,8 +258,8 @@ pub fn encode_local(out: &mut Vec<u8>, local: &LocalState) {
     out.push(ROW_FORMAT);
     put_unsigned(out, local.bytes_logical);
     put_unsigned(out, local.bytes_in_use);
-    put_signed(out, local.purged.revision.0);
-    put_unsigned(out, u64::from(local.purged.sub));
+    put_signed(out, local.purge_next.0);
+    put_signed(out, local.purge_complete.0);
 }
 
 /// Reads the row of what is this node's alone.
@@ -259,9 +268,9 @@ pub fn decode_local(row: &[u8]) -> Result<LocalState, StorageError> {
     reader.head(0)?;
     let bytes_logical = reader.unsigned()?;
     let bytes_in_use = reader.unsigned()?;
-    let purged = EventId { revision: Revision(reader.signed()?), sub: reader.narrow()? };
+    let (purge_next, purge_complete) = (Revision(reader.signed()?), Revision(reader.signed()?));
     reader.end()?;
-    Ok(LocalState { bytes_logical, bytes_in_use, purged })
+    Ok(LocalState { bytes_logical, bytes_in_use, purge_next, purge_complete })
 }
 
 fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {

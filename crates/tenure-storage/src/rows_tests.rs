@@ -72,8 +72,8 @@ fn scalar_rows_keep_their_golden_bytes() {
     assert_eq!(row, [0x10, 10, 1, 7, 2, 1, 1, 2, 2, 1, 3, 1, b'n', 2, 1, b'u', 0]);
     assert_eq!(decode_state(&row).unwrap(), meta);
     assert_eq!(encoded(|out| encode_applied(out, LogIndex(200), Term(3))), [0x10, 0xc8, 1, 3]);
-    let purged = EventId { revision: Revision(4), sub: 1 };
-    let local = LocalState { bytes_logical: 130, bytes_in_use: 2, purged };
+    let (purge_next, purge_complete) = (Revision(4), Revision(-1));
+    let local = LocalState { bytes_logical: 130, bytes_in_use: 2, purge_next, purge_complete };
     assert_eq!(encoded(|out| encode_local(out, &local)), [0x10, 0x82, 1, 2, 8, 1]);
 }
 
@@ -136,7 +136,7 @@ proptest! {
 
     #[test]
     fn scalars_survive_a_round_trip(
-        incarnation: (u64, u32), numbers: [u64; 5], purged: (i64, u32),
+        incarnation: (u64, u32), numbers: [u64; 5], purged: (i64, i64),
     ) {
         let lease = LeaseRow {
             incarnation: Incarnation { index: LogIndex(incarnation.0), place: incarnation.1 },
@@ -148,7 +148,8 @@ proptest! {
         let local = LocalState {
             bytes_logical: numbers[3],
             bytes_in_use: numbers[4],
-            purged: EventId { revision: Revision(purged.0), sub: purged.1 },
+            purge_next: Revision(purged.0),
+            purge_complete: Revision(purged.1),
         };
         prop_assert_eq!(decode_local(&encoded(|out| encode_local(out, &local))).unwrap(), local);
         let applied = (LogIndex(numbers[0]), Term(numbers[1]));

@@ -44,6 +44,8 @@ pub struct StateView {
     pub(crate) meta: Meta,
     pub(crate) applied: Applied,
     pub(crate) local: LocalState,
+    /// See `purge`.
+    pub(crate) purge_epoch: u64,
 }
 
 impl StateView {
@@ -57,9 +59,9 @@ impl StateView {
         ByteCounts { logical: self.local.bytes_logical, in_use: self.local.bytes_in_use }
     }
 
-    /// Every event before this one was walked by purging, for the compactions that were known then.
-    pub fn purged(&self) -> EventId {
-        self.local.purged
+    /// Whether purging has rows left to walk for the compactions known here.
+    pub fn has_purge_work(&self) -> bool {
+        self.local.purge_complete < self.meta.compacted
     }
 
     /// A key's newest event and the length of its value.

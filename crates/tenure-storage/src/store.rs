@@ -19,6 +19,7 @@ use crate::keys::{
     history_key, lease_key, lease_keys_key,
 };
 use crate::meta_cache::{KnownKey, MetaCache};
+use crate::purge::next_purge_epoch;
 use crate::rows::{
     EVENT_OVERHEAD_BYTES, LocalState, StoredValue, decode_applied, decode_local, decode_state, encode_applied,
     encode_current, encode_event, encode_lease, encode_local, encode_state,
@@ -48,9 +49,9 @@ const BATCH_BYTES_KEPT_MAX: usize = 4 << 20;
 
 /// The state tables, to write. See the module.
 pub struct StateStore {
-    engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<dyn Engine>,
     options: Options,
-    view: Arc<StateView>,
+    pub(crate) view: Arc<StateView>,
     flusher: Flusher,
     batch: Batch,
     /// Behind a lock because reads fill it too; there is never a second user.
@@ -222,11 +223,11 @@ impl StateStore {
         batch.put_with(Table::Meta, META_APPLIED, |out| encode_applied(out, applied.index, applied.term));
     }
 
-    fn take_batch(&mut self) -> Batch {
+    pub(crate) fn take_batch(&mut self) -> Batch {
         std::mem::take(&mut self.batch)
     }
 
-    fn write(&mut self, mut batch: Batch) -> Result<(), StorageError> {
+    pub(crate) fn write(&mut self, mut batch: Batch) -> Result<(), StorageError> {
         if self.halted {
             return Err(StorageError::Halted);
         }
@@ -251,12 +252,12 @@ impl StateStore {
     }
 
     fn publish(&mut self, meta: Meta, applied: Applied, local: LocalState) {
-        let index = applied.index;
-        self.view = Arc::new(StateView { snapshot: self.engine.snapshot(), meta, applied, local });
-        self.flusher.note_written(index);
+        let (snapshot, purge_epoch) = (self.engine.snapshot(), self.view.purge_epoch);
+        self.flusher.note_written(applied.index);
+        self.view = Arc::new(StateView { snapshot, meta, applied, local, purge_epoch });
     }
 
-    fn cache(&self) -> MutexGuard<'_, MetaCache> {
+    pub(crate) fn cache(&self) -> MutexGuard<'_, MetaCache> {
         // Every entry is inserted whole, so a panic of another holder has left no wrong one.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -305,7 +306,7 @@ fn read_view(snapshot: Arc<dyn EngineSnapshot>) -> Result<StateView, StorageErro
     let (index, term) = decode_applied(&row(META_APPLIED)?)?;
     let applied = Applied { index, term, membership: row(META_MEMBERSHIP)? };
     let local = decode_local(&row(META_LOCAL)?)?;
-    let view = StateView { snapshot, meta, applied, local };
+    let view = StateView { snapshot, meta, applied, local, purge_epoch: next_purge_epoch() };
     check_scalars(&view)?;
     Ok(view)
 }
@@ -322,8 +323,8 @@ fn check_scalars(view: &StateView) -> Result<(), StorageError> {
     if view.local.bytes_in_use > view.local.bytes_logical {
         return wrong("more bytes are in use than there are");
     }
-    if view.local.purged.revision > view.meta.revision {
-        return wrong("events were purged that do not exist yet");
+    if view.local.purge_complete > view.meta.compacted {
+        return wrong("purging is complete beyond the compacted revision");
     }
     if let Some(newest) = last_key(&*view.snapshot, Table::History)?
         && decode_history_key(&newest)?.revision > view.meta.revision
