@@ -18,7 +18,7 @@ LOCKED := $(if $(CI),--locked)
 
 # What links RocksDB, which takes about twelve minutes to compile. It is compiled in one profile only (release), and always
 # for exactly this set of packages: cargo merges the features of all packages named together, those of build dependencies
-# too, and another set could give RocksDB's build script another hash and so compile it a second time.
+# too, so `-p tenure-rocks` alone, or `--workspace`, gives RocksDB's build script another hash and compiles it again.
 RELEASE_PACKAGES := -p tenured -p tenure-rocks
 RELEASE := --release $(LOCKED) $(RELEASE_PACKAGES)
 
