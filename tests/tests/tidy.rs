@@ -317,6 +317,24 @@ fn every_flag_that_does_something_is_documented() {
     none(&wrong);
 }
 
+#[test]
+fn the_metrics_served_are_the_metrics_documented() {
+    let code = read("crates/tenure-server/src/http/metrics.rs");
+    let document = read("docs/OPERATIONS.md");
+    let served: BTreeSet<_> = code.split('"').filter(|text| is_metric(text)).collect();
+    let documented: BTreeSet<_> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .filter(|name| is_metric(name))
+        .collect();
+    assert!(served.contains("tenure_revision"), "the metrics are not where this test looks for them");
+    assert_eq!(served, documented, "left: what /metrics serves, right: docs/OPERATIONS.md");
+}
+
+fn is_metric(text: &str) -> bool {
+    text.starts_with("tenure_") && text.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+}
+
 /// One crate's manifest, as far as these tests need it.
 struct Manifest {
     text: String,
