@@ -1,0 +1,38 @@
+//! Protobuf to the state machine's types and back: pure functions, no IO.
+//!
+//! What is wrong in itself (syntax, sizes, counts, enums that nobody knows) is refused here, before Raft, with etcd's
+//! codes and texts and in etcd's order, so that the first complaint about a request is the same one. What depends on
+//! the store, whether a key or a lease exists or a revision is compacted, is left to apply: between a check here and
+//! apply it could change.
+//!
+//! Messages come in by value and `Bytes` are moved, so a key or a value is never copied on its way through.
+
+mod request;
+mod response;
+mod txn;
+
+pub use request::{
+    RangeCall, compact_command, delete_range_command, key_range, lease_grant_command, lease_revoke_command,
+    put_command, range_call, range_stream_call,
+};
+pub use response::{
+    compaction_answer, delete_range_answer, delete_range_response, key_value, lease_grant_answer, lease_revoke_answer,
+    put_answer, put_response, range_response, txn_answer, txn_response,
+};
+pub use txn::{TxnCall, txn_call};
+
+/// How much a request may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest write in its protobuf encoding. It bounds log entries, and through them memory on every member.
+    pub max_request_bytes: usize,
+    /// The most compares, or operations of one branch, along any path through a transaction.
+    pub max_txn_ops: usize,
+}
+
+impl Default for Limits {
+    /// etcd's defaults: what clients have been tried against.
+    fn default() -> Limits {
+        Limits { max_request_bytes: 1_572_864, max_txn_ops: 128 }
+    }
+}

@@ -1,0 +1,441 @@
+//! The one table of what clients are told when a request fails.
+//!
+//! etcd's clients match the text, not only the code: they retry, log in again or give up by it. So codes and texts
+//! are etcd's, character for character (`api/v3rpc/rpctypes/error.go`), including the ones that look like slips. Some
+//! belong to services that come later; they stand here because the table is one thing and is tested as one.
+//!
+//! Errors name what the caller can do, never what went wrong inside: internals go to the log.
+
+use tenure_core::outcome::Refusal;
+use tenure_core::validate::InvalidTxn;
+use thiserror::Error;
+use tonic::{Code, Status};
+
+/// Why a request failed, as the client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ApiError {
+    // Requests that are wrong in themselves.
+    #[error("etcdserver: key is not provided")]
+    EmptyKey,
+    #[error("etcdserver: key not found")]
+    KeyNotFound,
+    #[error("etcdserver: value is provided")]
+    ValueProvided,
+    #[error("etcdserver: lease is provided")]
+    LeaseProvided,
+    #[error("etcdserver: too many operations in txn request")]
+    TooManyOps,
+    #[error("etcdserver: duplicate key given in txn request")]
+    DuplicateKey,
+    #[error("etcdserver: invalid client api version")]
+    InvalidClientApiVersion,
+    #[error("etcdserver: invalid sort option")]
+    InvalidSortOption,
+    #[error("etcdserver: request is too large")]
+    RequestTooLarge,
+    /// etcd has no such error: it takes an unknown compare for one that holds, which nobody can mean.
+    #[error("etcdserver: unknown {what} {value}")]
+    UnknownEnum {
+        /// Which enum, in words.
+        what: &'static str,
+        /// The number that came.
+        value: i32,
+    },
+    #[error("RangeStream does not support custom sort orders")]
+    StreamSortOrder,
+    #[error("RangeStream does not support revision filters")]
+    StreamRevisionFilters,
+    /// A call of the API that this version does not serve.
+    #[error("etcdserver: {0} is not implemented in this version of Tenure")]
+    Unimplemented(&'static str),
+
+    // The store.
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    FutureRevision,
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt,
+
+    // Leases, locks, elections.
+    #[error("etcdserver: requested lease not found")]
+    LeaseNotFound,
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
+    #[error("\"leader\" field must be provided")]
+    MissingLeaderKey,
+    #[error("election: no leader")]
+    ElectionNoLeader,
+    #[error("mutex: session is expired")]
+    SessionExpired,
+
+    // Members.
+    #[error("etcdserver: given member URLs are invalid")]
+    MemberBadUrls,
+    #[error("etcdserver: member not found")]
+    MemberNotFound,
+    #[error("etcdserver: member ID already exist")]
+    MemberExists,
+    #[error("etcdserver: Peer URLs already exists")]
+    PeerUrlExists,
+    #[error("etcdserver: re-configuration failed due to not enough started members")]
+    NotEnoughStartedMembers,
+    #[error("etcdserver: can only promote a learner member")]
+    MemberNotLearner,
+    #[error("etcdserver: can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    #[error("etcdserver: too many learner members in cluster")]
+    TooManyLearners,
+    #[error("etcdserver: cluster ID mismatch")]
+    ClusterIdMismatch,
+    #[error("etcdserver: rpc not supported for learner")]
+    NotSupportedForLearner,
+
+    // Users and roles.
+    #[error("etcdserver: user name is empty")]
+    UserEmpty,
+    #[error("etcdserver: role name is empty")]
+    RoleEmpty,
+    #[error("etcdserver: authentication failed, invalid user ID or password")]
+    AuthFailed,
+    #[error("etcdserver: permission not given")]
+    PermissionNotGiven,
+    #[error("etcdserver: invalid auth management")]
+    InvalidAuthManagement,
+    #[error("etcdserver: revision of auth store is old")]
+    AuthOldRevision,
+    #[error("etcdserver: root user does not exist")]
+    RootUserNotFound,
+    #[error("etcdserver: root user does not have root role")]
+    RootRoleNotFound,
+    #[error("etcdserver: user name already exists")]
+    UserExists,
+    #[error("etcdserver: user name not found")]
+    UserNotFound,
+    #[error("etcdserver: role name already exists")]
+    RoleExists,
+    #[error("etcdserver: role name not found")]
+    RoleNotFound,
+    #[error("etcdserver: role is not granted to the user")]
+    RoleNotGranted,
+    #[error("etcdserver: permission is not granted to the role")]
+    PermissionNotGranted,
+    #[error("etcdserver: authentication is not enabled")]
+    AuthNotEnabled,
+    #[error("etcdserver: permission denied")]
+    PermissionDenied,
+    #[error("etcdserver: invalid auth token")]
+    InvalidAuthToken,
+
+    // The cluster's condition.
+    #[error("etcdserver: too many requests")]
+    TooManyRequests,
+    #[error("etcdserver: not leader")]
+    NotLeader,
+    #[error("etcdserver: not capable")]
+    NotCapable,
+    #[error("etcdserver: bad leader transferee")]
+    BadLeaderTransferee,
+    #[error("etcdserver: no leader")]
+    NoLeader,
+    #[error("etcdserver: leader changed")]
+    LeaderChanged,
+    #[error("etcdserver: server stopped")]
+    Stopped,
+    #[error("etcdserver: request timed out")]
+    Timeout,
+    #[error("etcdserver: request timed out, possibly due to previous leader failure")]
+    TimeoutLeaderFailure,
+    #[error("etcdserver: request timed out, possibly due to connection lost")]
+    TimeoutConnectionLost,
+    #[error("etcdserver: request timed out, waiting for the applied index took too long")]
+    TimeoutWaitAppliedIndex,
+    #[error("etcdserver: unhealthy cluster")]
+    Unhealthy,
+    #[error("etcdserver: watch canceled")]
+    WatchCanceled,
+    #[error("etcdserver: request canceled")]
+    Canceled,
+    #[error("etcdserver: context deadline exceeded")]
+    DeadlineExceeded,
+    /// Never the fault of the request. What happened is in the log.
+    #[error("etcdserver: internal error: {0}")]
+    Internal(&'static str),
+
+    // Downgrades.
+    #[error("etcdserver: wrong downgrade target version format")]
+    WrongDowngradeVersionFormat,
+    #[error("etcdserver: invalid downgrade target version")]
+    InvalidDowngradeTargetVersion,
+    #[error("etcdserver: cluster version not found during downgrade")]
+    ClusterVersionUnavailable,
+    #[error("etcdserver: cluster has a downgrade job in progress")]
+    DowngradeInProcess,
+    #[error("etcdserver: no inflight downgrade job")]
+    NoInflightDowngrade,
+}
+
+impl ApiError {
+    /// The gRPC code.
+    pub fn code(self) -> Code {
+        use ApiError as E;
+        match self {
+            E::EmptyKey
+            | E::KeyNotFound
+            | E::ValueProvided
+            | E::LeaseProvided
+            | E::TooManyOps
+            | E::DuplicateKey
+            | E::InvalidClientApiVersion
+            | E::InvalidSortOption
+            | E::RequestTooLarge
+            | E::UnknownEnum { .. }
+            | E::MemberBadUrls
+            | E::UserEmpty
+            | E::RoleEmpty
+            | E::AuthFailed
+            | E::PermissionNotGiven
+            | E::InvalidAuthManagement
+            | E::AuthOldRevision
+            | E::WrongDowngradeVersionFormat
+            | E::InvalidDowngradeTargetVersion => Code::InvalidArgument,
+            E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
+            E::NoSpace | E::TooManyRequests => Code::ResourceExhausted,
+            E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
+            E::NoLeader
+            | E::LeaderChanged
+            | E::Stopped
+            | E::Timeout
+            | E::TimeoutLeaderFailure
+            | E::TimeoutConnectionLost
+            | E::TimeoutWaitAppliedIndex
+            | E::Unhealthy => Code::Unavailable,
+            E::StreamSortOrder | E::StreamRevisionFilters | E::Unimplemented(_) => Code::Unimplemented,
+            E::PermissionDenied => Code::PermissionDenied,
+            E::InvalidAuthToken => Code::Unauthenticated,
+            E::Corrupt => Code::DataLoss,
+            E::WatchCanceled | E::Canceled => Code::Cancelled,
+            E::DeadlineExceeded => Code::DeadlineExceeded,
+            E::Internal(_) => Code::Internal,
+            // etcd returns these as plain errors, which its gRPC library makes Unknown.
+            E::MissingLeaderKey | E::ElectionNoLeader | E::SessionExpired => Code::Unknown,
+            E::LeaseExists
+            | E::MemberExists
+            | E::PeerUrlExists
+            | E::NotEnoughStartedMembers
+            | E::MemberNotLearner
+            | E::LearnerNotReady
+            | E::TooManyLearners
+            | E::ClusterIdMismatch
+            | E::NotSupportedForLearner
+            | E::RootUserNotFound
+            | E::RootRoleNotFound
+            | E::UserExists
+            | E::UserNotFound
+            | E::RoleExists
+            | E::RoleNotFound
+            | E::RoleNotGranted
+            | E::PermissionNotGranted
+            | E::AuthNotEnabled
+            | E::NotLeader
+            | E::NotCapable
+            | E::BadLeaderTransferee
+            | E::ClusterVersionUnavailable
+            | E::DowngradeInProcess
+            | E::NoInflightDowngrade => Code::FailedPrecondition,
+        }
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Status {
+        Status::new(error.code(), error.to_string())
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> ApiError {
+        match refusal {
+            Refusal::KeyNotFound => ApiError::KeyNotFound,
+            Refusal::LeaseNotFound => ApiError::LeaseNotFound,
+            Refusal::LeaseExists => ApiError::LeaseExists,
+            Refusal::Compacted => ApiError::Compacted,
+            Refusal::FutureRevision => ApiError::FutureRevision,
+            Refusal::NoSpace => ApiError::NoSpace,
+            Refusal::Corrupt => ApiError::Corrupt,
+            Refusal::DuplicateKey => ApiError::DuplicateKey,
+            // Nothing was done, and the new leader will do it: what etcd says when leadership moved under a request.
+            Refusal::Fenced => ApiError::LeaderChanged,
+        }
+    }
+}
+
+impl From<InvalidTxn> for ApiError {
+    fn from(invalid: InvalidTxn) -> ApiError {
+        match invalid {
+            InvalidTxn::TooManyOps | InvalidTxn::TooDeep => ApiError::TooManyOps,
+            InvalidTxn::DuplicateKey => ApiError::DuplicateKey,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// etcd's table, code by code, without the prefix that all of these share.
+    const ETCD: &[(Code, &[(ApiError, &str)])] = &[
+        (
+            Code::InvalidArgument,
+            &[
+                (ApiError::EmptyKey, "key is not provided"),
+                (ApiError::KeyNotFound, "key not found"),
+                (ApiError::ValueProvided, "value is provided"),
+                (ApiError::LeaseProvided, "lease is provided"),
+                (ApiError::TooManyOps, "too many operations in txn request"),
+                (ApiError::DuplicateKey, "duplicate key given in txn request"),
+                (ApiError::InvalidClientApiVersion, "invalid client api version"),
+                (ApiError::InvalidSortOption, "invalid sort option"),
+                (ApiError::MemberBadUrls, "given member URLs are invalid"),
+                (ApiError::RequestTooLarge, "request is too large"),
+                (ApiError::UserEmpty, "user name is empty"),
+                (ApiError::RoleEmpty, "role name is empty"),
+                (ApiError::AuthFailed, "authentication failed, invalid user ID or password"),
+                (ApiError::PermissionNotGiven, "permission not given"),
+                (ApiError::InvalidAuthManagement, "invalid auth management"),
+                (ApiError::AuthOldRevision, "revision of auth store is old"),
+                (ApiError::WrongDowngradeVersionFormat, "wrong downgrade target version format"),
+                (ApiError::InvalidDowngradeTargetVersion, "invalid downgrade target version"),
+            ],
+        ),
+        (
+            Code::OutOfRange,
+            &[
+                (ApiError::Compacted, "mvcc: required revision has been compacted"),
+                (ApiError::FutureRevision, "mvcc: required revision is a future revision"),
+                (ApiError::LeaseTtlTooLarge, "too large lease TTL"),
+            ],
+        ),
+        (
+            Code::ResourceExhausted,
+            &[(ApiError::NoSpace, "mvcc: database space exceeded"), (ApiError::TooManyRequests, "too many requests")],
+        ),
+        (
+            Code::NotFound,
+            &[(ApiError::LeaseNotFound, "requested lease not found"), (ApiError::MemberNotFound, "member not found")],
+        ),
+        (
+            Code::FailedPrecondition,
+            &[
+                (ApiError::LeaseExists, "lease already exists"),
+                (ApiError::MemberExists, "member ID already exist"),
+                (ApiError::PeerUrlExists, "Peer URLs already exists"),
+                (ApiError::NotEnoughStartedMembers, "re-configuration failed due to not enough started members"),
+                (ApiError::MemberNotLearner, "can only promote a learner member"),
+                (ApiError::LearnerNotReady, "can only promote a learner member which is in sync with leader"),
+                (ApiError::TooManyLearners, "too many learner members in cluster"),
+                (ApiError::ClusterIdMismatch, "cluster ID mismatch"),
+                (ApiError::RootUserNotFound, "root user does not exist"),
+                (ApiError::RootRoleNotFound, "root user does not have root role"),
+                (ApiError::UserExists, "user name already exists"),
+                (ApiError::UserNotFound, "user name not found"),
+                (ApiError::RoleExists, "role name already exists"),
+                (ApiError::RoleNotFound, "role name not found"),
+                (ApiError::RoleNotGranted, "role is not granted to the user"),
+                (ApiError::PermissionNotGranted, "permission is not granted to the role"),
+                (ApiError::AuthNotEnabled, "authentication is not enabled"),
+                (ApiError::NotLeader, "not leader"),
+                (ApiError::NotCapable, "not capable"),
+                (ApiError::NotSupportedForLearner, "rpc not supported for learner"),
+                (ApiError::BadLeaderTransferee, "bad leader transferee"),
+                (ApiError::ClusterVersionUnavailable, "cluster version not found during downgrade"),
+                (ApiError::DowngradeInProcess, "cluster has a downgrade job in progress"),
+                (ApiError::NoInflightDowngrade, "no inflight downgrade job"),
+            ],
+        ),
+        (
+            Code::Unavailable,
+            &[
+                (ApiError::NoLeader, "no leader"),
+                (ApiError::LeaderChanged, "leader changed"),
+                (ApiError::Stopped, "server stopped"),
+                (ApiError::Timeout, "request timed out"),
+                (ApiError::TimeoutLeaderFailure, "request timed out, possibly due to previous leader failure"),
+                (ApiError::TimeoutConnectionLost, "request timed out, possibly due to connection lost"),
+                (ApiError::TimeoutWaitAppliedIndex, "request timed out, waiting for the applied index took too long"),
+                (ApiError::Unhealthy, "unhealthy cluster"),
+            ],
+        ),
+        (Code::PermissionDenied, &[(ApiError::PermissionDenied, "permission denied")]),
+        (Code::Unauthenticated, &[(ApiError::InvalidAuthToken, "invalid auth token")]),
+        (Code::DataLoss, &[(ApiError::Corrupt, "corrupt cluster")]),
+        (Code::Cancelled, &[(ApiError::WatchCanceled, "watch canceled"), (ApiError::Canceled, "request canceled")]),
+        (Code::DeadlineExceeded, &[(ApiError::DeadlineExceeded, "context deadline exceeded")]),
+    ];
+
+    /// What has no prefix, or no counterpart in etcd.
+    const OTHERS: &[(Code, ApiError, &str)] = &[
+        (Code::Unknown, ApiError::MissingLeaderKey, "\"leader\" field must be provided"),
+        (Code::Unknown, ApiError::ElectionNoLeader, "election: no leader"),
+        (Code::Unknown, ApiError::SessionExpired, "mutex: session is expired"),
+        (Code::Unimplemented, ApiError::StreamSortOrder, "RangeStream does not support custom sort orders"),
+        (Code::Unimplemented, ApiError::StreamRevisionFilters, "RangeStream does not support revision filters"),
+        (
+            Code::Unimplemented,
+            ApiError::Unimplemented("Watch"),
+            "etcdserver: Watch is not implemented in this version of Tenure",
+        ),
+        (
+            Code::InvalidArgument,
+            ApiError::UnknownEnum { what: "compare target", value: -7 },
+            "etcdserver: unknown compare target -7",
+        ),
+        (Code::Internal, ApiError::Internal("no answer"), "etcdserver: internal error: no answer"),
+    ];
+
+    fn table() -> impl Iterator<Item = (Code, ApiError, String)> {
+        let etcd = ETCD
+            .iter()
+            .flat_map(|(code, rows)| rows.iter().map(|(error, text)| (*code, *error, format!("etcdserver: {text}"))));
+        etcd.chain(OTHERS.iter().map(|(code, error, text)| (*code, *error, (*text).to_owned())))
+    }
+
+    #[test]
+    fn every_error_has_the_code_and_the_text_that_clients_match() {
+        for (code, error, text) in table() {
+            let status = Status::from(error);
+            assert_eq!((status.code(), status.message()), (code, text.as_str()), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn no_text_stands_for_two_errors() {
+        let texts: BTreeSet<_> = table().map(|(_, _, text)| text).collect();
+        assert_eq!(texts.len(), table().count());
+        let variants = include_str!("errors.rs").matches("\n    #[error(").count();
+        assert_eq!(texts.len(), variants, "an error was added without its row in this table");
+    }
+
+    #[test]
+    fn a_refusal_of_the_state_machine_reads_like_etcds() {
+        for (refusal, text) in [
+            (Refusal::KeyNotFound, "etcdserver: key not found"),
+            (Refusal::LeaseNotFound, "etcdserver: requested lease not found"),
+            (Refusal::LeaseExists, "etcdserver: lease already exists"),
+            (Refusal::Compacted, "etcdserver: mvcc: required revision has been compacted"),
+            (Refusal::FutureRevision, "etcdserver: mvcc: required revision is a future revision"),
+            (Refusal::NoSpace, "etcdserver: mvcc: database space exceeded"),
+            (Refusal::Corrupt, "etcdserver: corrupt cluster"),
+            (Refusal::DuplicateKey, "etcdserver: duplicate key given in txn request"),
+            (Refusal::Fenced, "etcdserver: leader changed"),
+        ] {
+            assert_eq!(ApiError::from(refusal).to_string(), text);
+        }
+    }
+}
