@@ -117,7 +117,7 @@ fn invalid(value: &Value<'_>, reason: impl Into<String>) -> ConfigError {
 fn url_error(value: &Value<'_>, error: UrlError) -> ConfigError {
     match error {
         UrlError::Invalid(reason) => invalid(value, reason),
-        UrlError::Tls(url) => ConfigError::tls(format!("{} with {url}", value.source)),
+        UrlError::Tls(url) => ConfigError::Tls { what: format!("{} with {url}", value.source) },
         UrlError::Unix(url) => ConfigError::Unsupported {
             what: format!("{} with {url}", value.source),
             advice: "unix sockets come with a later version, use an http:// URL".to_owned(),

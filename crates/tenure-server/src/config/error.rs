@@ -57,6 +57,15 @@ pub enum ConfigError {
         /// What to do instead.
         advice: String,
     },
+    /// A request for TLS. Starting without it would leave open what was meant to be closed.
+    #[error(
+        "{what}: TLS is not supported by this version, and starting without it would leave the port open; \
+         use http:// URLs on a trusted network and drop the TLS flags"
+    )]
+    Tls {
+        /// The flag or URL.
+        what: String,
+    },
     /// Values that are fine each and wrong together.
     #[error("{0}")]
     Conflict(String),
@@ -66,14 +75,5 @@ impl ConfigError {
     /// Whether the command line itself was malformed, which by custom has an exit code of its own.
     pub fn is_usage(&self) -> bool {
         matches!(self, ConfigError::Usage(_))
-    }
-
-    pub(super) fn tls(what: impl Into<String>) -> Self {
-        ConfigError::Unsupported {
-            what: what.into(),
-            advice: "TLS is not supported by this version, and starting without it would leave the port open; \
-                     use http:// URLs on a trusted network and drop the TLS flags"
-                .to_owned(),
-        }
     }
 }

@@ -169,11 +169,6 @@ impl ServerConfig {
         self.data_dir.join("state")
     }
 
-    /// Where the Raft log is.
-    pub fn log_dir(&self) -> PathBuf {
-        self.data_dir.join("log")
-    }
-
     /// The file whose lock keeps a second process out of the data directory.
     pub fn lock_path(&self) -> PathBuf {
         self.data_dir.join("LOCK")
