@@ -15,5 +15,7 @@ pub mod http1;
 pub mod load;
 pub mod node;
 pub mod ports;
+pub mod requests;
 pub mod scenario;
+pub mod wire;
 pub mod workload;

@@ -2,6 +2,7 @@
 //!
 //! A failed scenario prints the end of every node's log, where the files are kept, and the command that runs it again.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ where
             let kept = folder.keep();
             print_logs(&kept);
             panic!(
-                "{test} failed after {:.1} s: {error:?}\nfiles kept in {}\nreproduce: cargo test -p tenure-tests --test \
+                "{test} failed after {:.1} s: {error:#}\nfiles kept in {}\nreproduce: cargo test -p tenure-tests --test \
                  {target} {test} -- --exact --nocapture",
                 started.elapsed().as_secs_f64(),
                 kept.display()
@@ -59,15 +60,25 @@ where
 }
 
 fn print_logs(home: &Path) {
-    let mut logs: Vec<PathBuf> = fs::read_dir(home)
-        .map(|entries| entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect())
-        .unwrap_or_default();
-    logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
-    logs.sort();
-    for path in logs {
+    for path in logs_under(home, 3) {
         let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
         eprintln!("---- {} (last {} of {} lines)\n{}", path.display(), shown.len(), lines.len(), shown.join("\n"));
     }
+}
+
+fn logs_under(folder: &Path, depth: u32) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else { return found };
+    for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
+        let extension = path.extension().and_then(OsStr::to_str);
+        if path.is_file() && extension == Some("log") {
+            found.push(path);
+        } else if depth > 0 && path.is_dir() && extension != Some("data") {
+            found.extend(logs_under(&path, depth - 1));
+        }
+    }
+    found.sort();
+    found
 }
