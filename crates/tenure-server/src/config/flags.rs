@@ -6,7 +6,7 @@
 //!
 //! What the values mean is not decided here, except for the flags that set nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::error::{ConfigError, Origin, Source};
@@ -19,8 +19,9 @@ const PREFIXES: [&str; 2] = ["TENURE_", "ETCD_"];
 /// Variables under our prefix that the cluster scripts read, and that the server they start inherits.
 const SCRIPT_VARIABLES: [&str; 3] = ["TENURE_CLUSTER_DIR", "TENURE_NODES", "TENURE_BASE_PORT"];
 
-/// How far a name may be from a flag's to be taken for a misspelling of it.
+/// How far a name may be from a flag's to be taken for a misspelling of it, and how long it must be for each edit.
 const SUGGESTION_EDITS_MAX: usize = 3;
+const SUGGESTION_BYTES_PER_EDIT: usize = 3;
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -157,45 +158,52 @@ fn read_environment(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     values: &mut Values,
 ) -> Result<(), ConfigError> {
-    let mut ours = BTreeMap::new();
-    for (name, value) in variables {
-        // A variable whose name is not UTF-8 cannot be one of ours, and an empty one counts as unset.
-        let Some(name) = name.to_str().filter(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix))) else {
-            continue;
-        };
-        if !value.is_empty() {
-            ours.insert(name.to_owned(), value);
-        }
-    }
-    let mut known: BTreeSet<String> = SCRIPT_VARIABLES.map(str::to_owned).into();
-    for flag in table::flags().filter(|flag| !matches!(flag.name, "help" | "version")) {
-        for prefix in PREFIXES {
-            for name in table::names(flag) {
-                let variable = variable_name(prefix, name);
-                if let Some(value) = ours.get(&variable).filter(|_| !values.is_set(flag.name)) {
-                    values.put(flag, utf8(value.clone())?, Origin::Variable(variable.clone()))?;
-                }
-                known.insert(variable);
+    // In order, so that neither the winner nor the warnings depend on the environment's order. A variable whose name is
+    // not UTF-8 cannot be one of ours, and an empty one counts as unset.
+    let variables: BTreeMap<String, OsString> = variables
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .collect();
+    for prefix in PREFIXES {
+        let mut aliases = Vec::new();
+        for (variable, value) in &variables {
+            let Some(rest) = variable.strip_prefix(prefix) else { continue };
+            let name = rest.to_ascii_lowercase().replace('_', "-");
+            match table::find(&name).filter(|flag| !matches!(flag.name, "help" | "version")) {
+                Some(flag) if flag.name == name => read_variable(flag, variable, value, values)?,
+                Some(flag) => aliases.push((flag, variable, value)),
+                None if SCRIPT_VARIABLES.contains(&variable.as_str()) => {}
+                // Only a warning: images and orchestrators set variables such as ETCD_VERSION or ETCD_SERVICE_HOST.
+                None => values.warnings.push(format!("the environment variable {variable} sets no flag")),
             }
         }
+        for (flag, variable, value) in aliases {
+            read_variable(flag, variable, value, values)?;
+        }
     }
-    // Only a warning: container images and orchestrators set variables such as ETCD_VERSION or ETCD_SERVICE_HOST.
-    let unknown = ours.keys().filter(|name| !known.contains(*name));
-    values.warnings.extend(unknown.map(|name| format!("the environment variable {name} sets no flag")));
     Ok(())
 }
 
-fn variable_name(prefix: &str, flag: &str) -> String {
-    format!("{prefix}{}", flag.to_ascii_uppercase().replace('-', "_"))
+fn read_variable(
+    flag: &'static Flag,
+    variable: &str,
+    value: &OsString,
+    values: &mut Values,
+) -> Result<(), ConfigError> {
+    if values.is_set(flag.name) {
+        return Ok(());
+    }
+    values.put(flag, utf8(value.clone())?, Origin::Variable(variable.to_owned()))
 }
 
 fn unknown(name: &str) -> ConfigError {
+    let edits_max = SUGGESTION_EDITS_MAX.min(name.len() / SUGGESTION_BYTES_PER_EDIT);
     let nearest = table::flags()
         .flat_map(table::names)
-        .filter(|candidate| candidate.len() > SUGGESTION_EDITS_MAX)
         .map(|candidate| (edits(name, candidate), candidate))
         .min()
-        .filter(|(distance, _)| *distance <= SUGGESTION_EDITS_MAX);
+        .filter(|(distance, _)| *distance <= edits_max);
     match nearest {
         Some((_, candidate)) => ConfigError::Usage(format!("unknown flag --{name}, did you mean --{candidate}?")),
         None => ConfigError::Usage(format!("unknown flag --{name}")),
