@@ -20,5 +20,7 @@ pub mod rows;
 pub mod run;
 pub mod state_view;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use error::StorageError;

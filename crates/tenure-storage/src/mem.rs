@@ -390,3 +390,7 @@ fn decode_checkpoint(bytes: &[u8]) -> Option<[Rows; Table::ALL.len()]> {
     }
     rest.is_empty().then_some(tables)
 }
+
+#[cfg(test)]
+#[path = "mem_tests.rs"]
+mod tests;
