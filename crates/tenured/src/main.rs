@@ -54,6 +54,9 @@ fn serve(config: ServerConfig) -> ExitCode {
 }
 
 fn run(config: ServerConfig) -> anyhow::Result<()> {
+    // First of all, because from here on even a line in the log can meet a file's limit.
+    let (shutdown, stopping) = watch::channel(false);
+    signals::watch(shutdown)?;
     tracing::info!(
         version = TENURE_VERSION,
         name = config.name,
@@ -69,8 +72,6 @@ fn run(config: ServerConfig) -> anyhow::Result<()> {
         tracing::warn!("the data directory has mode {mode:o}, so others can look into it; 700 is meant");
     }
     limits::raise_open_files();
-    let (shutdown, stopping) = watch::channel(false);
-    signals::watch(shutdown)?;
     let state_dir = config.state_dir();
     let engine = RocksEngine::open(&state_dir, &RocksOptions::default())
         .map_err(|error| anyhow!("cannot open the state in {}: {error}", state_dir.display()))?;
