@@ -3,4 +3,10 @@
 #[cfg(test)]
 mod codec;
 #[cfg(test)]
+mod language;
+#[cfg(test)]
+mod scripts;
+#[cfg(test)]
 mod strategies;
+#[cfg(test)]
+mod tables;
