@@ -64,6 +64,11 @@ impl StateView {
         self.local.purge_complete < self.meta.compacted
     }
 
+    /// The rows below, for those who look at bytes.
+    pub fn engine_snapshot(&self) -> &dyn EngineSnapshot {
+        &*self.snapshot
+    }
+
     /// A key's newest event and the length of its value.
     pub(crate) fn known_key(&self, key: &[u8]) -> Result<Option<KnownKey>, StorageError> {
         let Some(row) = self.snapshot.get(Table::Current, key)? else {
