@@ -11,6 +11,9 @@ mod request;
 mod response;
 mod txn;
 
+#[cfg(test)]
+mod tests;
+
 pub use request::{
     RangeCall, compact_command, delete_range_command, key_range, lease_grant_command, lease_revoke_command,
     put_command, range_call, range_stream_call,
