@@ -2,7 +2,22 @@
 //!
 //! Nothing of openraft appears in what this crate hands upward, so that a bump of that crate touches this one alone.
 
+mod applier;
+mod bootstrap;
 mod entry_codec;
+mod error;
+mod housekeeping;
+mod identity;
 pub mod log;
+mod node;
+mod peer;
 pub mod runtime;
+mod state_machine;
 mod types;
+
+pub use error::{NodeError, ProposeError, ReadIndexError};
+pub use housekeeping::Housekeeping;
+pub use identity::Founding;
+pub use node::{Member, NodeOptions, RaftNode, Status};
+pub use peer::{ForwardError, Forwarded, Links};
+pub use types::{GroupReply, Peer};

@@ -10,9 +10,9 @@ use openraft::impls::{BoxedErrorSource, leader_id_std};
 use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
 use openraft::{OptionalSend, RaftTypeConfig, alias};
-use tenure_core::LogIndex;
+use tenure_core::{LogIndex, Term};
 use tenure_core::outcome::Outcome;
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 
 use crate::runtime::Runtime;
 
@@ -86,15 +86,17 @@ impl fmt::Display for Proposal {
 pub struct GroupReply {
     /// The entry's index.
     pub index: LogIndex,
+    /// The entry's term.
+    pub term: Term,
     /// One per command.
     pub outcomes: Vec<Outcome>,
 }
 
-/// Carries a result out of openraft into the channel of whoever proposed the group.
+/// Carries a result out of openraft to whoever proposed the group.
 ///
-/// Dropped without an answer, the channel just closes: the proposer reads that as "unknown".
+/// Dropped without an answer, the receiver fails: the proposer reads that as "unknown".
 #[derive(Debug)]
-pub(crate) struct GroupResponder<T>(pub(crate) mpsc::UnboundedSender<T>);
+pub(crate) struct GroupResponder<T>(pub(crate) oneshot::Sender<T>);
 
 impl<T: OptionalSend + 'static> Responder<Config, T> for GroupResponder<T> {
     fn on_complete(self, result: T) {

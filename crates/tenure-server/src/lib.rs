@@ -1,3 +1,12 @@
-//! placeholder
+//! The server: the node (what it does) and the services (how it is asked), put together by [`serve`].
+//!
+//! `node/` knows nothing of gRPC or HTTP; `grpc/` and `http/` hold no state of their own.
 
 pub mod config;
+pub mod data_dir;
+pub mod grpc;
+mod http;
+pub mod node;
+mod serve;
+
+pub use serve::{ServeError, serve};

@@ -11,6 +11,8 @@ use tenure_core::validate::InvalidTxn;
 use thiserror::Error;
 use tonic::{Code, Status};
 
+use crate::node::RequestError;
+
 /// Why a request failed, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ApiError {
@@ -254,6 +256,19 @@ impl ApiError {
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Status {
         Status::new(error.code(), error.to_string())
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> ApiError {
+        match error {
+            RequestError::Refused(refusal) => refusal.into(),
+            RequestError::Timeout => ApiError::Timeout,
+            RequestError::LeaderLost => ApiError::TimeoutLeaderFailure,
+            RequestError::TooManyRequests => ApiError::TooManyRequests,
+            RequestError::Stopped => ApiError::Stopped,
+            RequestError::Storage => ApiError::Internal("storage failed, see the server's log"),
+        }
     }
 }
 

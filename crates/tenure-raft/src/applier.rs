@@ -1,0 +1,158 @@
+//! The apply loop: the one thread that changes the state machine.
+//!
+//! It has a thread of its own because one command can take long (a delete of a hundred thousand keys) and must not
+//! hold up heartbeats, which share a thread with the consensus core. A run of committed entries becomes one engine
+//! batch; the new view is published before anybody is answered, so that whoever hears of a write can read it.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use openraft::entry::RaftEntry;
+use openraft::storage::ApplyResponder;
+use tenure_core::apply::apply_group;
+use tenure_core::command::EntryPosition;
+use tenure_core::{LogIndex, Term};
+use tenure_storage::state_view::StateView;
+use tenure_storage::store::{Applied, StateStore};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::entry_codec::encode_stored_membership;
+use crate::types::{Config, Entry, GroupReply, Payload, StoredMembership};
+
+/// Runs waiting for the apply thread. openraft hands over one at a time.
+const JOBS_MAX: usize = 4;
+
+/// A committed entry and, on the node that proposed it, where its result goes.
+pub(crate) type Committed = (Entry, Option<ApplyResponder<Config>>);
+
+struct Job {
+    entries: Vec<Committed>,
+    done: oneshot::Sender<io::Result<()>>,
+}
+
+/// The state store, shared between the apply thread and the purge of compacted history, which commits between runs.
+#[derive(Clone)]
+pub(crate) struct SharedStore {
+    store: Arc<Mutex<StateStore>>,
+    published: watch::Sender<Arc<StateView>>,
+}
+
+impl SharedStore {
+    pub(crate) fn new(store: StateStore) -> SharedStore {
+        let published = watch::Sender::new(store.view());
+        SharedStore { store: Arc::new(Mutex::new(store)), published }
+    }
+
+    /// The views, as they are published.
+    pub(crate) fn views(&self) -> watch::Receiver<Arc<StateView>> {
+        self.published.subscribe()
+    }
+
+    /// The store, for a change of it: when the change is done, [`SharedStore::publish`] is called under this lock, so
+    /// that views are published in the order in which they came to be.
+    ///
+    /// A poisoned lock means that apply panicked: the process is about to abort.
+    pub(crate) fn lock(&self) -> io::Result<MutexGuard<'_, StateStore>> {
+        self.store.lock().map_err(|_| io::Error::other("the state store was left half-way by a panic"))
+    }
+
+    pub(crate) fn publish(&self, store: &StateStore) {
+        self.published.send_replace(store.view());
+    }
+}
+
+/// Hands committed entries to the apply thread.
+pub(crate) struct Applier {
+    jobs: mpsc::Sender<Job>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Applier {
+    /// Starts the thread.
+    pub(crate) fn start(store: SharedStore) -> io::Result<Applier> {
+        let (jobs, mut queue) = mpsc::channel::<Job>(JOBS_MAX);
+        let thread = std::thread::Builder::new().name("apply".into()).spawn(move || {
+            while let Some(job) = queue.blocking_recv() {
+                let result = apply_run(&store, job.entries);
+                // Nobody waits for the result when the core has shut down in the meantime.
+                drop(job.done.send(result));
+            }
+        })?;
+        Ok(Applier { jobs, thread: Some(thread) })
+    }
+
+    /// Applies entries in order and returns when their effects are visible.
+    pub(crate) async fn apply(&self, entries: Vec<Committed>) -> io::Result<()> {
+        let (done, result) = oneshot::channel();
+        let gone = || io::Error::other("the apply thread has stopped");
+        self.jobs.send(Job { entries, done }).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Applier {
+    fn drop(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        self.jobs = closed;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the apply thread panicked");
+        }
+    }
+}
+
+fn apply_run(shared: &SharedStore, entries: Vec<Committed>) -> io::Result<()> {
+    let mut answers = Vec::with_capacity(entries.len());
+    {
+        let mut store = shared.lock()?;
+        let mut applied = store.applied().clone();
+        let mut run = store.begin();
+        for (entry, responder) in entries {
+            let (reply, membership) = apply_entry(&mut run, entry)?;
+            applied.index = reply.index;
+            applied.term = reply.term;
+            if let Some(membership) = membership {
+                applied.membership = membership;
+            }
+            if let Some(responder) = responder {
+                answers.push((responder, reply));
+            }
+        }
+        run.commit(applied).map_err(io::Error::other)?;
+        shared.publish(&store);
+    }
+    for (responder, reply) in answers {
+        responder.send(reply);
+    }
+    Ok(())
+}
+
+fn apply_entry(
+    run: &mut tenure_storage::store::Run<'_>,
+    entry: Entry,
+) -> io::Result<(GroupReply, Option<Bytes>)> {
+    let log_id = entry.log_id();
+    let position = EntryPosition { index: LogIndex(log_id.index()), term: Term(log_id.committed_leader_id().term) };
+    let mut reply = GroupReply { index: position.index, term: position.term, outcomes: Vec::new() };
+    let mut membership = None;
+    match entry.payload {
+        Payload::Blank => {}
+        Payload::Normal(proposal) => {
+            reply.outcomes = apply_group(run, position, &proposal.0).map_err(|error| {
+                io::Error::other(format!("entry {} cannot be applied: {error}", position.index))
+            })?;
+        }
+        Payload::Membership(change) => {
+            membership = Some(encode_stored_membership(&StoredMembership::new(Some(log_id), change)));
+        }
+    }
+    Ok((reply, membership))
+}
+
+/// What was applied before anything was: no membership yet.
+pub(crate) fn nothing_applied(applied: &Applied) -> bool {
+    applied.membership.is_empty()
+}

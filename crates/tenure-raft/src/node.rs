@@ -1,0 +1,400 @@
+//! A member of the cluster, as the rest of the server sees it: propose, read index, status, hand over, stop.
+//!
+//! Consensus lives on the runtime that [`RaftNode::start`] is called on; the handle may be used from any other. Nothing
+//! here remembers who leads: every question goes to the consensus core or to its published metrics, which may be stale
+//! and serve only as hints.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::{Raft, ReadPolicy, ServerState, SnapshotPolicy};
+use tenure_core::{ClusterId, LogIndex, MemberId, Term};
+use tenure_storage::engine::Engine;
+use tenure_storage::state_view::StateView;
+use tenure_storage::store::StateStore;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::applier::{Applier, SharedStore, nothing_applied};
+use crate::bootstrap::{self, Beginning};
+use crate::error::{NodeError, ProposeError, ReadIndexError};
+use crate::housekeeping::{self, Housekeeping};
+use crate::identity::{Founding, Identity, raft_dir};
+use crate::log::{FileLayer, LogOptions, LogStore};
+use crate::peer::gate::Gate;
+use crate::peer::network::Network;
+use crate::peer::{self, Links};
+use crate::state_machine::StateMachine;
+use crate::types::{Config, GroupReply, GroupResponder, Peer, Proposal};
+
+pub(crate) type OpenRaft = Raft<Config, StateMachine>;
+
+/// A leader that nobody confirms for this many election timeouts stops bothering the peers that it still reaches, in
+/// phases, so that they can elect another (a partial partition would otherwise hold them hostage).
+const QUORUM_LOSS_PROBE_TIMEOUTS: u32 = 3;
+
+/// How this member takes part.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Who this member is, and whom the cluster began with.
+    pub founding: Founding,
+    /// Whether a member without data may found the cluster; else it only joins one that is there.
+    pub may_found: bool,
+    /// Where the log and the identity file are kept.
+    pub data_dir: PathBuf,
+    /// How often a leader shows itself.
+    pub heartbeat: Duration,
+    /// The longest that a follower waits for a leader before it campaigns is derived from this: 0.4 to 0.7 of it,
+    /// after a leader lease of 0.7 of it.
+    pub election_timeout: Duration,
+    /// The log's own options.
+    pub log: LogOptions,
+    /// When to flush state and how much log to keep.
+    pub housekeeping: Housekeeping,
+}
+
+impl NodeOptions {
+    /// How long a follower that heard of a leader keeps its vote for it.
+    pub fn leader_lease(&self) -> Duration {
+        self.election_timeout * 7 / 10
+    }
+}
+
+/// What a member knows of its cluster right now. A hint: it may be stale.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The leader, if one is known.
+    pub leader: Option<MemberId>,
+    /// Whether that is this member.
+    pub is_leader: bool,
+    /// The current term.
+    pub term: Term,
+    /// The last entry of the local log.
+    pub last_log: LogIndex,
+    /// The last entry known to be committed.
+    pub committed: LogIndex,
+    /// The last entry applied here.
+    pub applied: LogIndex,
+    /// Whether this member has no vote.
+    pub is_learner: bool,
+    /// On a leader: how long ago a quorum last acknowledged it.
+    pub quorum_ack_age: Option<Duration>,
+}
+
+/// One member of the cluster as the replicated membership has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: MemberId,
+    /// Where it is.
+    pub peer: Peer,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+}
+
+/// A running member. Cheap to clone.
+#[derive(Clone)]
+pub struct RaftNode {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: NodeOptions,
+    raft: OpenRaft,
+    log: LogStore,
+    views: watch::Receiver<Arc<StateView>>,
+    identity: Arc<Identity>,
+    gate: Arc<Gate>,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl RaftNode {
+    /// Opens log and state, joins the cluster and returns once this member takes part in it.
+    ///
+    /// `peers` are bound listeners of the peer port.
+    pub async fn start(
+        options: NodeOptions,
+        engine: Arc<dyn Engine>,
+        files: Arc<dyn FileLayer>,
+        peers: Vec<TcpListener>,
+    ) -> Result<RaftNode, NodeError> {
+        let identity = Arc::new(Identity::open(&options.data_dir, &options.founding)?);
+        let log = LogStore::open(files, raft_dir(&options.data_dir).join("log"), options.log.clone())?;
+        let store = StateStore::open(engine)?;
+        let beginning =
+            Beginning::of(&log, &store).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
+        let store = SharedStore::new(store);
+        let views = store.views();
+        let applier =
+            Applier::start(store.clone()).map_err(|e| NodeError::Io("starting the apply thread".into(), e))?;
+        let links = Links::new(&options, identity.clone());
+        let raft = OpenRaft::build(
+            options.founding.member.0,
+            Arc::new(raft_config(&options)?),
+            Network::new(links.clone()),
+            log.clone(),
+            StateMachine::new(applier, store.clone()),
+        )
+        .await
+        .map_err(|e| NodeError::Raft(format!("log and state do not fit together, replace this member: {e}")))?;
+        let gate = Arc::new(Gate::closed());
+        let node = RaftNode {
+            inner: Arc::new(Inner { options, raft, log, views, identity, gate, tasks: Default::default() }),
+        };
+        let mut tasks = JoinSet::new();
+        peer::serve(&node, peers, &mut tasks)?;
+        bootstrap::begin(&node, &links, beginning).await?;
+        housekeeping::spawn(&node, store, &mut tasks);
+        *node.inner.tasks.lock().await = tasks;
+        Ok(node)
+    }
+
+    /// Proposes a group of commands and waits until it is applied here. Without a deadline: callers set theirs.
+    ///
+    /// With `fence`, the group is appended in that term or refused.
+    pub async fn propose(&self, group: Bytes, fence: Option<Term>) -> Result<GroupReply, ProposeError> {
+        let (answer, result) = oneshot::channel();
+        let mut write = self.raft().write(Proposal(group)).responder(GroupResponder(answer));
+        if let Some(term) = fence {
+            write = write.with_leader(openraft::alias::CommittedLeaderIdOf::<Config>::new(term.0));
+        }
+        write.await.map_err(|_| ProposeError::Stopped)?;
+        match result.await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(ProposeError::NotLeader(leader_of(&forward))),
+            Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// The index that a linearizable read has to wait for, confirmed by a quorum. Only a leader can tell.
+    pub async fn read_index(&self) -> Result<LogIndex, ReadIndexError> {
+        match self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(LogIndex(linearizer.read_log_id().index())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(ReadIndexError::NotLeader(leader_of(&forward)))
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ReadIndexError::NoQuorum),
+            Err(RaftError::Fatal(_)) => Err(ReadIndexError::Stopped),
+        }
+    }
+
+    /// The state as of the last applied run.
+    pub fn view(&self) -> Arc<StateView> {
+        self.inner.views.borrow().clone()
+    }
+
+    /// The state once it has applied `index`.
+    pub async fn view_at(&self, index: LogIndex) -> Result<Arc<StateView>, ProposeError> {
+        let mut views = self.inner.views.clone();
+        let view = views.wait_for(|view| view.applied().index >= index).await.map_err(|_| ProposeError::Stopped)?;
+        Ok(view.clone())
+    }
+
+    /// Follows the views as runs are applied.
+    pub fn views(&self) -> watch::Receiver<Arc<StateView>> {
+        self.inner.views.clone()
+    }
+
+    /// This member's id.
+    pub fn member(&self) -> MemberId {
+        self.options().founding.member
+    }
+
+    /// The cluster's id.
+    pub fn cluster(&self) -> ClusterId {
+        self.options().founding.cluster
+    }
+
+    /// What this member knows of its cluster.
+    pub fn status(&self) -> Status {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: Option<crate::types::LogId>| LogIndex(id.map_or(0, |id| id.index()));
+        Status {
+            leader: metrics.current_leader.map(MemberId),
+            is_leader: metrics.state == ServerState::Leader,
+            term: Term(metrics.current_term),
+            last_log: LogIndex(metrics.last_log_index.unwrap_or(0)),
+            committed: index(metrics.local_committed),
+            applied: self.view().applied().index,
+            is_learner: metrics.state == ServerState::Learner,
+            quorum_ack_age: metrics.last_quorum_acked.as_deref().map(|at| at.elapsed()),
+        }
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        Term(self.raft().metrics().borrow_watched().current_term)
+    }
+
+    /// The leader, if one is known.
+    pub fn leader(&self) -> Option<MemberId> {
+        self.raft().metrics().borrow_watched().current_leader.map(MemberId)
+    }
+
+    /// Returns once somebody else than `leader`, or nobody, is known to lead.
+    pub async fn leader_is_not(&self, leader: MemberId) {
+        let mut metrics = self.raft().metrics();
+        while metrics.borrow_watched().current_leader == Some(leader.0) {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether this member holds anything that must not be forgotten: a vote, entries or state.
+    pub(crate) fn has_data(&self) -> bool {
+        let voted = self.raft().metrics().borrow_watched().vote.leader_id.term > 0;
+        voted || self.inner.log.last_index().is_some() || !nothing_applied(self.view().applied())
+    }
+
+    /// The members, by id.
+    pub fn members(&self) -> Vec<Member> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+        membership
+            .nodes()
+            .map(|(id, peer)| Member { id: MemberId(*id), peer: peer.clone(), is_learner: !voters.contains(id) })
+            .collect()
+    }
+
+    /// Counters of the log.
+    pub fn log(&self) -> &LogStore {
+        &self.inner.log
+    }
+
+    /// Hands leadership to the follower that is furthest along, if this member leads and there is one.
+    ///
+    /// Returns whether another leader was seen within an election timeout.
+    pub async fn hand_over(&self) -> bool {
+        let Some(target) = self.best_successor() else { return false };
+        tracing::info!(member = %self.member(), successor = %target, "handing leadership over");
+        if self.raft().trigger().transfer_leader(target.0).await.is_err() {
+            return false;
+        }
+        let mut metrics = self.raft().metrics();
+        let moved = async {
+            while metrics.borrow_watched().current_leader == Some(self.member().0)
+                || metrics.borrow_watched().current_leader.is_none()
+            {
+                if metrics.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(self.options().election_timeout, moved).await.unwrap_or(false)
+    }
+
+    fn best_successor(&self) -> Option<MemberId> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state != ServerState::Leader {
+            return None;
+        }
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let heard = metrics.heartbeat.as_ref()?;
+        let fresh = self.options().heartbeat * 3;
+        let replication = metrics.replication.as_ref()?;
+        replication
+            .iter()
+            .filter(|(id, _)| **id != self.member().0 && voters.contains(id))
+            .filter(|(id, _)| heard.get(id).and_then(Option::as_ref).is_some_and(|at| at.elapsed() < fresh))
+            .max_by_key(|(_, matched)| matched.as_ref().map(openraft::LogId::index))
+            .map(|(id, _)| MemberId(*id))
+    }
+
+    /// Returns when consensus has stopped by itself: a storage error, or a contradiction in the log.
+    pub async fn failed(&self) -> NodeError {
+        let mut metrics = self.raft().metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            if let Err(fatal) = state {
+                return NodeError::Raft(describe(&fatal));
+            }
+            if metrics.changed().await.is_err() {
+                return NodeError::Raft("consensus has stopped".into());
+            }
+        }
+    }
+
+    /// Stops taking part. What was acknowledged is on disk already.
+    pub async fn stop(&self) {
+        self.inner.gate.close();
+        if let Err(error) = self.raft().shutdown().await {
+            tracing::warn!(%error, "consensus did not stop cleanly");
+        }
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().await);
+        tasks.shutdown().await;
+    }
+
+    pub(crate) fn raft(&self) -> &OpenRaft {
+        &self.inner.raft
+    }
+
+    pub(crate) fn options(&self) -> &NodeOptions {
+        &self.inner.options
+    }
+
+    pub(crate) fn identity(&self) -> &Arc<Identity> {
+        &self.inner.identity
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.inner.gate
+    }
+
+    /// Links to the peers for use on the calling runtime: connections live where they are first used.
+    pub fn links(&self) -> Links {
+        Links::new(self.options(), self.inner.identity.clone())
+    }
+
+    /// The initial membership, for `initialize`.
+    pub(crate) fn initial_membership(&self) -> BTreeMap<u64, Peer> {
+        self.options().founding.members.iter().map(|(id, peer)| (id.0, peer.clone())).collect()
+    }
+}
+
+fn leader_of(forward: &ForwardToLeader<Config>) -> Option<MemberId> {
+    forward.leader_id.map(MemberId)
+}
+
+fn describe(fatal: &Fatal<Config>) -> String {
+    match fatal {
+        Fatal::StorageError(error) => format!("storage failed: {error}"),
+        Fatal::Panicked => "the consensus core panicked".into(),
+        Fatal::Stopped => "consensus was stopped".into(),
+    }
+}
+
+fn raft_config(options: &NodeOptions) -> Result<openraft::Config, NodeError> {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let config = openraft::Config {
+        cluster_name: format!("{:x}", options.founding.cluster.0),
+        heartbeat_interval: millis(options.heartbeat),
+        election_timeout_min: millis(options.election_timeout * 4 / 10),
+        election_timeout_max: millis(options.leader_lease()),
+        enable_pre_vote: Some(true),
+        // A restarted leader must win an election: fencing relies on a term belonging to one process.
+        enable_leader_restore: Some(false),
+        quorum_loss_probe_interval: Some(millis(options.leader_lease() * QUORUM_LOSS_PROBE_TIMEOUTS)),
+        max_payload_entries: 1024,
+        max_append_entries: Some(4096),
+        api_batch_linger_ms: 0,
+        install_snapshot_timeout: 30_000,
+        // Snapshots and purges are triggered by housekeeping, by bytes of log rather than by entries.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        purge_batch_size: 1024,
+        ..openraft::Config::default()
+    };
+    config.validate().map_err(|error| NodeError::Raft(format!("options: {error}")))
+}

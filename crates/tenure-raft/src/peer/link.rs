@@ -1,0 +1,270 @@
+//! Connections to peers, made when first used, one per peer and lane, and forgotten when they break.
+//!
+//! Before anything else is said on a connection to a member whose incarnation is not known yet, the member is asked for
+//! it and it is written down: a member that could ever count towards a quorum of ours is thus remembered, and can be
+//! told from one that comes back with an emptied disk. Connections belong to the runtime that they were made on, so each
+//! runtime has its own `Links`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tenure_core::outcome::Outcome;
+use tenure_core::{LogIndex, MemberId, Term};
+use tenure_proto::tenure::peer::v1::peer_client::PeerClient;
+use tenure_proto::tenure::peer::v1::{ProbeRequest, ProposeRequest, ReadIndexRequest, Refusal, Route};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
+use crate::bootstrap::ProbeAnswer;
+use crate::error::ReadIndexError;
+use crate::identity::Identity;
+use crate::node::NodeOptions;
+use crate::types::Peer;
+
+/// How long dialling a peer may take. Shorter than an election timeout, so that a dead peer holds nothing up.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Traffic that must not queue behind other traffic has a connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Log replication.
+    Log,
+    /// Votes, heartbeats, probes.
+    Control,
+    /// Forwarded writes and read indexes.
+    Forward,
+}
+
+/// Why a peer could not be asked at all: nothing was sent.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("member {0:x} is not in the membership")]
+    NoAddress(u64),
+    #[error("member {0:x} at {1}: {2}")]
+    Unreachable(u64, String, String),
+    #[error("member {0:x}: {1}")]
+    Stranger(u64, String),
+}
+
+/// A write that the leader carried out for this node.
+#[derive(Clone, Debug)]
+pub struct Forwarded {
+    /// Where it stands in the log: answer the client once this is applied here.
+    pub index: LogIndex,
+    /// The entry's term.
+    pub term: Term,
+    /// One per command.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Why a forwarded write has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// Surely not done: ask again, of the one named if any.
+    #[error("not the leader")]
+    NotLeader(Option<MemberId>),
+    /// Surely not done: the leader has too much to do.
+    #[error("too many requests")]
+    Overloaded,
+    /// Perhaps done.
+    #[error("the outcome is unknown")]
+    Unknown,
+}
+
+/// See the module's header. Cheap to clone.
+#[derive(Clone)]
+pub struct Links(Arc<Inner>);
+
+struct Inner {
+    cluster: u64,
+    member: u64,
+    identity: Arc<Identity>,
+    addresses: Mutex<HashMap<u64, Peer>>,
+    channels: Mutex<HashMap<(u64, Lane), Channel>>,
+}
+
+impl Links {
+    pub(crate) fn new(options: &NodeOptions, identity: Arc<Identity>) -> Links {
+        let addresses = options.founding.members.iter().map(|(id, peer)| (id.0, peer.clone())).collect();
+        Links(Arc::new(Inner {
+            cluster: options.founding.cluster.0,
+            member: options.founding.member.0,
+            identity,
+            addresses: Mutex::new(addresses),
+            channels: Mutex::default(),
+        }))
+    }
+
+    /// Hands client writes to the leader and waits until it has applied them.
+    pub async fn propose(
+        &self,
+        leader: MemberId,
+        commands: Vec<Bytes>,
+        deadline: Duration,
+    ) -> Result<Forwarded, ForwardError> {
+        let count = commands.len();
+        let Ok((mut client, route)) = self.client(leader.0, Lane::Forward).await else {
+            return Err(ForwardError::NotLeader(None));
+        };
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let request = ProposeRequest { route: Some(route), commands, deadline_ms };
+        let response = match tokio::time::timeout(deadline, client.propose(request)).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => {
+                self.forget(leader.0, Lane::Forward);
+                tracing::debug!(%status, leader = %leader, "a forwarded write got no answer");
+                return Err(ForwardError::Unknown);
+            }
+            Err(_) => {
+                self.forget(leader.0, Lane::Forward);
+                return Err(ForwardError::Unknown);
+            }
+        };
+        match response.refusal() {
+            Refusal::None => {}
+            Refusal::NotLeader => return Err(ForwardError::NotLeader(hint(response.leader_hint))),
+            Refusal::TooManyRequests => return Err(ForwardError::Overloaded),
+            Refusal::Unknown => return Err(ForwardError::Unknown),
+        }
+        let outcomes: Result<Vec<Outcome>, _> =
+            response.outcomes.into_iter().map(|mut bytes| Outcome::decode(&mut bytes)).collect();
+        match outcomes {
+            Ok(outcomes) if outcomes.len() == count => {
+                Ok(Forwarded { index: LogIndex(response.log_index), term: Term(response.term), outcomes })
+            }
+            Ok(_) | Err(_) => Err(ForwardError::Unknown),
+        }
+    }
+
+    /// Asks the leader for the index that a linearizable read must wait for.
+    pub async fn read_index(&self, leader: MemberId, deadline: Duration) -> Result<LogIndex, ReadIndexError> {
+        let Ok((mut client, route)) = self.client(leader.0, Lane::Forward).await else {
+            return Err(ReadIndexError::NotLeader(None));
+        };
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let request = ReadIndexRequest { route: Some(route), deadline_ms };
+        let response = match tokio::time::timeout(deadline, client.read_index(request)).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(_)) | Err(_) => {
+                self.forget(leader.0, Lane::Forward);
+                return Err(ReadIndexError::NoQuorum);
+            }
+        };
+        match response.refusal() {
+            Refusal::None => Ok(LogIndex(response.log_index)),
+            Refusal::NotLeader => Err(ReadIndexError::NotLeader(hint(response.leader_hint))),
+            Refusal::TooManyRequests | Refusal::Unknown => Err(ReadIndexError::NoQuorum),
+        }
+    }
+
+    /// Asks a peer what it holds and what it remembers of us.
+    pub(crate) async fn probe(&self, peer: MemberId) -> Result<ProbeAnswer, LinkError> {
+        let channel = self.channel(peer.0, Lane::Control).await?;
+        self.probe_over(peer.0, channel).await
+    }
+
+    /// A client for requests to a member whose incarnation is known, and the envelope for them.
+    ///
+    /// Boxed, because the compiler cannot see that the plain future is `Send` where openraft asks for it.
+    pub(crate) fn client(
+        &self,
+        to: u64,
+        lane: Lane,
+    ) -> BoxFuture<'static, Result<(PeerClient<Channel>, Route), LinkError>> {
+        let links = self.clone();
+        Box::pin(async move {
+            let channel = links.channel(to, lane).await?;
+            if links.0.identity.remembered(to).is_none() {
+                links.probe_over(to, channel.clone()).await?;
+            }
+            Ok((client(channel), links.route(to)))
+        })
+    }
+
+    /// Drops a connection that failed, so that the next request dials anew.
+    pub(crate) fn forget(&self, to: u64, lane: Lane) {
+        self.channels().remove(&(to, lane));
+    }
+
+    /// Learns where a member is.
+    pub(crate) fn learn(&self, member: u64, peer: &Peer) {
+        let mut addresses = self.0.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        addresses.insert(member, peer.clone());
+    }
+
+    fn route(&self, to: u64) -> Route {
+        Route {
+            cluster_id: self.0.cluster,
+            from: self.0.member,
+            to,
+            from_incarnation: self.0.identity.incarnation(),
+            to_incarnation: self.0.identity.remembered(to).unwrap_or(0),
+        }
+    }
+
+    async fn probe_over(&self, to: u64, channel: Channel) -> Result<ProbeAnswer, LinkError> {
+        let mut client = client(channel);
+        let answer = match client.probe(ProbeRequest { route: Some(self.route(to)) }).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => {
+                self.forget(to, Lane::Control);
+                return Err(LinkError::Unreachable(to, String::new(), status.message().to_owned()));
+            }
+        };
+        if answer.cluster_id != self.0.cluster || answer.member_id != to {
+            let text = format!("its address answers as member {:x} of cluster {:x}", answer.member_id, answer.cluster_id);
+            return Err(LinkError::Stranger(to, text));
+        }
+        self.0.identity.remember(to, answer.incarnation).map_err(|e| LinkError::Stranger(to, e.to_string()))?;
+        let remembers = Some(answer.remembered_incarnation).filter(|incarnation| *incarnation != 0);
+        Ok(ProbeAnswer { has_data: answer.has_data, remembers })
+    }
+
+    async fn channel(&self, to: u64, lane: Lane) -> Result<Channel, LinkError> {
+        if let Some(channel) = self.channels().get(&(to, lane)) {
+            return Ok(channel.clone());
+        }
+        let peer = {
+            let addresses = self.0.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            addresses.get(&to).cloned().ok_or(LinkError::NoAddress(to))?
+        };
+        let mut failure = LinkError::NoAddress(to);
+        for url in peer.peer_urls {
+            match dial(url.clone()).await {
+                Ok(channel) => {
+                    self.channels().insert((to, lane), channel.clone());
+                    return Ok(channel);
+                }
+                Err(text) => failure = LinkError::Unreachable(to, url, text),
+            }
+        }
+        Err(failure)
+    }
+
+    fn channels(&self) -> std::sync::MutexGuard<'_, HashMap<(u64, Lane), Channel>> {
+        self.0.channels.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+async fn dial(url: String) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(url)
+        .map_err(|error| error.to_string())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    endpoint.connect().await.map_err(|error| error.to_string())
+}
+
+fn client(channel: Channel) -> PeerClient<Channel> {
+    PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+fn hint(leader: u64) -> Option<MemberId> {
+    Some(leader).filter(|id| *id != 0).map(MemberId)
+}

@@ -1,0 +1,344 @@
+//! openraft's network on top of the links: replication as one pipelined stream per follower, the rest as unary calls.
+//!
+//! A stream with unanswered requests that makes no progress for [`STALL_TIMEOUT`] is failed here, because nothing else
+//! would: openraft sets no deadline on it, and a hung follower would pin the log for ever. What is sent and not yet
+//! acknowledged is bounded by bytes, since openraft bounds only the number of requests.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::base::BoxFuture;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{EntryPayload, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tenure_proto::tenure::peer::v1 as pb;
+use tokio::sync::Semaphore;
+use tonic::{Status, Streaming};
+
+use super::link::{Lane, LinkError, Links};
+use super::wire;
+use crate::state_machine::DurablePoint;
+use crate::types::{Config, Peer};
+
+/// How long a stream with unanswered requests may make no progress. Above any healthy fsync, below a person's patience.
+const STALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes sent to a follower and not yet acknowledged.
+const UNACKED_BYTES_MAX: usize = 8 << 20;
+
+/// A permit stands for this many bytes; every request takes at least one.
+const BYTES_PER_PERMIT: usize = 1024;
+
+/// How long an unreachable peer is left alone.
+const BACKOFF: Duration = Duration::from_millis(50);
+
+type Answer<T> = Result<T, RPCError<Config>>;
+
+/// Makes the clients.
+pub(crate) struct Network {
+    links: Links,
+}
+
+impl Network {
+    pub(crate) fn new(links: Links) -> Network {
+        Network { links }
+    }
+
+    fn client(&self, target: u64, peer: &Peer, lane: Lane) -> Client {
+        self.links.learn(target, peer);
+        Client { links: self.links.clone(), target, lane }
+    }
+}
+
+impl RaftNetworkFactory<Config> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, peer: &Peer) -> Client {
+        self.client(target, peer, Lane::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, peer: &Peer) -> Client {
+        self.client(target, peer, Lane::Control)
+    }
+}
+
+/// Talks to one peer.
+pub(crate) struct Client {
+    links: Links,
+    target: u64,
+    lane: Lane,
+}
+
+impl Client {
+    /// Votes must not queue behind entries, whatever lane the client replicates on.
+    const VOTE_LANE: Lane = Lane::Control;
+
+    fn failed(&self, lane: Lane, status: &Status) -> RPCError<Config> {
+        broken(&self.links, self.target, lane, status)
+    }
+}
+
+/// Forgets a connection that failed.
+fn broken(links: &Links, target: u64, lane: Lane, status: &Status) -> RPCError<Config> {
+    links.forget(target, lane);
+    RPCError::Unreachable(Unreachable::from_string(status))
+}
+
+fn unreachable(error: &LinkError) -> RPCError<Config> {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+fn malformed(error: impl ToString) -> RPCError<Config> {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+fn timed_out() -> Status {
+    Status::deadline_exceeded("the peer did not answer in time")
+}
+
+impl RaftNetworkV2<Config> for Client {
+    type SnapshotData = DurablePoint;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Config>,
+        option: RPCOption,
+    ) -> Answer<AppendEntriesResponse<Config>> {
+        let result = self.append_one(request, option).await?;
+        Ok(AppendEntriesResponse::from(result))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Answer<BoxStream<'s, Answer<StreamAppendResult<Config>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Config>> + OptionalSend + Unpin + 'static,
+    {
+        if self.lane == Lane::Control {
+            // A heartbeat is a fresh stream of one request: a unary call serves it better.
+            return Box::pin(async move {
+                let Some(request) = input.next().await else {
+                    return Ok(futures::stream::empty().boxed());
+                };
+                let result = self.append_one(request, option).await?;
+                Ok(futures::stream::iter([Ok(result)]).boxed())
+            });
+        }
+        let (links, target, input) = (self.links.clone(), self.target, input.boxed());
+        Box::pin(async move { open_stream(links, target, input).await })
+    }
+
+    async fn vote(&mut self, request: VoteRequest<Config>, option: RPCOption) -> Answer<VoteResponse<Config>> {
+        let (mut client, route) =
+            self.links.client(self.target, Client::VOTE_LANE).await.map_err(|e| unreachable(&e))?;
+        let call = client.vote(wire::vote_request(route, &request));
+        let answer = match tokio::time::timeout(option.hard_ttl(), call).await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return Err(self.failed(Client::VOTE_LANE, &status)),
+            Err(_) => return Err(self.failed(Client::VOTE_LANE, &timed_out())),
+        };
+        wire::read_vote_response(&answer).map_err(malformed)
+    }
+
+    async fn pre_vote(&mut self, request: VoteRequest<Config>, option: RPCOption) -> Answer<VoteResponse<Config>> {
+        let (mut client, route) =
+            self.links.client(self.target, Client::VOTE_LANE).await.map_err(|e| unreachable(&e))?;
+        let call = client.pre_vote(wire::vote_request(route, &request));
+        let answer = match tokio::time::timeout(option.hard_ttl(), call).await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return Err(self.failed(Client::VOTE_LANE, &status)),
+            Err(_) => return Err(self.failed(Client::VOTE_LANE, &timed_out())),
+        };
+        wire::read_vote_response(&answer).map_err(malformed)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: VoteOf<Config>,
+        snapshot: SnapshotOf<Config, DurablePoint>,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Config>, StreamingError<Config>> {
+        tracing::error!(
+            member = format!("{:x}", self.target),
+            last_log = %snapshot.meta,
+            "this member lags behind the purged log and cannot catch up: replacing it by snapshot is not supported yet"
+        );
+        Err(StreamingError::Unreachable(Unreachable::from_string("snapshots are not sent by this version")))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Config>,
+        option: RPCOption,
+    ) -> Answer<TransferLeaderResponse<Config>> {
+        let (mut client, route) =
+            self.links.client(self.target, Client::VOTE_LANE).await.map_err(|e| unreachable(&e))?;
+        let call = client.transfer_leader(wire::transfer_request(route, &request));
+        match tokio::time::timeout(option.hard_ttl(), call).await {
+            Ok(Ok(answer)) => {
+                let answer = answer.into_inner();
+                if answer.refused.is_empty() { Ok(Ok(())) } else { Err(malformed(answer.refused)) }
+            }
+            Ok(Err(status)) => Err(self.failed(Client::VOTE_LANE, &status)),
+            Err(_) => Err(self.failed(Client::VOTE_LANE, &timed_out())),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(BACKOFF)))
+    }
+}
+
+impl Client {
+    async fn append_one(
+        &self,
+        request: AppendEntriesRequest<Config>,
+        option: RPCOption,
+    ) -> Answer<StreamAppendResult<Config>> {
+        let (mut client, route) = self.links.client(self.target, self.lane).await.map_err(|e| unreachable(&e))?;
+        let call = client.heartbeat(wire::append_request(route, &request, 0));
+        let answer = match tokio::time::timeout(option.hard_ttl(), call).await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return Err(self.failed(self.lane, &status)),
+            Err(_) => return Err(self.failed(self.lane, &timed_out())),
+        };
+        wire::read_append_response(&answer).map_err(malformed)
+    }
+}
+
+type Requests = BoxStream<'static, AppendEntriesRequest<Config>>;
+type Results = BoxStream<'static, Answer<StreamAppendResult<Config>>>;
+
+/// Opens a replication stream. It owns what it needs: openraft may drop the client while the stream lives.
+async fn open_stream(links: Links, target: u64, input: Requests) -> Answer<Results> {
+    let (mut client, route) = links.client(target, Lane::Log).await.map_err(|e| unreachable(&e))?;
+    let window = Arc::new(Window::new());
+    let requests = encoded(input, window.clone(), route);
+    let call: futures::future::BoxFuture<'_, Result<tonic::Response<Streaming<pb::AppendResponse>>, Status>> =
+        Box::pin(client.append(requests));
+    let opened = tokio::time::timeout(STALL_TIMEOUT, call).await;
+    let answers = match opened {
+        Ok(Ok(answers)) => answers.into_inner(),
+        Ok(Err(status)) => return Err(broken(&links, target, Lane::Log, &status)),
+        Err(_) => return Err(broken(&links, target, Lane::Log, &timed_out())),
+    };
+    let open = Some(Answers { answers, window, links, target });
+    Ok(results(open))
+}
+
+fn results(open: Option<Answers>) -> Results {
+    futures::stream::unfold(open, |open: Option<Answers>| async move { next_result(open?).await }).boxed()
+}
+
+/// The receiving end of a replication stream.
+struct Answers {
+    answers: Streaming<pb::AppendResponse>,
+    window: Arc<Window>,
+    links: Links,
+    target: u64,
+}
+
+/// The next result and, unless it was the last, the rest of the stream.
+async fn next_result(mut open: Answers) -> Option<(Answer<StreamAppendResult<Config>>, Option<Answers>)> {
+    match next_answer(&mut open.answers, &open.window).await {
+        Ok(Some(answer)) => {
+            open.window.acknowledge();
+            let result = wire::read_append_response(&answer).map_err(malformed);
+            let rest = matches!(&result, Ok(Ok(_))).then_some(open);
+            Some((result, rest))
+        }
+        Ok(None) => None,
+        Err(status) => Some((Err(broken(&open.links, open.target, Lane::Log, &status)), None)),
+    }
+}
+
+/// The requests as messages, each let through once it fits the window.
+///
+/// Boxed, because the compiler cannot see that the plain stream is `Send` where openraft asks for it.
+fn encoded(input: Requests, window: Arc<Window>, route: pb::Route) -> BoxStream<'static, pb::AppendRequest> {
+    let mut sequence = 0;
+    let requests = input.then(move |request| {
+        sequence += 1;
+        let (window, sequence) = (window.clone(), sequence);
+        async move {
+            window.admit(&request).await;
+            wire::append_request(route, &request, sequence)
+        }
+    });
+    requests.boxed()
+}
+
+/// The next answer, or an error if one is owed and does not come.
+async fn next_answer(
+    answers: &mut Streaming<pb::AppendResponse>,
+    window: &Window,
+) -> Result<Option<pb::AppendResponse>, Status> {
+    loop {
+        let owed_since = window.oldest_sequence();
+        match tokio::time::timeout(STALL_TIMEOUT, answers.message()).await {
+            Ok(answer) => return answer,
+            // Owed before the wait began and still owed: the peer had the whole time-out to answer it.
+            Err(_) if owed_since.is_some() && owed_since == window.oldest_sequence() => return Err(timed_out()),
+            Err(_) => {}
+        }
+    }
+}
+
+/// The requests of one stream that were sent and not answered yet.
+struct Window {
+    permits: Semaphore,
+    sent: Mutex<(u64, VecDeque<(u64, u32)>)>,
+}
+
+impl Window {
+    const PERMITS: usize = UNACKED_BYTES_MAX / BYTES_PER_PERMIT;
+
+    fn new() -> Window {
+        Window { permits: Semaphore::new(Window::PERMITS), sent: Mutex::default() }
+    }
+
+    /// Waits until the request fits, and notes it. A request above the whole window takes all of it.
+    async fn admit(&self, request: &AppendEntriesRequest<Config>) {
+        let bytes: usize = request.entries.iter().map(entry_bytes).sum();
+        let permits = u32::try_from((bytes / BYTES_PER_PERMIT + 1).min(Window::PERMITS)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        if let Ok(permit) = self.permits.acquire_many(permits).await {
+            permit.forget();
+        }
+        let mut sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sent.0 += 1;
+        let sequence = sent.0;
+        sent.1.push_back((sequence, permits));
+    }
+
+    fn acknowledge(&self) {
+        let mut sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, permits)) = sent.1.pop_front() {
+            self.permits.add_permits(permits as usize);
+        }
+    }
+
+    fn oldest_sequence(&self) -> Option<u64> {
+        let sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sent.1.front().map(|(sequence, _)| *sequence)
+    }
+}
+
+fn entry_bytes(entry: &crate::types::Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.0.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    }
+}

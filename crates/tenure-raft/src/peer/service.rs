@@ -1,0 +1,241 @@
+//! Answers peers. A message that is not meant for this member, or comes from one that is not who we knew, is refused.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use openraft::errors::RaftError;
+use tenure_core::command::GroupHeader;
+use tenure_core::codec::GroupBuilder;
+use tenure_proto::tenure::peer::v1::peer_server::Peer;
+use tenure_proto::tenure::peer::v1::{
+    AppendRequest, AppendResponse, ProbeRequest, ProbeResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
+    ReadIndexResponse, Refusal, Route, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::wire;
+use crate::error::{ProposeError, ReadIndexError};
+use crate::node::RaftNode;
+
+/// Forwarded groups that may wait for consensus at once. A follower has at most a few in flight.
+const FORWARDED_GROUPS_MAX: usize = 256;
+
+/// The longest that a forwarded request is worked on, whatever its sender says.
+const DEADLINE_MAX: Duration = Duration::from_secs(60);
+
+/// See the module's header.
+pub(crate) struct PeerService {
+    node: RaftNode,
+    forwarded: Semaphore,
+}
+
+impl PeerService {
+    pub(crate) fn new(node: RaftNode) -> PeerService {
+        PeerService { node, forwarded: Semaphore::new(FORWARDED_GROUPS_MAX) }
+    }
+
+    /// Refuses what is not for this member, or not from whom it says.
+    fn check(&self, route: Option<&Route>) -> Result<(), Status> {
+        let route = self.addressed(route)?;
+        let identity = self.node.identity();
+        if route.to_incarnation != identity.incarnation() {
+            return Err(Status::failed_precondition("the sender knew another incarnation of this member"));
+        }
+        if identity.remembered(route.from) == Some(route.from_incarnation) {
+            return Ok(());
+        }
+        identity
+            .remember(route.from, route.from_incarnation)
+            .map_err(|error| Status::failed_precondition(error.to_string()))
+    }
+
+    fn addressed<'r>(&self, route: Option<&'r Route>) -> Result<&'r Route, Status> {
+        let route = route.ok_or_else(|| Status::invalid_argument("a request without a route"))?;
+        if route.cluster_id != self.node.cluster().0 {
+            return Err(Status::failed_precondition(format!(
+                "this is a member of cluster {:x}, not of {:x}",
+                self.node.cluster().0,
+                route.cluster_id
+            )));
+        }
+        if route.to != self.node.member().0 {
+            return Err(Status::failed_precondition(format!(
+                "this is member {:x}, not {:x}",
+                self.node.member().0,
+                route.to
+            )));
+        }
+        let known = self.node.options().founding.members.iter().any(|(id, _)| id.0 == route.from);
+        if !known || route.from == route.to || route.from_incarnation == 0 {
+            return Err(Status::failed_precondition(format!("member {:x} is no peer of this member", route.from)));
+        }
+        Ok(route)
+    }
+
+    fn admit(&self, route: Option<&Route>) -> Result<(), Status> {
+        self.check(route)?;
+        self.node.gate().admit().map_err(|shut| Status::unavailable(shut.to_string()))
+    }
+
+    fn admit_vote(&self, request: &VoteRequest) -> Result<(), Status> {
+        self.check(request.route.as_ref())?;
+        self.node
+            .gate()
+            .admit_vote(request.leadership_transfer)
+            .map_err(|shut| Status::unavailable(shut.to_string()))
+    }
+}
+
+type AppendStream = Pin<Box<dyn Stream<Item = Result<AppendResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type AppendStream = AppendStream;
+
+    async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<AppendStream>, Status> {
+        let mut messages = request.into_inner();
+        let Some(first) = messages.message().await? else {
+            return Ok(Response::new(futures::stream::empty().boxed()));
+        };
+        self.admit(first.route.as_ref())?;
+        let route = first.route;
+        let requests = futures::stream::iter([Ok(first)]).chain(messages).map(move |message| {
+            let message = message?;
+            if message.route != route {
+                return Err(Status::failed_precondition("the route changed within a stream"));
+            }
+            wire::read_append_request(message).map_err(|error| Status::invalid_argument(error.to_string()))
+        });
+        // openraft takes plain requests: the input just ends at the first broken one.
+        let requests = requests.take_while(|request| {
+            if let Err(status) = request {
+                tracing::debug!(%status, "a replication stream ended");
+            }
+            futures::future::ready(request.is_ok())
+        });
+        let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
+        let answers = self.node.raft().stream_append(requests).map(|answer| match answer {
+            Ok(result) => Ok(wire::append_response(&result)),
+            Err(fatal) => Err(Status::unavailable(fatal.to_string())),
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn heartbeat(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        let request = request.into_inner();
+        self.admit(request.route.as_ref())?;
+        let request = wire::read_append_request(request).map_err(invalid)?;
+        let (prev, last) = wire::append_bounds(&request);
+        let answer = self.node.raft().append_entries(request).await.map_err(stopped)?;
+        Ok(Response::new(wire::append_response(&answer.into_stream_result(prev, last))))
+    }
+
+    async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
+        let request = request.into_inner();
+        self.admit_vote(&request)?;
+        let answer = self.node.raft().vote(wire::read_vote_request(&request).map_err(invalid)?).await;
+        Ok(Response::new(wire::vote_response(&answer.map_err(stopped)?)))
+    }
+
+    async fn pre_vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
+        let request = request.into_inner();
+        self.admit_vote(&request)?;
+        let answer = self.node.raft().pre_vote(wire::read_vote_request(&request).map_err(invalid)?).await;
+        Ok(Response::new(wire::vote_response(&answer.map_err(stopped)?)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        let request = request.into_inner();
+        self.admit(request.route.as_ref())?;
+        let request = wire::read_transfer_request(&request).map_err(invalid)?;
+        let refused = match self.node.raft().handle_transfer_leader(request).await {
+            Ok(Ok(())) => String::new(),
+            Ok(Err(error)) => error.to_string(),
+            Err(fatal) => return Err(Status::unavailable(fatal.to_string())),
+        };
+        Ok(Response::new(TransferLeaderResponse { refused }))
+    }
+
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
+        let request = request.into_inner();
+        self.admit(request.route.as_ref())?;
+        let deadline = Duration::from_millis(request.deadline_ms).min(DEADLINE_MAX);
+        let mut answer = ReadIndexResponse::default();
+        match tokio::time::timeout(deadline, self.node.read_index()).await {
+            Ok(Ok(index)) => answer.log_index = index.0,
+            Ok(Err(ReadIndexError::NotLeader(leader))) => {
+                answer.set_refusal(Refusal::NotLeader);
+                answer.leader_hint = leader.map_or(0, |id| id.0);
+            }
+            Ok(Err(ReadIndexError::NoQuorum | ReadIndexError::Stopped)) | Err(_) => {
+                answer.set_refusal(Refusal::Unknown);
+            }
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
+        let request = request.into_inner();
+        self.admit(request.route.as_ref())?;
+        let mut answer = ProposeResponse::default();
+        let Ok(_permit) = self.forwarded.try_acquire() else {
+            answer.set_refusal(Refusal::TooManyRequests);
+            return Ok(Response::new(answer));
+        };
+        let mut group = GroupBuilder::new(GroupHeader::default());
+        for command in &request.commands {
+            tenure_core::command::Command::decode(command).map_err(invalid)?;
+            group.push(command);
+        }
+        let deadline = Duration::from_millis(request.deadline_ms).min(DEADLINE_MAX);
+        let result = tokio::time::timeout(deadline, self.node.propose(group.finish(), None)).await;
+        match result.unwrap_or(Err(ProposeError::Unknown)) {
+            Ok(reply) => {
+                answer.log_index = reply.index.0;
+                answer.term = reply.term.0;
+                answer.outcomes = reply.outcomes.iter().map(wire::outcome).collect();
+            }
+            Err(ProposeError::NotLeader(leader)) => {
+                answer.set_refusal(Refusal::NotLeader);
+                answer.leader_hint = leader.map_or(0, |id| id.0);
+            }
+            Err(ProposeError::Overloaded) => answer.set_refusal(Refusal::TooManyRequests),
+            Err(ProposeError::Unknown | ProposeError::Stopped) => answer.set_refusal(Refusal::Unknown),
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn probe(&self, request: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
+        let request = request.into_inner();
+        let route = self.addressed(request.route.as_ref())?;
+        let identity = self.node.identity();
+        let has_data = self.node.has_data();
+        let remembered = identity
+            .meet(route.from, route.from_incarnation, has_data)
+            .map_err(|error| Status::internal(format!("the identity file: {error}")))?;
+        let status = self.node.status();
+        Ok(Response::new(ProbeResponse {
+            cluster_id: self.node.cluster().0,
+            member_id: self.node.member().0,
+            has_data,
+            initialised: has_data,
+            incarnation: identity.incarnation(),
+            remembered_incarnation: remembered,
+            last_log_index: status.last_log.0,
+            leader_id: status.leader.map_or(0, |id| id.0),
+        }))
+    }
+}
+
+fn invalid(error: impl ToString) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(error: RaftError<crate::types::Config>) -> Status {
+    Status::unavailable(error.to_string())
+}

@@ -1,0 +1,139 @@
+//! Peer messages to and from openraft's types. Votes, log ids and entries travel in the encoding of the log.
+
+use bytes::{Bytes, BytesMut};
+use openraft::entry::RaftEntry;
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use tenure_core::outcome::Outcome;
+use tenure_proto::tenure::peer::v1 as pb;
+use tenure_proto::tenure::peer::v1::append_response;
+
+use crate::entry_codec::{
+    CodecError, decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote,
+};
+use crate::types::{Config, LogId, Vote};
+
+fn optional_log_id(id: Option<&LogId>) -> Bytes {
+    id.map_or_else(Bytes::new, log_id_bytes)
+}
+
+fn log_id_bytes(id: &LogId) -> Bytes {
+    Bytes::copy_from_slice(&encode_log_id(id))
+}
+
+fn vote_bytes(vote: &Vote) -> Bytes {
+    Bytes::copy_from_slice(&encode_vote(vote))
+}
+
+fn read_optional_log_id(bytes: &[u8]) -> Result<Option<LogId>, CodecError> {
+    if bytes.is_empty() { Ok(None) } else { decode_log_id(bytes).map(Some) }
+}
+
+/// The log ids right before and at the end of a request's entries.
+pub(super) fn append_bounds(request: &AppendEntriesRequest<Config>) -> (Option<LogId>, Option<LogId>) {
+    let last = request.entries.last().map(RaftEntry::log_id).or(request.prev_log_id);
+    (request.prev_log_id, last)
+}
+
+pub(super) fn append_request(
+    route: pb::Route,
+    request: &AppendEntriesRequest<Config>,
+    sequence: u64,
+) -> pb::AppendRequest {
+    pb::AppendRequest {
+        route: Some(route),
+        vote: vote_bytes(&request.vote),
+        prev_log_id: optional_log_id(request.prev_log_id.as_ref()),
+        entries: request.entries.iter().map(encode_entry).collect(),
+        commit: optional_log_id(request.leader_commit.as_ref()),
+        sequence,
+    }
+}
+
+pub(super) fn read_append_request(message: pb::AppendRequest) -> Result<AppendEntriesRequest<Config>, CodecError> {
+    Ok(AppendEntriesRequest {
+        vote: decode_vote(&message.vote)?,
+        prev_log_id: read_optional_log_id(&message.prev_log_id)?,
+        entries: message.entries.into_iter().map(decode_entry).collect::<Result<_, _>>()?,
+        leader_commit: read_optional_log_id(&message.commit)?,
+    })
+}
+
+pub(super) fn append_response(result: &StreamAppendResult<Config>) -> pb::AppendResponse {
+    let result = match result {
+        Ok(matched) => {
+            append_response::Result::Matched(pb::Matched { log_id: optional_log_id(matched.as_ref()) })
+        }
+        Err(StreamAppendError::Conflict(expected)) => append_response::Result::Conflict(pb::Conflict {
+            expected: log_id_bytes(expected),
+            found: Bytes::new(),
+        }),
+        Err(StreamAppendError::HigherVote(vote)) => append_response::Result::HigherVote(vote_bytes(vote)),
+    };
+    pb::AppendResponse { sequence: 0, result: Some(result) }
+}
+
+pub(super) fn read_append_response(message: &pb::AppendResponse) -> Result<StreamAppendResult<Config>, CodecError> {
+    match &message.result {
+        Some(append_response::Result::Matched(matched)) => Ok(Ok(read_optional_log_id(&matched.log_id)?)),
+        Some(append_response::Result::Conflict(conflict)) => {
+            Ok(Err(StreamAppendError::Conflict(decode_log_id(&conflict.expected)?)))
+        }
+        Some(append_response::Result::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(decode_vote(vote)?))),
+        None => Err(CodecError::Truncated { what: "append response", missing: 1 }),
+    }
+}
+
+pub(super) fn vote_request(route: pb::Route, request: &VoteRequest<Config>) -> pb::VoteRequest {
+    pb::VoteRequest {
+        route: Some(route),
+        vote: vote_bytes(&request.vote),
+        last_log_id: optional_log_id(request.last_log_id.as_ref()),
+        leadership_transfer: request.leadership_transfer,
+    }
+}
+
+pub(super) fn read_vote_request(message: &pb::VoteRequest) -> Result<VoteRequest<Config>, CodecError> {
+    let mut request = VoteRequest::new(decode_vote(&message.vote)?, read_optional_log_id(&message.last_log_id)?);
+    request.leadership_transfer = message.leadership_transfer;
+    Ok(request)
+}
+
+pub(super) fn vote_response(response: &VoteResponse<Config>) -> pb::VoteResponse {
+    pb::VoteResponse {
+        vote: vote_bytes(&response.vote),
+        granted: response.vote_granted,
+        last_log_id: optional_log_id(response.last_log_id.as_ref()),
+    }
+}
+
+pub(super) fn read_vote_response(message: &pb::VoteResponse) -> Result<VoteResponse<Config>, CodecError> {
+    let last_log_id = read_optional_log_id(&message.last_log_id)?;
+    Ok(VoteResponse::new(decode_vote(&message.vote)?, last_log_id, message.granted))
+}
+
+pub(super) fn transfer_request(
+    route: pb::Route,
+    request: &TransferLeaderRequest<Config>,
+) -> pb::TransferLeaderRequest {
+    pb::TransferLeaderRequest {
+        route: Some(route),
+        from_leader: vote_bytes(request.from_leader()),
+        target: *request.to_node_id(),
+        last_log_id: optional_log_id(request.last_log_id()),
+    }
+}
+
+pub(super) fn read_transfer_request(
+    message: &pb::TransferLeaderRequest,
+) -> Result<TransferLeaderRequest<Config>, CodecError> {
+    let last_log_id = read_optional_log_id(&message.last_log_id)?;
+    Ok(TransferLeaderRequest::new(decode_vote(&message.from_leader)?, message.target, last_log_id))
+}
+
+pub(super) fn outcome(outcome: &Outcome) -> Bytes {
+    let mut bytes = BytesMut::new();
+    outcome.encode(&mut bytes);
+    bytes.freeze()
+}

@@ -1,0 +1,99 @@
+//! etcdserverpb.KV.
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use tenure_core::Revision;
+use tenure_proto::etcdserverpb as pb;
+use tenure_proto::etcdserverpb::kv_server::Kv;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, Limits};
+use super::errors::ApiError;
+use super::header;
+use crate::node::Node;
+
+/// See the module's header.
+pub(super) struct KvService {
+    node: Node,
+    limits: Limits,
+}
+
+impl KvService {
+    pub(super) fn new(node: Node, limits: Limits) -> KvService {
+        KvService { node, limits }
+    }
+
+    async fn write_txn(&self, txn: tenure_core::command::Txn) -> Result<pb::TxnResponse, ApiError> {
+        let outcome = self.node.write(&tenure_core::command::Command::Txn(txn)).await?;
+        convert::txn_answer(header(&self.node, outcome.revision), outcome)
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    type RangeStreamStream = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
+
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let started = Instant::now();
+        let call = convert::range_call(request.into_inner())?;
+        let answer = self.node.range(call.range, call.serializable).await.map_err(ApiError::from)?;
+        self.node.note_duration("Range", started);
+        Ok(Response::new(convert::range_response(header(&self.node, answer.revision), answer.result)))
+    }
+
+    async fn range_stream(
+        &self,
+        _request: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        Err(ApiError::Unimplemented("RangeStream").into())
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let started = Instant::now();
+        let command = convert::put_command(request.into_inner(), &self.limits)?;
+        let outcome = self.node.write(&command).await.map_err(ApiError::from)?;
+        self.node.note_duration("Put", started);
+        Ok(Response::new(convert::put_answer(header(&self.node, outcome.revision), outcome)?))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let started = Instant::now();
+        let command = convert::delete_range_command(request.into_inner(), &self.limits)?;
+        let outcome = self.node.write(&command).await.map_err(ApiError::from)?;
+        self.node.note_duration("DeleteRange", started);
+        Ok(Response::new(convert::delete_range_answer(header(&self.node, outcome.revision), outcome)?))
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let started = Instant::now();
+        let call = convert::txn_call(request.into_inner(), &self.limits)?;
+        let response = if call.read_only {
+            let answer = self.node.read_txn(call.txn, call.serializable).await.map_err(ApiError::from)?;
+            convert::txn_response(header(&self.node, answer.revision), answer.result)
+        } else {
+            self.write_txn(call.txn).await?
+        };
+        self.node.note_duration("Txn", started);
+        Ok(Response::new(response))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let started = Instant::now();
+        let request = request.into_inner();
+        let outcome = self.node.write(&convert::compact_command(&request)).await.map_err(ApiError::from)?;
+        let answer = convert::compaction_answer(header(&self.node, outcome.revision), outcome)?;
+        if request.physical {
+            self.node.purged(Revision(request.revision)).await.map_err(ApiError::from)?;
+        }
+        self.node.note_duration("Compact", started);
+        Ok(Response::new(answer))
+    }
+}

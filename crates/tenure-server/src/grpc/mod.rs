@@ -1,0 +1,124 @@
+//! The gRPC services, thin: decode, convert, ask the node, convert back. And the listener that serves them beside HTTP.
+
+mod cluster;
+pub mod convert;
+pub mod errors;
+mod fallback;
+mod health;
+mod kv;
+mod maintenance;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use tenure_core::Revision;
+use tenure_proto::etcdserverpb as pb;
+use tenure_proto::etcdserverpb::cluster_server::ClusterServer;
+use tenure_proto::etcdserverpb::kv_server::KvServer;
+use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use tenure_proto::grpc::health::v1::health_server::HealthServer;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+
+use crate::config::ServerConfig;
+use crate::grpc::convert::Limits;
+use crate::http;
+use crate::node::Node;
+
+/// What gRPC may receive beyond the largest request: etcd's allowance for framing.
+const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// HTTP/2 flow control towards clients: a large value should not need many round trips.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// How long connections may finish what they are doing once a stop was asked for.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Serves all listeners on the calling runtime until `draining` turns true.
+pub(crate) async fn serve(
+    node: &Node,
+    config: &ServerConfig,
+    listeners: Vec<TcpListener>,
+    draining: watch::Receiver<bool>,
+) {
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        let incoming = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => TcpListenerStream::new(listener),
+            Err(error) => {
+                tracing::error!(%error, "a client listener could not be used");
+                continue;
+            }
+        };
+        let server = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .tcp_nodelay(true)
+            .max_concurrent_streams(config.max_concurrent_streams)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_keepalive_interval(config.grpc_keepalive_interval)
+            .http2_keepalive_timeout(config.grpc_keepalive_timeout)
+            .add_routes(routes(node, config));
+        let mut stop = draining.clone();
+        servers.spawn(async move {
+            let stopped = async move {
+                // A dropped sender means that the process is ending anyway.
+                drop(stop.wait_for(|stop| *stop).await);
+            };
+            if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
+                tracing::error!(%error, "a client listener stopped serving");
+            }
+        });
+    }
+    let mut stop = draining;
+    drop(stop.wait_for(|stop| *stop).await);
+    let drained = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+        tracing::debug!("connections that did not end by themselves are cut");
+    }
+}
+
+/// Serves health and metrics alone, for as long as the runtime lives.
+pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<TcpListener>) {
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { continue };
+        let routes = Routes::from(http::router(node.clone()));
+        let server = tonic::transport::Server::builder().accept_http1(true).add_routes(routes);
+        servers.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    }
+    while let Some(ended) = servers.join_next().await {
+        tracing::error!(?ended, "a metrics listener stopped serving");
+    }
+}
+
+fn routes(node: &Node, config: &ServerConfig) -> Routes {
+    let limits = Limits {
+        max_request_bytes: config.max_request_bytes as usize,
+        max_txn_ops: config.max_txn_ops as usize,
+    };
+    let message_bytes_max = limits.max_request_bytes.saturating_add(REQUEST_OVERHEAD_BYTES);
+    let kv = KvServer::new(kv::KvService::new(node.clone(), limits))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
+    let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
+    let health = HealthServer::new(health::HealthService);
+    let services = Routes::new(kv).add_service(cluster).add_service(maintenance).add_service(health);
+    let router = services.into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
+    Routes::from(router.layer(axum::middleware::map_response(fallback::etcd_code_for_oversized)))
+}
+
+/// A response's header, with the revision that the response is about.
+fn header(node: &Node, revision: Revision) -> pb::ResponseHeader {
+    let raft = &node.shared().raft;
+    pb::ResponseHeader {
+        cluster_id: raft.cluster().0,
+        member_id: raft.member().0,
+        revision: revision.0,
+        raft_term: node.term().0,
+    }
+}

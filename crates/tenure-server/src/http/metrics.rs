@@ -1,0 +1,66 @@
+//! `/metrics` in the Prometheus text format. Every name is listed in docs/OPERATIONS.md.
+
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use tenure_core::state::StateRead;
+
+use crate::node::Node;
+
+/// Text in the exposition format, one metric at a time.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.sample(name, help, "gauge", value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.sample(name, help, "counter", value);
+    }
+
+    fn sample(&mut self, name: &str, help: &str, kind: &str, value: impl std::fmt::Display) {
+        self.0 += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    }
+}
+
+pub(super) async fn render(State(node): State<Node>) -> Response {
+    let text = page(&node);
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))], text).into_response()
+}
+
+fn page(node: &Node) -> String {
+    let raft = &node.shared().raft;
+    let status = raft.status();
+    let view = raft.view();
+    let mut page = Page::default();
+    page.gauge("tenure_raft_leader", "1 if this member leads.", u8::from(status.is_leader));
+    page.gauge("tenure_raft_has_leader", "1 if a leader is known.", u8::from(status.leader.is_some()));
+    page.gauge("tenure_raft_term", "The current term.", status.term);
+    page.gauge("tenure_raft_last_log_index", "The last entry of the local log.", status.last_log);
+    page.gauge("tenure_raft_committed_index", "The last entry known to be committed.", status.committed);
+    page.gauge("tenure_applied_index", "The last entry applied here.", status.applied);
+    page.gauge("tenure_revision", "The store's revision.", view.meta().revision);
+    page.gauge("tenure_compacted_revision", "The revision compacted to; -1 before the first.", view.meta().compacted);
+    page.gauge("tenure_state_logical_bytes", "Keys and values of all versions kept.", view.bytes().logical);
+    page.gauge("tenure_state_in_use_bytes", "Keys and values of the newest versions.", view.bytes().in_use);
+    let log = raft.log().counters();
+    let micros = |time: std::time::Duration| time.as_micros();
+    page.counter("tenure_log_fsyncs_total", "Syncs of the Raft log.", log.syncs);
+    page.counter("tenure_log_fsync_micros_total", "Microseconds spent in them.", micros(log.sync_time_total));
+    page.gauge("tenure_log_fsync_max_micros", "The longest of them.", micros(log.sync_time_max));
+    page.counter("tenure_log_entries_total", "Entries written to the Raft log.", log.entries_written);
+    page.counter("tenure_log_written_bytes_total", "Bytes written to the Raft log.", log.bytes_written);
+    page.gauge("tenure_log_disk_bytes", "Bytes of the Raft log on disk.", log.bytes_on_disk);
+    page.counter("tenure_log_disk_reads_total", "Entries read back from disk.", log.entries_read_from_disk);
+    let groups = &node.shared().groups;
+    page.counter("tenure_proposals_total", "Groups of writes proposed here.", groups.groups.load(Ordering::Relaxed));
+    let commands = groups.commands.load(Ordering::Relaxed);
+    page.counter("tenure_proposed_commands_total", "Writes in those groups.", commands);
+    let forwarded = groups.forwarded.load(Ordering::Relaxed);
+    page.counter("tenure_forwarded_proposals_total", "Groups that went to a leader elsewhere.", forwarded);
+    page.0
+}

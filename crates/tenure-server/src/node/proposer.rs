@@ -1,0 +1,250 @@
+//! Turns concurrent client writes into few, large log entries.
+//!
+//! Writes queue here; a group is closed on count, bytes or an empty queue, never on a timer. At most
+//! [`GROUPS_IN_FLIGHT_MAX`] groups are under way, so that a group grows while the last one syncs: that, measured, is
+//! worth more than any other setting. The proposer and the tasks that answer live on the runtime of the connections
+//! they serve, and only whole groups cross threads.
+//!
+//! A write is sent again only if it is certain that it was not appended. Everything else ends as an error that says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tenure_core::codec::GroupBuilder;
+use tenure_core::command::GroupHeader;
+use tenure_core::outcome::Outcome;
+use tenure_core::{MemberId, Term};
+use tenure_raft::{ForwardError, Links, ProposeError, RaftNode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::error::RequestError;
+
+/// Groups between this proposer and consensus. Measured: one or two give the largest groups and the least CPU.
+const GROUPS_IN_FLIGHT_MAX: usize = 2;
+
+/// Commands of one group.
+const GROUP_COMMANDS_MAX: usize = 1024;
+
+/// Bytes of one group; a single larger command makes a group of its own.
+const GROUP_BYTES_MAX: usize = 1 << 20;
+
+/// Writes that may wait here, in number and bytes; beyond it, "too many requests".
+const QUEUE_COMMANDS_MAX: usize = 16 * 1024;
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes are counted in units of this, because a semaphore holds no more than 2^29 permits.
+const BYTES_PER_PERMIT: usize = 64;
+
+/// How soon to look again for a leader when a group was refused without a better hint.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The result of one write.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// What apply answered.
+    pub outcome: Outcome,
+    /// The term of its log entry.
+    pub term: Term,
+}
+
+struct Pending {
+    command: Bytes,
+    answer: oneshot::Sender<Result<Written, RequestError>>,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// See the module's header. One per runtime; cheap to clone.
+#[derive(Clone)]
+pub struct Proposer {
+    queue: mpsc::Sender<Pending>,
+    bytes: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+impl Proposer {
+    /// Starts a proposer on the calling runtime. It ends when its last handle is dropped.
+    pub fn start(node: RaftNode, timeout: Duration, counters: Arc<GroupCounters>) -> Proposer {
+        let (queue, pending) = mpsc::channel(QUEUE_COMMANDS_MAX);
+        let links = node.links();
+        let flight = Flight { node, links, timeout, counters };
+        // The queue's end is the task's owner: it returns when the last `Proposer` is gone.
+        drop(tokio::task::spawn(group_loop(flight, pending)));
+        Proposer { queue, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / BYTES_PER_PERMIT)), timeout }
+    }
+
+    /// Replicates an encoded command and returns what applying it answered.
+    pub async fn propose(&self, command: Bytes) -> Result<Written, RequestError> {
+        let permits = u32::try_from(command.len() / BYTES_PER_PERMIT + 1).unwrap_or(u32::MAX);
+        let Ok(bytes) = self.bytes.clone().try_acquire_many_owned(permits) else {
+            return Err(RequestError::TooManyRequests);
+        };
+        let (answer, result) = oneshot::channel();
+        self.queue.try_send(Pending { command, answer, _bytes: bytes }).map_err(|full| match full {
+            mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
+            mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
+        })?;
+        match tokio::time::timeout(self.timeout, result).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(RequestError::Stopped),
+            Err(_) => Err(RequestError::Timeout),
+        }
+    }
+}
+
+/// How well grouping works: writes per group explain most changes of throughput.
+#[derive(Debug, Default)]
+pub struct GroupCounters {
+    /// Groups proposed or forwarded.
+    pub groups: std::sync::atomic::AtomicU64,
+    /// Commands in them.
+    pub commands: std::sync::atomic::AtomicU64,
+    /// Groups that went to a leader elsewhere.
+    pub forwarded: std::sync::atomic::AtomicU64,
+}
+
+#[derive(Clone)]
+struct Flight {
+    node: RaftNode,
+    links: Links,
+    timeout: Duration,
+    counters: Arc<GroupCounters>,
+}
+
+async fn group_loop(flight: Flight, mut queue: mpsc::Receiver<Pending>) {
+    let in_flight = Arc::new(Semaphore::new(GROUPS_IN_FLIGHT_MAX));
+    let mut waiting: Vec<Pending> = Vec::with_capacity(GROUP_COMMANDS_MAX);
+    loop {
+        // The permit first: the group grows while the ones before it are under way.
+        let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
+        if waiting.is_empty() && queue.recv_many(&mut waiting, GROUP_COMMANDS_MAX).await == 0 {
+            return;
+        }
+        let group = cut_group(&mut waiting);
+        if group.is_empty() {
+            continue;
+        }
+        let flight = flight.clone();
+        // Ends within the request time-out; dropping its permit lets the next group go.
+        drop(tokio::task::spawn(async move {
+            flight.carry_out(group).await;
+            drop(permit);
+        }));
+    }
+}
+
+/// Takes a group's worth off the front, leaving out writes whose clients have given up.
+fn cut_group(waiting: &mut Vec<Pending>) -> Vec<Pending> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for pending in waiting.iter() {
+        bytes += pending.command.len();
+        if count > 0 && bytes > GROUP_BYTES_MAX {
+            break;
+        }
+        count += 1;
+    }
+    let rest = waiting.split_off(count);
+    let mut group = std::mem::replace(waiting, rest);
+    group.retain(|pending| !pending.answer.is_closed());
+    group
+}
+
+/// What became of one attempt to carry a group out.
+enum Attempt {
+    Done(Vec<Outcome>, Term),
+    /// Surely not appended.
+    Again,
+    Failed(RequestError),
+}
+
+impl Flight {
+    async fn carry_out(&self, group: Vec<Pending>) {
+        let deadline = Instant::now() + self.timeout;
+        let result = match tokio::time::timeout_at(deadline, self.attempts(&group)).await {
+            Ok(result) => result,
+            Err(_) => Err(RequestError::Timeout),
+        };
+        match result {
+            Ok((outcomes, term)) => {
+                for (pending, outcome) in group.into_iter().zip(outcomes) {
+                    // A client that has gone away is not answered.
+                    drop(pending.answer.send(Ok(Written { outcome, term })));
+                }
+            }
+            Err(error) => {
+                for pending in group {
+                    drop(pending.answer.send(Err(error)));
+                }
+            }
+        }
+    }
+
+    async fn attempts(&self, group: &[Pending]) -> Result<(Vec<Outcome>, Term), RequestError> {
+        loop {
+            let attempt = match self.node.leader() {
+                Some(leader) if leader == self.node.member() => self.propose(group).await,
+                Some(leader) => self.forward(leader, group).await,
+                None => Attempt::Again,
+            };
+            match attempt {
+                Attempt::Done(outcomes, term) => return Ok((outcomes, term)),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::Again => {}
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    fn count(&self, group: &[Pending]) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.counters.groups.fetch_add(1, Relaxed);
+        self.counters.commands.fetch_add(group.len() as u64, Relaxed);
+    }
+
+    async fn propose(&self, group: &[Pending]) -> Attempt {
+        let mut builder = GroupBuilder::new(GroupHeader::default());
+        for pending in group {
+            builder.push(&pending.command);
+        }
+        match self.node.propose(builder.finish(), None).await {
+            Ok(reply) => {
+                self.count(group);
+                Attempt::Done(reply.outcomes, reply.term)
+            }
+            Err(ProposeError::NotLeader(_)) => Attempt::Again,
+            Err(ProposeError::Overloaded) => Attempt::Failed(RequestError::TooManyRequests),
+            Err(ProposeError::Unknown) => Attempt::Failed(RequestError::LeaderLost),
+            Err(ProposeError::Stopped) => Attempt::Failed(RequestError::Stopped),
+        }
+    }
+
+    async fn forward(&self, leader: MemberId, group: &[Pending]) -> Attempt {
+        let commands = group.iter().map(|pending| pending.command.clone()).collect();
+        let sent = self.links.propose(leader, commands, self.timeout);
+        let answer = tokio::select! {
+            answer = sent => answer,
+            // A leader that hangs must not hold the group until its deadline once another has taken over.
+            () = self.leader_is_not(leader) => Err(ForwardError::Unknown),
+        };
+        match answer {
+            Ok(forwarded) => {
+                self.count(group);
+                self.counters.forwarded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                // The client reads here next, so its write must be visible here.
+                match self.node.view_at(forwarded.index).await {
+                    Ok(_) => Attempt::Done(forwarded.outcomes, forwarded.term),
+                    Err(_) => Attempt::Failed(RequestError::Stopped),
+                }
+            }
+            Err(ForwardError::NotLeader(_)) => Attempt::Again,
+            Err(ForwardError::Overloaded) => Attempt::Failed(RequestError::TooManyRequests),
+            Err(ForwardError::Unknown) => Attempt::Failed(RequestError::LeaderLost),
+        }
+    }
+
+    async fn leader_is_not(&self, leader: MemberId) {
+        self.node.leader_is_not(leader).await;
+    }
+}

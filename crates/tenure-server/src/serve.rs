@@ -1,0 +1,260 @@
+//! Puts a member together and runs it: threads, runtimes, listeners, and the order in which they end.
+//!
+//! Threads: one for consensus, peers and housekeeping; one or more for clients, each with a runtime of its own, its own
+//! connections (the kernel spreads them by `SO_REUSEPORT`) and its own queue of writes; one for apply and one for the
+//! log's syncs, which belong to `tenure-raft`. On a stop, leadership is handed over while requests are still served, then
+//! no more are accepted, then consensus ends. Killing the process at any moment is as good a stop.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tenure_raft::log::{LogOptions, OsFiles};
+use tenure_raft::{Founding, Housekeeping, NodeError, NodeOptions, Peer, RaftNode};
+use tenure_storage::engine::Engine;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+
+use crate::config::{ClusterState, ConfigError, ServerConfig};
+use crate::grpc;
+use crate::node::{GroupCounters, Node, Shared};
+
+/// Connections that the kernel may hold before they are accepted.
+const ACCEPT_BACKLOG: i32 = 1024;
+
+/// How long open requests may take to end once a stop was asked for.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a request may take beside two election timeouts.
+const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+
+/// Why a server could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The flags do not fit together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address could not be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// The member could not start, or failed.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// A thread or runtime could not be made.
+    #[error("starting: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// Runs a member until `shutdown` turns true or it fails. Blocks the calling thread.
+pub fn serve(
+    config: ServerConfig,
+    engine: Arc<dyn Engine>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
+    let founding = founding(&config)?;
+    let peers = listen_all(config.listen_peer_urls.iter().map(|url| url.address), 1)?.remove(0);
+    let threads = client_threads();
+    let clients = listen_all(config.listen_client_urls.iter().map(|url| url.address), threads)?;
+    let options = NodeOptions {
+        founding,
+        may_found: config.initial_cluster_state == ClusterState::New,
+        data_dir: config.data_dir.clone(),
+        heartbeat: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        log: LogOptions::default(),
+        housekeeping: Housekeeping { flush_entries: config.snapshot_count, ..Housekeeping::default() },
+    };
+    let metrics = listen_all(config.listen_metrics_urls.iter().map(|url| url.address), 1)?.remove(0);
+    let runtime = current_thread()?;
+    runtime.block_on(run(config, options, engine, Listeners { peers, clients, metrics }, shutdown))
+}
+
+/// Bound before anything else is done, so that a port in use is a clear error and not a half-started member.
+struct Listeners {
+    peers: Vec<TcpListener>,
+    /// One set per client thread.
+    clients: Vec<Vec<TcpListener>>,
+    metrics: Vec<TcpListener>,
+}
+
+async fn run(
+    config: ServerConfig,
+    options: NodeOptions,
+    engine: Arc<dyn Engine>,
+    listeners: Listeners,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
+    let starting = RaftNode::start(options, engine, Arc::new(OsFiles), listeners.peers);
+    let raft = tokio::select! {
+        started = starting => started?,
+        () = stop_asked(&mut shutdown) => return Ok(()),
+    };
+    let shared = Arc::new(shared(&config, raft.clone()));
+    let (drain, draining) = watch::channel(false);
+    let config = Arc::new(config);
+    let mut threads = Vec::new();
+    let mut metrics = Some(listeners.metrics);
+    for (number, sockets) in listeners.clients.into_iter().enumerate() {
+        let sockets = ClientSockets { number, clients: sockets, metrics: metrics.take() };
+        threads.push(spawn_clients(config.clone(), shared.clone(), sockets, draining.clone())?);
+    }
+    let result = tokio::select! {
+        error = raft.failed() => Err(ServeError::Node(error)),
+        () = stop_asked(&mut shutdown) => {
+            tracing::info!("stopping");
+            raft.hand_over().await;
+            Ok(())
+        }
+    };
+    drain.send_replace(true);
+    for (thread, done) in threads {
+        if tokio::time::timeout(DRAIN_TIMEOUT, done).await.is_ok() && thread.join().is_err() {
+            tracing::error!("a client thread panicked");
+        }
+    }
+    raft.stop().await;
+    result
+}
+
+/// Returns once the flag is up; a dropped sender counts as a stop.
+async fn stop_asked(shutdown: &mut watch::Receiver<bool>) {
+    if shutdown.wait_for(|stop| *stop).await.is_err() {
+        tracing::debug!("nobody can ask for a stop any more");
+    }
+}
+
+fn shared(config: &ServerConfig, raft: RaftNode) -> Shared {
+    Shared {
+        raft,
+        name: config.name.clone(),
+        client_urls: config.advertise_client_urls.iter().map(|url| url.as_str().to_owned()).collect(),
+        quota_bytes: config.quota_backend_bytes,
+        request_timeout: REQUEST_TIMEOUT_BASE + 2 * config.election_timeout,
+        slow_request: config.warning_unary_request_duration,
+        groups: Arc::new(GroupCounters::default()),
+    }
+}
+
+type ClientThread = (JoinHandle<()>, oneshot::Receiver<()>);
+
+/// What one client thread listens on.
+struct ClientSockets {
+    number: usize,
+    clients: Vec<TcpListener>,
+    /// The first thread has the metrics listeners too, and tells the cluster and the operator that this member serves.
+    metrics: Option<Vec<TcpListener>>,
+}
+
+fn spawn_clients(
+    config: Arc<ServerConfig>,
+    shared: Arc<Shared>,
+    sockets: ClientSockets,
+    draining: watch::Receiver<bool>,
+) -> Result<ClientThread, ServeError> {
+    let runtime = current_thread()?;
+    let (done, ended) = oneshot::channel::<()>();
+    let thread = thread::Builder::new().name(format!("clients-{}", sockets.number)).spawn(move || {
+        runtime.block_on(async {
+            let node = Node::start(shared);
+            let serving = grpc::serve(&node, &config, sockets.clients, draining);
+            let first = async {
+                if let Some(listeners) = sockets.metrics {
+                    tokio::join!(announce_member(&node, &config), grpc::serve_metrics(&node, listeners));
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = serving => {}
+                () = first => {}
+            }
+        });
+        runtime.shutdown_background();
+        drop(done);
+    })?;
+    Ok((thread, ended))
+}
+
+async fn announce_member(node: &Node, config: &ServerConfig) {
+    if let Err(error) = node.publish().await {
+        tracing::warn!(%error, "this member's name and client URLs could not be published");
+        return;
+    }
+    let urls: Vec<&str> = config.advertise_client_urls.iter().map(|url| url.as_str()).collect();
+    tracing::info!(
+        name = config.name,
+        member = format!("{:x}", node.shared().raft.member().0),
+        cluster = format!("{:x}", node.shared().raft.cluster().0),
+        client_urls = urls.join(","),
+        "ready to serve client requests"
+    );
+}
+
+/// Who this member is: what its directory says, or what the flags say of a directory that is empty.
+fn founding(config: &ServerConfig) -> Result<Founding, ServeError> {
+    let Some(stored) = Founding::stored(&config.data_dir)? else {
+        return Ok(founding_of_flags(config)?);
+    };
+    let own_name = stored.members.iter().find(|(id, _)| *id == stored.member).map(|(_, peer)| peer.name.as_str());
+    // Without --initial-cluster, the flags know of this member alone; its directory knows the rest.
+    let flags_tell_the_cluster = config.initial_cluster.len() > 1 || stored.members.len() == 1;
+    if own_name == Some(config.name.as_str()) && !flags_tell_the_cluster {
+        return Ok(stored);
+    }
+    let given = founding_of_flags(config)?;
+    if (given.cluster, given.member) == (stored.cluster, stored.member) {
+        return Ok(stored);
+    }
+    Err(NodeError::foreign(&config.data_dir, &stored, &given).into())
+}
+
+fn founding_of_flags(config: &ServerConfig) -> Result<Founding, ConfigError> {
+    let cluster = config.bootstrap()?;
+    let peer = |name: &str, urls: &[crate::config::Url]| Peer {
+        name: name.to_owned(),
+        peer_urls: urls.iter().map(|url| url.as_str().to_owned()).collect(),
+    };
+    Ok(Founding {
+        cluster: cluster.cluster_id,
+        member: cluster.member_id,
+        members: cluster.members.iter().map(|m| (m.id, peer(&m.name, &m.peer_urls))).collect(),
+    })
+}
+
+/// One thread on small machines; beyond that, all cores but the one that consensus keeps busy.
+fn client_threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1)
+}
+
+fn current_thread() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Binds every address `copies` times; returns the copies, each with all addresses.
+fn listen_all(
+    addresses: impl Iterator<Item = SocketAddr>,
+    copies: usize,
+) -> Result<Vec<Vec<TcpListener>>, ServeError> {
+    let mut listeners: Vec<Vec<TcpListener>> = (0..copies).map(|_| Vec::new()).collect();
+    for address in addresses {
+        for copy in &mut listeners {
+            copy.push(listen(address, copies > 1).map_err(|error| ServeError::Listen(address, error))?);
+        }
+    }
+    Ok(listeners)
+}
+
+fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted member must get its port back although old connections linger.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(ACCEPT_BACKLOG)?;
+    Ok(socket.into())
+}
