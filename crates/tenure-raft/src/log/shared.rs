@@ -1,0 +1,352 @@
+//! What the callers of a log and its thread share: the state that readers see, and the queue to the disk.
+//!
+//! One lock holds both, so that the order in which operations change the state is the order in which they reach the
+//! file. The state is ahead of the disk by what is queued. Under the lock nothing is read, written or awaited.
+//!
+//! Only appends and votes wake the thread. Marks (committed, purge, truncation) need their place in the order but no
+//! sync of their own, so they wait in the queue and travel with the next append, or go out when the log falls idle.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::storage::IOFlushed;
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use super::counters::Counters;
+use super::error::LogError;
+use super::files::LogFile;
+use super::options::LogOptions;
+use super::positions::Positions;
+use super::record::{BODY_BYTES_MAX, LogStamp, entry_record_bytes};
+use super::recovery::{Recovered, next_index};
+use super::segment::SegmentNumber;
+use super::tail::{Tail, payload_bytes};
+use super::terms::Terms;
+use super::writer::Moved;
+use crate::types::{Config, Entry, LogId, Vote};
+
+/// How long marks wait for company in an idle log before they are written without a sync.
+const MARKS_WAIT: Duration = Duration::from_millis(50);
+/// The queue's bytes are counted in units of this.
+const PERMIT_BYTES: usize = 1024;
+
+/// Something to be written.
+pub(super) enum Op {
+    Append {
+        entries: Vec<Entry>,
+        permits: usize,
+        done: IOFlushed<Config>,
+    },
+    Vote {
+        vote: Vote,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// The last log id that is left.
+    Truncate(Option<LogId>),
+    Committed(Option<LogId>),
+    Purge(LogId),
+}
+
+/// Shared by all handles of a log, its thread and nobody else.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    /// The same signal for whoever drives the log in place of a thread.
+    stepper: Notify,
+    /// Room in the queue.
+    room: Semaphore,
+    room_total: usize,
+    pub(super) stamp: LogStamp,
+    pub(super) counters: Arc<Counters>,
+    pub(super) options: LogOptions,
+}
+
+/// The log as readers see it.
+pub(super) struct State {
+    pub(super) vote: Option<Vote>,
+    pub(super) committed: Option<LogId>,
+    pub(super) purged: Option<LogId>,
+    /// Of all entries that are not purged.
+    pub(super) terms: Terms,
+    pub(super) tail: Tail,
+    /// As far as the writer got.
+    pub(super) positions: Positions,
+    pub(super) segments: BTreeMap<SegmentNumber, Arc<dyn LogFile>>,
+    queue: VecDeque<Op>,
+    /// Something in the queue is waited for.
+    urgent: bool,
+    closing: bool,
+    failed: Option<LogError>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("vote", &self.vote).field("last", &self.last()).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// The last entry, or what was purged if there is none.
+    pub(super) fn last(&self) -> Option<LogId> {
+        self.terms.last().or(self.purged)
+    }
+
+    /// Where the log's entries begin.
+    pub(super) fn start(&self) -> u64 {
+        self.terms.first_index().unwrap_or(next_index(self.purged))
+    }
+
+    /// One past the last entry.
+    pub(super) fn end(&self) -> u64 {
+        next_index(self.last())
+    }
+
+    fn ensure_open(&self) -> Result<(), LogError> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None if self.closing => Err(LogError::Closed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        recovered: Recovered,
+        segments: BTreeMap<SegmentNumber, Arc<dyn LogFile>>,
+        counters: Arc<Counters>,
+        options: LogOptions,
+    ) -> Shared {
+        let committed = recovered.committed();
+        let Recovered { stamp, state, mut positions, .. } = recovered;
+        positions.purge(next_index(state.purged));
+        let state = State {
+            vote: state.vote,
+            committed,
+            purged: state.purged,
+            terms: positions.terms().clone(),
+            tail: Tail::new(options.tail_bytes_max, options.tail_entries_max),
+            positions,
+            segments,
+            queue: VecDeque::new(),
+            urgent: false,
+            closing: false,
+            failed: None,
+        };
+        let room_total = (options.queue_bytes_max / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Shared {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            stepper: Notify::new(),
+            room: Semaphore::new(room_total),
+            room_total,
+            stamp,
+            counters,
+            options,
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for room in the queue, then queues the entries; they can be read when this returns.
+    pub(super) async fn append(&self, entries: Vec<Entry>, done: IOFlushed<Config>) -> Result<(), LogError> {
+        let bytes = entries.iter().try_fold(0, |sum: usize, entry| {
+            let bytes = entry_record_bytes(payload_bytes(entry));
+            (bytes <= BODY_BYTES_MAX).then(|| sum.saturating_add(bytes))
+        });
+        let Some(bytes) = bytes else {
+            return Err(LogError::Refused(format!("an entry is larger than {BODY_BYTES_MAX} bytes")));
+        };
+        let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, self.room_total);
+        match self.room.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await {
+            Ok(room) => room.forget(),
+            Err(_closed) => return Err(self.state().ensure_open().err().unwrap_or(LogError::Closed)),
+        }
+        let mut state = self.state();
+        state.ensure_open()?;
+        ensure_next(&state, &entries)?;
+        for entry in &entries {
+            state.terms.push(entry.log_id);
+            state.tail.push(entry.clone());
+        }
+        let state = &mut *state;
+        state.tail.shrink(state.positions.terms());
+        state.queue.push_back(Op::Append { entries, permits, done });
+        self.alert(state);
+        Ok(())
+    }
+
+    pub(super) fn vote(&self, vote: Vote) -> Result<oneshot::Receiver<io::Result<()>>, LogError> {
+        let (done, durable) = oneshot::channel();
+        let mut state = self.state();
+        state.ensure_open()?;
+        state.vote = Some(vote);
+        state.queue.push_back(Op::Vote { vote, done });
+        self.alert(&mut state);
+        Ok(durable)
+    }
+
+    pub(super) fn committed(&self, committed: Option<LogId>) -> Result<(), LogError> {
+        let mut state = self.state();
+        state.ensure_open()?;
+        state.committed = committed;
+        match state.queue.back_mut() {
+            // Nothing lies between the two, so only the later one matters.
+            Some(Op::Committed(mark)) => *mark = committed,
+            _ => state.queue.push_back(Op::Committed(committed)),
+        }
+        Ok(())
+    }
+
+    /// Removes the entries after an index, or all.
+    pub(super) fn truncate_after(&self, index: Option<u64>) -> Result<(), LogError> {
+        let mut state = self.state();
+        state.ensure_open()?;
+        // What is purged is committed, so a truncation can only be meant for what follows.
+        let end = index.map_or(0, |index| index.saturating_add(1)).max(next_index(state.purged));
+        if end >= state.end() {
+            return Ok(());
+        }
+        state.terms.truncate(end);
+        state.tail.truncate(end);
+        let last = state.last();
+        state.queue.push_back(Op::Truncate(last));
+        Ok(())
+    }
+
+    /// Forgets the entries up to a log id, which may lie beyond the last one.
+    pub(super) fn purge(&self, upto: LogId) -> Result<(), LogError> {
+        let mut state = self.state();
+        state.ensure_open()?;
+        if state.purged.is_some_and(|purged| purged.index >= upto.index) {
+            return Ok(());
+        }
+        let start = next_index(Some(upto));
+        state.terms.purge(start);
+        state.tail.purge(start);
+        state.purged = Some(upto);
+        state.queue.push_back(Op::Purge(upto));
+        Ok(())
+    }
+
+    fn alert(&self, state: &mut State) {
+        // One wake-up per batch: later operations join what the thread was woken for.
+        if !std::mem::replace(&mut state.urgent, true) {
+            self.wake.notify_one();
+            self.stepper.notify_one();
+        }
+    }
+
+    /// Refuses further operations; what is queued is still done.
+    pub(super) fn close(&self) {
+        self.state().closing = true;
+        self.room.close();
+        self.wake.notify_one();
+        self.stepper.notify_one();
+    }
+
+    /// Blocks until there is something to do, and takes all of it. `None` once the log is closed and the queue empty.
+    pub(super) fn wait_for_ops(&self) -> Option<VecDeque<Op>> {
+        let mut state = self.state();
+        let mut marks_may_come = true;
+        loop {
+            if state.urgent || (state.closing && !state.queue.is_empty()) {
+                return Some(take_queue(&mut state));
+            }
+            if state.closing {
+                return None;
+            }
+            if !marks_may_come {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (guard, waited) = self.wake.wait_timeout(state, MARKS_WAIT).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            if waited.timed_out() {
+                if !state.queue.is_empty() {
+                    return Some(take_queue(&mut state));
+                }
+                marks_may_come = false;
+            }
+        }
+    }
+
+    /// Takes what is queued, if anything is.
+    pub(super) fn take_ops(&self) -> VecDeque<Op> {
+        take_queue(&mut self.state())
+    }
+
+    /// Waits until something is queued that somebody waits for, or the log is closed.
+    pub(super) async fn urgent(&self) {
+        loop {
+            let notified = self.stepper.notified();
+            {
+                let state = self.state();
+                if state.urgent || state.closing {
+                    return;
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// Shows readers where entries are now, and lets go of those that need no longer be in memory.
+    pub(super) fn publish(&self, moved: Vec<Moved>, created: Vec<(SegmentNumber, Arc<dyn LogFile>)>) {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.segments.extend(created);
+        for change in moved {
+            match change {
+                Moved::Entry(id, position) => state.positions.push(id, position),
+                Moved::Truncated(end) => state.positions.truncate(end),
+                Moved::Purged(start) => state.positions.purge(start),
+            }
+        }
+        state.tail.shrink(state.positions.terms());
+    }
+
+    pub(super) fn removed(&self, segment: SegmentNumber) {
+        self.state().segments.remove(&segment);
+    }
+
+    pub(super) fn release(&self, permits: usize) {
+        self.room.add_permits(permits);
+    }
+
+    /// Remembers the first error for good. Returns what was still queued, and whether this is the first error.
+    pub(super) fn fail(&self, error: &LogError) -> (VecDeque<Op>, bool) {
+        let mut state = self.state();
+        let first = state.failed.is_none();
+        state.failed.get_or_insert_with(|| error.clone());
+        self.room.close();
+        (take_queue(&mut state), first)
+    }
+
+    pub(super) fn failure(&self) -> Option<LogError> {
+        self.state().failed.clone()
+    }
+}
+
+fn take_queue(state: &mut State) -> VecDeque<Op> {
+    state.urgent = false;
+    std::mem::take(&mut state.queue)
+}
+
+fn ensure_next(state: &State, entries: &[Entry]) -> Result<(), LogError> {
+    // The first entry of an empty log may have any index.
+    let mut expected = state.last().map(|last| next_index(Some(last)));
+    for entry in entries {
+        let index = entry.log_id.index;
+        if expected.is_some_and(|expected| expected != index) || index == u64::MAX {
+            let last = state.last();
+            return Err(LogError::Refused(format!("entry {} does not follow {last:?} without a gap", entry.log_id)));
+        }
+        expected = Some(index + 1);
+    }
+    Ok(())
+}

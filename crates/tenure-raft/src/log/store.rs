@@ -1,0 +1,302 @@
+//! The log as openraft knows it.
+//!
+//! A handle; clones share the log. Appending queues and returns: the entries can be read at once and their callback
+//! comes after the sync. Only a vote is waited for. When the last handle goes, the log closes.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{RangeBounds, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use futures::stream::{self, Stream, TryStreamExt};
+use openraft::errors::LeaderChanged;
+use openraft::storage::{IOFlushed, LeaderBoundedStreamError, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{OptionalSend, OptionalSync};
+use rand::TryRng;
+
+use super::counters::LogCounters;
+use super::error::LogError;
+use super::files::FileLayer;
+use super::options::LogOptions;
+use super::reader::{Plan, half_open};
+use super::record::LogStamp;
+use super::recovery::recover;
+use super::shared::Shared;
+use super::wal_thread::Worker;
+use super::writer::Writer;
+use crate::runtime::ThreadRng;
+use crate::types::{Config, Entry, LeaderId, LogId, Vote};
+
+/// The file that keeps other processes out of the log's directory.
+const LOCK_FILE: &str = "LOCK";
+
+/// A handle to an open log.
+#[derive(Clone, Debug)]
+pub struct LogStore(Arc<Handle>);
+
+/// Works off the queue of a log that was opened without a thread.
+#[derive(Debug)]
+pub struct LogStepper(Worker);
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whether reads may leave the calling task for a thread that may block.
+    blocking_pool: bool,
+}
+
+impl LogStore {
+    /// Opens the log in a directory, or makes one, and starts its thread. A log that is damaged is not opened.
+    pub fn open(files: Arc<dyn FileLayer>, dir: PathBuf, options: LogOptions) -> Result<LogStore, LogError> {
+        let thread_error = |e: io::Error, dir: &Path| LogError::io("start the thread for", dir, &e);
+        let worker = open_worker(files, &dir, options)?;
+        let shared = worker.shared().clone();
+        let thread = thread::Builder::new().name("raft-log".into()).spawn(move || worker.run());
+        let thread = Mutex::new(Some(thread.map_err(|e| thread_error(e, &dir))?));
+        Ok(LogStore(Arc::new(Handle { shared, thread, blocking_pool: true })))
+    }
+
+    /// Opens a log without a thread: nothing reaches the disk but by the stepper. For simulations and tests, where the
+    /// order of everything must repeat; reads then block.
+    pub fn open_stepped(
+        files: Arc<dyn FileLayer>,
+        dir: &Path,
+        options: LogOptions,
+    ) -> Result<(LogStore, LogStepper), LogError> {
+        let worker = open_worker(files, dir, options)?;
+        let shared = worker.shared().clone();
+        let store = LogStore(Arc::new(Handle { shared, thread: Mutex::new(None), blocking_pool: false }));
+        Ok((store, LogStepper(worker)))
+    }
+
+    /// What the log counted.
+    pub fn counters(&self) -> LogCounters {
+        self.0.shared.counters.read()
+    }
+
+    /// The index of the first entry; one past the last if there is none.
+    pub fn first_index(&self) -> u64 {
+        self.0.shared.state().start()
+    }
+
+    /// The index of the last entry, or of what was purged; `None` in a log that never had an entry.
+    pub fn last_index(&self) -> Option<u64> {
+        self.0.shared.state().last().map(|last| last.index)
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.counters().bytes_on_disk
+    }
+
+    /// Writes and syncs all that is queued, ends the thread and waits for it. Returns the error if the log has failed.
+    pub fn close(&self) -> Result<(), LogError> {
+        self.0.close();
+        self.0.shared.failure().map_or(Ok(()), Err)
+    }
+
+    #[cfg(test)]
+    pub(super) fn queue_vote(&self, vote: Vote) -> Result<tokio::sync::oneshot::Receiver<io::Result<()>>, LogError> {
+        self.0.shared.vote(vote)
+    }
+
+    async fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
+        let shared = &self.0.shared;
+        let plan = Plan::new(shared, start, end, bytes_max)?;
+        if plan.needs_disk() && self.0.blocking_pool {
+            let shared = shared.clone();
+            let read = tokio::task::spawn_blocking(move || plan.carry_out(&shared));
+            return Ok(read.await.map_err(io::Error::other)??);
+        }
+        Ok(plan.carry_out(shared)?)
+    }
+
+    /// The entries of a range in order and in portions, as the log has them; ends early only where the log ended when
+    /// the stream began.
+    fn portions(
+        &self,
+        leader: Option<LeaderId>,
+        (start, end): (u64, u64),
+    ) -> impl Stream<Item = Result<Vec<Entry>, LeaderBoundedStreamError<Config>>> + use<> {
+        let (from, to) = {
+            let state = self.0.shared.state();
+            (start.max(state.start()), end.min(state.end()))
+        };
+        stream::try_unfold((self.clone(), from), move |(store, next)| async move {
+            store.ensure_leader(leader)?;
+            if next >= to {
+                return Ok(None);
+            }
+            let entries = store.read(next, to, store.0.shared.options.read_bytes_max).await?;
+            store.ensure_leader(leader)?;
+            let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+                return Err(io::Error::other(format!("entry {next} vanished while it was read")).into());
+            };
+            if first.log_id.index != next {
+                return Err(io::Error::other(format!("entry {next} was purged while it was read")).into());
+            }
+            let after = last.log_id.index + 1;
+            Ok(Some((entries, (store, after))))
+        })
+    }
+
+    fn ensure_leader(&self, leader: Option<LeaderId>) -> Result<(), LeaderBoundedStreamError<Config>> {
+        let Some(expected_leader) = leader else { return Ok(()) };
+        let current_vote = self.0.shared.state().vote;
+        match current_vote {
+            Some(vote) if vote.committed && vote.leader_id == expected_leader => Ok(()),
+            _ => Err(LeaderChanged { expected_leader, current_vote }.into()),
+        }
+    }
+}
+
+impl LogStepper {
+    /// Writes and syncs what is queued, as one group; whether there was anything.
+    pub fn step(&mut self) -> bool {
+        self.0.step()
+    }
+
+    /// Waits until somebody waits for the disk, or the log was closed.
+    pub async fn wait(&self) {
+        self.0.shared().urgent().await;
+    }
+
+    /// What [`LogStore::close`] does.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.0.close()
+    }
+}
+
+impl Handle {
+    fn close(&self) {
+        self.shared.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A panic of the thread was made an error of the log where it happened.
+        drop(thread.map(JoinHandle::join));
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn open_worker(files: Arc<dyn FileLayer>, dir: &Path, options: LogOptions) -> Result<Worker, LogError> {
+    files.create_dir(dir).map_err(|e| LogError::io("create", dir, &e))?;
+    if let Some(parent) = dir.parent() {
+        files.sync_dir(parent).map_err(|e| LogError::io("sync", parent, &e))?;
+    }
+    let lock = files.lock(&dir.join(LOCK_FILE)).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => LogError::InUse { dir: dir.to_owned() },
+        _ => LogError::io("lock", dir, &e),
+    })?;
+    let Ok(stamp) = ThreadRng.try_next_u64();
+    let mut recovered = recover(&*files, dir, LogStamp(stamp))?;
+    let segment_bytes = options.segment_bytes.min(LogOptions::SEGMENT_BYTES_LIMIT);
+    let segments = std::mem::take(&mut recovered.segments);
+    let handles = segments.iter().map(|(number, segment)| (*number, segment.file.clone())).collect();
+    let (stamp, state) = (recovered.stamp, recovered.state.clone());
+    let writer = Writer::new(files, dir.to_owned(), stamp, segment_bytes, state, segments);
+    let shared = Shared::new(recovered, handles, writer.counters().clone(), options);
+    Ok(Worker::new(Arc::new(shared), writer, lock))
+}
+
+impl RaftLogReader<Config> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (start, end) = half_open(&range);
+        self.read(start, end, usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, self.0.shared.options.read_bytes_max).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.0.shared.state().vote)
+    }
+
+    async fn leader_bounded_stream<RB>(
+        &mut self,
+        leader: LeaderId,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, LeaderBoundedStreamError<Config>>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let portions = self.portions(Some(leader), half_open(&range));
+        portions.map_ok(|entries| stream::iter(entries.into_iter().map(Ok))).try_flatten()
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let portions = self.portions(None, half_open(&range)).map_err(|error| match error {
+            LeaderBoundedStreamError::IoError(error) => error,
+            // No leader was asked for, so this does not come.
+            LeaderBoundedStreamError::LeaderChanged(changed) => io::Error::other(changed),
+        });
+        portions.map_ok(|entries| stream::iter(entries.into_iter().map(Ok))).try_flatten()
+    }
+
+    /// The last log id of each term: that is what openraft's own implementation finds and what its list of log ids is
+    /// made of.
+    async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
+        Ok(self.0.shared.state().terms.last_of_each_term(*range.start(), *range.end()))
+    }
+}
+
+impl RaftLogStorage<Config> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Config>, io::Error> {
+        let state = self.0.shared.state();
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: state.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let durable = self.0.shared.vote(*vote)?;
+        durable.await.unwrap_or_else(|_gone| Err(LogError::Closed.into()))
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        Ok(self.0.shared.committed(committed)?)
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.0.shared.state().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Config>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = entries.into_iter().collect();
+        Ok(self.0.shared.append(entries, callback).await?)
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        Ok(self.0.shared.truncate_after(last_log_id.map(|id| id.index))?)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        Ok(self.0.shared.purge(log_id)?)
+    }
+}
+
+const _: fn() = || {
+    fn shared_by_tasks<T: OptionalSend + OptionalSync + 'static>() {}
+    shared_by_tasks::<LogStore>();
+};

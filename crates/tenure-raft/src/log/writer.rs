@@ -1,0 +1,243 @@
+//! Turns operations into bytes in segment files, in order. Knows neither threads nor callers.
+//!
+//! Records gather in a buffer and go out in one write; [`Writer::flush`] then syncs. Where each entry came to lie is
+//! reported only after its bytes are written, so that nobody reads a place before there is something in it. After an
+//! error the writer must not be used again: what the file holds behind the last sync is then unknown.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::counters::Counters;
+use super::error::LogError;
+use super::files::{FileLayer, LogFile};
+use super::positions::Position;
+use super::record::{Kind, LogStamp, Place, Seed, WalState, put_entry, put_mark, put_purge, put_state, put_vote};
+use super::recovery::{Segment, next_index};
+use super::segment::{SegmentNumber, create_segment, offset32};
+use crate::runtime::BootInstant;
+use crate::types::{Entry, LogId, Vote};
+
+/// The buffer is written out beyond this, also in the middle of a group, so that it does not grow with the group.
+const BUFFER_BYTES_MAX: usize = 4 << 20;
+
+/// A change of the table of positions, in the order of the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Moved {
+    Entry(LogId, Position),
+    /// Entries from this index on are gone.
+    Truncated(u64),
+    /// Entries below this index are gone.
+    Purged(u64),
+}
+
+/// The writer of one log.
+#[derive(Debug)]
+pub(super) struct Writer {
+    files: Arc<dyn FileLayer>,
+    dir: PathBuf,
+    stamp: LogStamp,
+    segment_bytes: u32,
+    counters: Arc<Counters>,
+    segments: BTreeMap<SegmentNumber, Segment>,
+    number: SegmentNumber,
+    seed: Seed,
+    /// Length of the current segment: on the disk for sure, and written. What is in `buffer` comes on top.
+    synced: u32,
+    written: u32,
+    buffer: Vec<u8>,
+    /// As of the end of the buffer.
+    state: WalState,
+    /// As of the last sync: only what was purged then may be deleted.
+    purged_durably: Option<LogId>,
+    moved: Vec<Moved>,
+    created: Vec<(SegmentNumber, Arc<dyn LogFile>)>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        files: Arc<dyn FileLayer>,
+        dir: PathBuf,
+        stamp: LogStamp,
+        segment_bytes: u32,
+        state: WalState,
+        segments: BTreeMap<SegmentNumber, Segment>,
+    ) -> Writer {
+        let (number, written) = segments.last_key_value().map_or((SegmentNumber(0), 0), |(n, s)| (*n, s.bytes));
+        let total: u64 = segments.values().map(|segment| u64::from(segment.bytes)).sum();
+        let counters = Arc::new(Counters::default());
+        counters.bytes_on_disk.store(total, Ordering::Relaxed);
+        let seed = Seed::new(stamp, number);
+        let purged_durably = state.purged;
+        Writer {
+            files,
+            dir,
+            stamp,
+            segment_bytes,
+            counters,
+            segments,
+            number,
+            seed,
+            synced: written,
+            written,
+            buffer: Vec::new(),
+            state,
+            purged_durably,
+            moved: Vec::new(),
+            created: Vec::new(),
+        }
+    }
+
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    pub(super) fn entry(&mut self, entry: &Entry) -> Result<(), LogError> {
+        let place = self.place()?;
+        let start = self.buffer.len();
+        put_entry(&mut self.buffer, place, entry);
+        let bytes = offset32(self.buffer.len() - start);
+        let id = entry.log_id;
+        self.moved.push(Moved::Entry(id, Position { segment: self.number, offset: place.offset, bytes }));
+        self.state.last = Some(id);
+        if let Some(segment) = self.segments.get_mut(&self.number) {
+            segment.last_index = segment.last_index.max(Some(id.index));
+        }
+        Counters::add(&self.counters.entries_written, 1);
+        Ok(())
+    }
+
+    pub(super) fn vote(&mut self, vote: Vote) -> Result<(), LogError> {
+        let place = self.place()?;
+        put_vote(&mut self.buffer, place, &vote);
+        self.state.vote = Some(vote);
+        Ok(())
+    }
+
+    /// `last` is the last log id that is left.
+    pub(super) fn truncate(&mut self, last: Option<LogId>) -> Result<(), LogError> {
+        let place = self.place()?;
+        put_mark(&mut self.buffer, place, Kind::Truncate, last.as_ref());
+        self.moved.push(Moved::Truncated(next_index(last)));
+        self.state.last = last;
+        Ok(())
+    }
+
+    pub(super) fn committed(&mut self, committed: Option<LogId>) -> Result<(), LogError> {
+        let place = self.place()?;
+        put_mark(&mut self.buffer, place, Kind::Committed, committed.as_ref());
+        self.state.committed = committed;
+        Ok(())
+    }
+
+    pub(super) fn purge(&mut self, upto: LogId) -> Result<(), LogError> {
+        let place = self.place()?;
+        put_purge(&mut self.buffer, place, &upto);
+        self.moved.push(Moved::Purged(next_index(Some(upto))));
+        self.state.purge(upto);
+        Ok(())
+    }
+
+    /// Marks the end of a log that is closed: a record that knows all before it to be synced, so that a later start
+    /// takes damage to the last entries for what it is.
+    pub(super) fn close(&mut self) -> Result<(), LogError> {
+        self.flush()?;
+        let place = self.place()?;
+        let state = self.state.clone();
+        put_state(&mut self.buffer, place, &state);
+        self.flush()
+    }
+
+    /// Makes everything so far durable.
+    pub(super) fn flush(&mut self) -> Result<(), LogError> {
+        self.write()?;
+        if self.synced < self.written {
+            let started = BootInstant::now();
+            self.current()?.file.sync_data().map_err(|e| self.io("sync", &e))?;
+            self.counters.synced(started.elapsed());
+            self.synced = self.written;
+        }
+        self.purged_durably = self.state.purged;
+        Ok(())
+    }
+
+    /// Hands everything so far to the operating system.
+    pub(super) fn write(&mut self) -> Result<(), LogError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let current = self.current()?;
+        current.file.write_at(self.written.into(), &self.buffer).map_err(|e| self.io("write", &e))?;
+        let bytes = self.buffer.len();
+        self.written += offset32(bytes);
+        if let Some(segment) = self.segments.get_mut(&self.number) {
+            segment.bytes = self.written;
+        }
+        Counters::add(&self.counters.bytes_written, bytes);
+        Counters::add(&self.counters.bytes_on_disk, bytes);
+        self.buffer.clear();
+        self.buffer.shrink_to(2 * BUFFER_BYTES_MAX);
+        Ok(())
+    }
+
+    /// Where entries went since the last call, and the segments begun; all of it is written.
+    pub(super) fn take_changes(&mut self) -> (Vec<Moved>, Vec<(SegmentNumber, Arc<dyn LogFile>)>) {
+        debug_assert!(self.buffer.is_empty());
+        (std::mem::take(&mut self.moved), std::mem::take(&mut self.created))
+    }
+
+    /// Deletes the oldest segment if all in it is purged for sure; returns its number. One at a time: on some file
+    /// systems deleting a large file takes as long as a sync.
+    pub(super) fn remove_purged_segment(&mut self) -> Result<Option<SegmentNumber>, LogError> {
+        let Some((number, segment)) = self.segments.first_key_value() else { return Ok(None) };
+        let purged = self.purged_durably.map(|id| id.index);
+        // What a segment says besides entries, its successor repeats in its first record.
+        if *number == self.number || segment.last_index > purged {
+            return Ok(None);
+        }
+        let (number, bytes) = (*number, u64::from(segment.bytes));
+        let path = self.dir.join(number.file_name());
+        self.files.remove(&path).map_err(|e| LogError::io("remove", &path, &e))?;
+        self.segments.remove(&number);
+        Counters::add(&self.counters.segments_removed, 1);
+        self.counters.bytes_on_disk.fetch_sub(bytes, Ordering::Relaxed);
+        Ok(Some(number))
+    }
+
+    /// Where the next record goes; begins a new segment if this one is full.
+    fn place(&mut self) -> Result<Place, LogError> {
+        if self.buffer.len() >= BUFFER_BYTES_MAX {
+            self.write()?;
+        }
+        if self.written.saturating_add(offset32(self.buffer.len())) >= self.segment_bytes {
+            self.begin_segment()?;
+        }
+        let offset = self.written + offset32(self.buffer.len());
+        Ok(Place { seed: self.seed, offset, synced: self.synced })
+    }
+
+    /// A torn end is tolerated in the last segment only, so the old one must be durable before the new one exists.
+    fn begin_segment(&mut self) -> Result<(), LogError> {
+        self.flush()?;
+        let number = self.number.next();
+        let (file, bytes) = create_segment(&*self.files, &self.dir, self.stamp, number, &self.state)?;
+        self.created.push((number, file.clone()));
+        self.segments.insert(number, Segment { file, bytes, last_index: None });
+        self.number = number;
+        self.seed = Seed::new(self.stamp, number);
+        self.written = bytes;
+        self.synced = bytes;
+        Counters::add(&self.counters.segments_created, 1);
+        Counters::add(&self.counters.bytes_on_disk, bytes as usize);
+        Ok(())
+    }
+
+    fn current(&self) -> Result<&Segment, LogError> {
+        self.segments.get(&self.number).ok_or_else(|| LogError::Refused("the log has no segment".into()))
+    }
+
+    fn io(&self, action: &'static str, source: &std::io::Error) -> LogError {
+        LogError::io(action, &self.dir.join(self.number.file_name()), source)
+    }
+}
