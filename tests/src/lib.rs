@@ -11,6 +11,7 @@
 pub mod binaries;
 pub mod check;
 pub mod cluster;
+pub mod faults;
 pub mod http1;
 pub mod load;
 pub mod node;

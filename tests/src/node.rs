@@ -33,8 +33,6 @@ pub struct Node {
     program: Program,
     log_dir: PathBuf,
     flags: Vec<String>,
-    /// A program and its first arguments that start the server in turn, such as a system-call tracer.
-    wrapper: Vec<String>,
     lives: u32,
     child: Option<Child>,
 }
@@ -50,7 +48,6 @@ impl Node {
             program,
             log_dir: home.to_owned(),
             flags: Vec::new(),
-            wrapper: Vec::new(),
             lives: 0,
             child: None,
         }
@@ -66,11 +63,6 @@ impl Node {
         &self.flags
     }
 
-    /// Runs the server under another program from the next start on; empty for none.
-    pub fn set_wrapper(&mut self, wrapper: Vec<String>) {
-        self.wrapper = wrapper;
-    }
-
     /// The client URL.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
@@ -84,15 +76,7 @@ impl Node {
         self.lives += 1;
         let log = File::create(self.log_path())?;
         let program = self.program.path()?;
-        let mut command = match self.wrapper.split_first() {
-            None => Command::new(&program),
-            Some((first, rest)) => {
-                let mut command = Command::new(first);
-                command.args(rest).arg(&program);
-                command
-            }
-        };
-        let child = command
+        let child = Command::new(&program)
             .args(&self.flags)
             .current_dir(&self.log_dir)
             .stdin(Stdio::null())

@@ -68,6 +68,16 @@ impl History {
         self.acks.iter().filter(|ack| ack.sent >= moment).map(|ack| ack.acked).min().map(|acked| acked - moment)
     }
 
+    /// The longest time without an answer between two moments.
+    pub fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
+        let mut moments: Vec<Instant> =
+            self.acks.iter().map(|ack| ack.acked).filter(|at| (from..to).contains(at)).collect();
+        moments.push(from);
+        moments.push(to);
+        moments.sort_unstable();
+        moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
     /// The highest revision that was promised.
     pub fn revision_max(&self) -> i64 {
         self.acks.iter().map(|ack| ack.revision).max().unwrap_or(0)
