@@ -162,7 +162,8 @@ fn a_put_is_taken_whole_or_refused_in_etcds_order() {
     for (request, error) in [
         (pb::PutRequest { key: Bytes::new(), value: b("v"), ..ignoring.clone() }, ApiError::EmptyKey),
         (pb::PutRequest { value: b("v"), lease: 1, ..ignoring.clone() }, ApiError::ValueProvided),
-        (pb::PutRequest { lease: 1, ..ignoring.clone() }, ApiError::LeaseProvided),
+        (pb::PutRequest { value: b("v"), ignore_value: true, ..put_request("k") }, ApiError::ValueProvided),
+        (pb::PutRequest { lease: 1, ignore_lease: true, ..put_request("k") }, ApiError::LeaseProvided),
         (pb::PutRequest { lease: -1, ..ignoring }, ApiError::LeaseProvided),
     ] {
         assert_eq!(put_command(request, &Limits::default()), Err(error));
@@ -259,6 +260,12 @@ fn a_transaction_is_refused_in_etcds_order() {
         (then(vec![range_op("", false)]), Some(ApiError::EmptyKey)),
         (then(vec![delete_op("", "z")]), Some(ApiError::EmptyKey)),
         (then(vec![txn_op(then(vec![put_op("")]))]), Some(ApiError::EmptyKey)),
+        (
+            pb::TxnRequest { failure: vec![put_op("")], ..then(vec![pb::RequestOp::default()]) },
+            Some(ApiError::KeyNotFound),
+        ),
+        (pb::TxnRequest { failure: vec![put_op(""); 4], ..Default::default() }, Some(ApiError::TooManyOps)),
+        (then(vec![txn_op(then(vec![put_op(""); 3]))]), Some(ApiError::TooManyOps)),
         // Nested levels get what is left.
         (then(vec![txn_op(then(vec![put_op("a"), put_op("b")]))]), None),
         (then(vec![txn_op(then(vec![put_op("a"), put_op("b"), put_op("c")]))]), Some(ApiError::TooManyOps)),
