@@ -253,7 +253,7 @@ fn check_any_bytes(bytes: &Bytes) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_command_comes_back(command in strategies::command()) {

@@ -1,0 +1,380 @@
+//! A deliberately naive model of the store: a full copy of all keys per revision, and etcd's rules written down a second
+//! time, as directly as they can be said. It shares no code with the state machine but the types.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tenure_core::command::{
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseRevoke, Op, Put, Range, SortOrder,
+    SortTarget, Txn,
+};
+use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
+use tenure_core::row::{AlarmKind, AlarmRow, Incarnation};
+use tenure_core::{EventId, LeaseId, Revision};
+
+pub(crate) type Keys = BTreeMap<Bytes, KeyValue>;
+
+/// An event: its key, and what the key became (nothing if it was deleted).
+pub(crate) type Event = (Bytes, Option<KeyValue>);
+
+#[derive(Clone, Copy)]
+pub(crate) struct Lease {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) ttl_ms: u64,
+    pub(crate) granted_ms: u64,
+}
+
+pub(crate) struct Model {
+    /// The keys at each revision; places 0 and 1 are empty.
+    pub(crate) at: Vec<Keys>,
+    pub(crate) events: BTreeMap<EventId, Event>,
+    pub(crate) compacted: i64,
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    pub(crate) clock_ms: u64,
+    pub(crate) alarms: Vec<AlarmRow>,
+}
+
+impl Default for Model {
+    fn default() -> Model {
+        Model {
+            at: vec![Keys::new(), Keys::new()],
+            events: BTreeMap::new(),
+            compacted: -1,
+            leases: BTreeMap::new(),
+            clock_ms: 0,
+            alarms: Vec::new(),
+        }
+    }
+}
+
+/// The keys while a command changes them.
+struct Draft {
+    keys: Keys,
+    revision: i64,
+    events: Vec<Event>,
+}
+
+impl Model {
+    pub(crate) fn revision(&self) -> i64 {
+        i64::try_from(self.at.len()).unwrap() - 1
+    }
+
+    fn now(&self) -> &Keys {
+        self.at.last().unwrap()
+    }
+
+    pub(crate) fn apply(&mut self, command: &Command, place: Incarnation) -> Outcome {
+        let result = match self.refused_by_alarm(command) {
+            Some(refusal) => Err(refusal),
+            None => self.carry_out(command, place),
+        };
+        Outcome { revision: Revision(self.revision()), result }
+    }
+
+    fn refused_by_alarm(&self, command: &Command) -> Option<Refusal> {
+        let grows = match command {
+            Command::AlarmRaise(..) | Command::AlarmClear(..) | Command::MemberPublish(_) => return None,
+            Command::Put(_) | Command::LeaseGrant(_) => true,
+            Command::Txn(txn) => paths(txn).iter().flatten().any(|op| matches!(op, Op::Put(_))),
+            _ => false,
+        };
+        if self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
+            return Some(Refusal::Corrupt);
+        }
+        (grows && !self.alarms.is_empty()).then_some(Refusal::NoSpace)
+    }
+
+    fn carry_out(&mut self, command: &Command, place: Incarnation) -> Result<Response, Refusal> {
+        match command {
+            Command::Put(put) => {
+                if put.lease.0 != 0 && !self.leases.contains_key(&put.lease) {
+                    return Err(Refusal::LeaseNotFound);
+                }
+                if (put.ignore_value || put.ignore_lease) && !self.now().contains_key(&put.key) {
+                    return Err(Refusal::KeyNotFound);
+                }
+                self.change(|_, draft| Response::Put(draft.put(put)))
+            }
+            Command::DeleteRange(delete) => self.change(|_, draft| Response::DeleteRange(draft.delete(delete))),
+            Command::Txn(txn) => self.txn(txn).map(Response::Txn),
+            Command::Compact(Revision(revision)) => {
+                if *revision <= self.compacted {
+                    return Err(Refusal::Compacted);
+                }
+                if *revision > self.revision() {
+                    return Err(Refusal::FutureRevision);
+                }
+                self.compacted = *revision;
+                Ok(Response::Compact)
+            }
+            Command::LeaseGrant(grant) => {
+                if grant.id.0 == 0 {
+                    return Err(Refusal::LeaseNotFound);
+                }
+                if self.leases.contains_key(&grant.id) {
+                    return Err(Refusal::LeaseExists);
+                }
+                let lease = Lease { incarnation: place, ttl_ms: grant.ttl_ms, granted_ms: self.clock_ms };
+                self.leases.insert(grant.id, lease);
+                Ok(Response::LeaseGrant { id: grant.id, ttl_ms: grant.ttl_ms })
+            }
+            Command::LeaseRevoke(revoke) => self.revoke(revoke),
+            Command::AlarmRaise(member, kind) => {
+                self.alarms.retain(|alarm| *alarm != AlarmRow { member: *member, kind: *kind });
+                self.alarms.push(AlarmRow { member: *member, kind: *kind });
+                Ok(Response::Alarm)
+            }
+            Command::AlarmClear(member, kind) => {
+                self.alarms.retain(|alarm| *alarm != AlarmRow { member: *member, kind: *kind });
+                Ok(Response::Alarm)
+            }
+            Command::MemberPublish(_) => Ok(Response::MemberPublish),
+        }
+    }
+
+    fn revoke(&mut self, revoke: &LeaseRevoke) -> Result<Response, Refusal> {
+        let lease = self.leases.get(&revoke.id);
+        if let Some(guard) = revoke.expiry {
+            let due = |lease: &Lease| lease.granted_ms + lease.ttl_ms + lease.ttl_ms.div_ceil(100);
+            let holds = lease.is_some_and(|lease| {
+                lease.incarnation == guard.incarnation && guard.renewals == 0 && self.clock_ms >= due(lease)
+            });
+            if !holds {
+                return Ok(Response::ExpiryStale);
+            }
+        } else if lease.is_none() {
+            return Err(Refusal::LeaseNotFound);
+        }
+        self.leases.remove(&revoke.id);
+        self.change(|model, draft| {
+            let keys: Vec<Bytes> =
+                model.now().values().filter(|kv| kv.lease == revoke.id).map(|kv| kv.key.clone()).collect();
+            for key in keys {
+                draft.delete(&DeleteRange { range: KeyRange::One(key), prev_kv: false });
+            }
+            Response::LeaseRevoke
+        })
+    }
+
+    /// Makes a revision of what `change` does, if it does anything.
+    fn change<T>(&mut self, change: impl FnOnce(&Model, &mut Draft) -> T) -> Result<T, Refusal> {
+        let revision = self.revision() + 1;
+        let mut draft = Draft { keys: self.now().clone(), revision, events: Vec::new() };
+        let result = change(self, &mut draft);
+        if !draft.events.is_empty() {
+            self.at.push(draft.keys);
+            for (sub, event) in (0..).zip(draft.events) {
+                self.events.insert(EventId { revision: Revision(revision), sub }, event);
+            }
+        }
+        Ok(result)
+    }
+
+    fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, Refusal> {
+        if [&txn.success, &txn.failure].into_iter().any(|branch| branch_paths(branch).iter().any(|ops| collides(ops))) {
+            return Err(Refusal::DuplicateKey);
+        }
+        let taken = self.taken(txn);
+        for put in taken.iter().filter_map(|op| if let Op::Put(put) = op { Some(put) } else { None }) {
+            if (put.ignore_value || put.ignore_lease) && !self.now().contains_key(&put.key) {
+                return Err(Refusal::KeyNotFound);
+            }
+            if put.lease.0 != 0 && !self.leases.contains_key(&put.lease) {
+                return Err(Refusal::LeaseNotFound);
+            }
+        }
+        self.check_txn_ranges(&taken)?;
+        self.change(|model, draft| model.run(txn, draft))
+    }
+
+    fn check_txn_ranges(&self, taken: &[Op]) -> Result<(), Refusal> {
+        for range in taken.iter().filter_map(|op| if let Op::Range(range) = op { Some(range) } else { None }) {
+            match range.revision.0 {
+                0 => {}
+                revision if revision > self.revision() => return Err(Refusal::FutureRevision),
+                revision if revision < self.compacted => return Err(Refusal::Compacted),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A transaction that only reads.
+    pub(crate) fn read_txn(&self, txn: &Txn) -> Result<TxnResponse, Refusal> {
+        self.check_txn_ranges(&self.taken(txn))?;
+        let mut draft = Draft { keys: self.now().clone(), revision: self.revision() + 1, events: Vec::new() };
+        Ok(self.run(txn, &mut draft))
+    }
+
+    /// The operations of the path taken, nested ones in their place.
+    fn taken(&self, txn: &Txn) -> Vec<Op> {
+        let ops = if self.all_hold(&txn.compares) { &txn.success } else { &txn.failure };
+        ops.iter().flat_map(|op| if let Op::Txn(nested) = op { self.taken(nested) } else { vec![op.clone()] }).collect()
+    }
+
+    fn run(&self, txn: &Txn, draft: &mut Draft) -> TxnResponse {
+        let succeeded = self.all_hold(&txn.compares);
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        let responses = ops.iter().map(|op| match op {
+            Op::Range(range) => OpResponse::Range(self.read_during(range, &draft.keys).unwrap()),
+            Op::Put(put) => OpResponse::Put(draft.put(put)),
+            Op::DeleteRange(delete) => OpResponse::DeleteRange(draft.delete(delete)),
+            Op::Txn(nested) => OpResponse::Txn(self.run(nested, draft)),
+        });
+        TxnResponse { succeeded, responses: responses.collect() }
+    }
+
+    fn all_hold(&self, compares: &[Compare]) -> bool {
+        compares.iter().all(|compare| {
+            let kvs: Vec<&KeyValue> = select(self.now(), &compare.range);
+            match (kvs.is_empty(), &compare.target) {
+                (true, CompareTarget::Value(_)) => false,
+                (true, _) => holds(compare, &KeyValue::default()),
+                (false, _) => kvs.iter().all(|kv| holds(compare, kv)),
+            }
+        })
+    }
+
+    pub(crate) fn read(&self, range: &Range) -> Result<RangeResult, Refusal> {
+        self.read_during(range, self.now())
+    }
+
+    /// etcd's order of steps: fetch (cut at limit + 1 if nothing sorts or filters), filter, sort, cut.
+    fn read_during(&self, range: &Range, present: &Keys) -> Result<RangeResult, Refusal> {
+        let keys = match range.revision.0 {
+            revision if revision > self.revision() => return Err(Refusal::FutureRevision),
+            revision if revision <= 0 => present,
+            revision if revision < self.compacted => return Err(Refusal::Compacted),
+            revision => &self.at[usize::try_from(revision).unwrap()],
+        };
+        let mut kvs: Vec<KeyValue> = select(keys, &range.range).into_iter().cloned().collect();
+        let count = i64::try_from(kvs.len()).unwrap();
+        if range.count_only {
+            return Ok(RangeResult { kvs: vec![], more: false, count });
+        }
+        let filters = [range.min_mod, range.max_mod, range.min_create, range.max_create].map(|bound| bound.0);
+        let limit = if range.limit > 0 { usize::try_from(range.limit).unwrap() } else { usize::MAX };
+        if range.order == SortOrder::None && filters == [0; 4] {
+            kvs.truncate(limit.saturating_add(1));
+        }
+        let [min_mod, max_mod, min_create, max_create] = filters;
+        kvs.retain(|kv| max_mod == 0 || kv.modified.0 <= max_mod);
+        kvs.retain(|kv| min_mod == 0 || kv.modified.0 >= min_mod);
+        kvs.retain(|kv| max_create == 0 || kv.create.0 <= max_create);
+        kvs.retain(|kv| min_create == 0 || kv.create.0 >= min_create);
+        sort(&mut kvs, range);
+        let more = kvs.len() > limit;
+        kvs.truncate(limit);
+        if range.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        Ok(RangeResult { kvs, more, count })
+    }
+
+    /// The value before an event, if it is not compacted.
+    pub(crate) fn before(&self, id: EventId) -> Option<KeyValue> {
+        let revision = id.revision.0 - 1;
+        if revision < self.compacted {
+            return None;
+        }
+        self.at[usize::try_from(revision).unwrap()].get(&self.events[&id].0).cloned()
+    }
+}
+
+fn sort(kvs: &mut [KeyValue], range: &Range) {
+    if range.order == SortOrder::None && range.target == SortTarget::Key {
+        return;
+    }
+    kvs.sort_by(|a, b| {
+        let ascending = match range.target {
+            SortTarget::Key => a.key.cmp(&b.key),
+            SortTarget::Version => a.version.cmp(&b.version),
+            SortTarget::Create => a.create.0.cmp(&b.create.0),
+            SortTarget::Mod => a.modified.0.cmp(&b.modified.0),
+            SortTarget::Value => a.value.cmp(&b.value),
+        };
+        if range.order == SortOrder::Descend { ascending.reverse() } else { ascending }
+    });
+}
+
+fn in_range(range: &KeyRange, key: &Bytes) -> bool {
+    match range {
+        KeyRange::One(one) => key == one,
+        KeyRange::Between(start, end) => key >= start && key < end,
+        KeyRange::From(start) => key >= start,
+    }
+}
+
+fn select<'a>(keys: &'a Keys, range: &KeyRange) -> Vec<&'a KeyValue> {
+    keys.values().filter(|kv| in_range(range, &kv.key)).collect()
+}
+
+fn holds(compare: &Compare, kv: &KeyValue) -> bool {
+    let (less, equal) = match &compare.target {
+        CompareTarget::Version(version) => (kv.version < *version, kv.version == *version),
+        CompareTarget::Create(revision) => (kv.create.0 < revision.0, kv.create == *revision),
+        CompareTarget::Mod(revision) => (kv.modified.0 < revision.0, kv.modified == *revision),
+        CompareTarget::Value(value) => (kv.value[..] < value[..], kv.value == value),
+        CompareTarget::Lease(lease) => (kv.lease.0 < lease.0, kv.lease == *lease),
+    };
+    match compare.result {
+        CompareResult::Equal => equal,
+        CompareResult::NotEqual => !equal,
+        CompareResult::Less => less,
+        CompareResult::Greater => !less && !equal,
+    }
+}
+
+/// Every path through a transaction, as the operations on it.
+fn paths(txn: &Txn) -> Vec<Vec<Op>> {
+    [branch_paths(&txn.success), branch_paths(&txn.failure)].concat()
+}
+
+fn branch_paths(ops: &[Op]) -> Vec<Vec<Op>> {
+    let mut all = vec![vec![]];
+    for op in ops {
+        let ways = if let Op::Txn(nested) = op { paths(nested) } else { vec![vec![op.clone()]] };
+        all = all.iter().flat_map(|path| ways.iter().map(|way| [path.clone(), way.clone()].concat())).collect();
+    }
+    all
+}
+
+/// Whether a path changes a key twice, other than by deleting it twice.
+fn collides(path: &[Op]) -> bool {
+    path.iter().enumerate().any(|(at, op)| {
+        let Op::Put(put) = op else { return false };
+        path.iter().enumerate().any(|(other, op)| match op {
+            Op::Put(second) => other != at && second.key == put.key,
+            Op::DeleteRange(delete) => in_range(&delete.range, &put.key),
+            Op::Range(_) | Op::Txn(_) => false,
+        })
+    })
+}
+
+impl Draft {
+    fn put(&mut self, put: &Put) -> Option<KeyValue> {
+        let old = self.keys.get(&put.key).cloned();
+        let kept = old.clone().unwrap_or_default();
+        let kv = KeyValue {
+            key: put.key.clone(),
+            value: if put.ignore_value { kept.value } else { put.value.clone() },
+            create: if old.is_some() { kept.create } else { Revision(self.revision) },
+            modified: Revision(self.revision),
+            version: kept.version + 1,
+            lease: if put.ignore_lease { kept.lease } else { put.lease },
+        };
+        self.events.push((put.key.clone(), Some(kv.clone())));
+        self.keys.insert(put.key.clone(), kv);
+        old.filter(|_| put.prev_kv)
+    }
+
+    fn delete(&mut self, delete: &DeleteRange) -> DeletedRange {
+        let doomed: Vec<KeyValue> = select(&self.keys, &delete.range).into_iter().cloned().collect();
+        for kv in &doomed {
+            self.keys.remove(&kv.key);
+            self.events.push((kv.key.clone(), None));
+        }
+        let deleted = i64::try_from(doomed.len()).unwrap();
+        DeletedRange { deleted, prev_kvs: if delete.prev_kv { doomed } else { vec![] } }
+    }
+}

@@ -1,0 +1,194 @@
+//! The in-memory tables with a bug planted in them, to prove that the property test would find such a bug; and with
+//! every read counted, to hold reads to what they may cost.
+
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use tenure_core::command::KeyRange;
+use tenure_core::memory::{MemoryError, MemoryState};
+use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
+use tenure_core::state::{StateRead, StateWrite};
+use tenure_core::{EventId, LeaseId, Revision};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// A put of a key that exists makes it look created anew.
+    CreateForgotten,
+    /// Events point back to nothing.
+    PreviousForgotten,
+    /// The second event of a revision takes the third place.
+    SubSkipped,
+    /// A delete keeps the old value in its event.
+    TombstoneWithValue,
+    /// A lease is born with the clock at 0.
+    GrantedAtZero,
+    /// A lease keeps a key that was taken off it.
+    DetachForgotten,
+    /// A range without end is counted without its first key.
+    CountOneShort,
+}
+
+pub(crate) const BUGS: [Bug; 7] = [
+    Bug::CreateForgotten,
+    Bug::PreviousForgotten,
+    Bug::SubSkipped,
+    Bug::TombstoneWithValue,
+    Bug::GrantedAtZero,
+    Bug::DetachForgotten,
+    Bug::CountOneShort,
+];
+
+#[derive(Clone, Default)]
+pub(crate) struct Mutant {
+    pub(crate) state: MemoryState,
+    pub(crate) bug: Option<Bug>,
+    reads: Cell<Reads>,
+}
+
+/// How much was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reads {
+    /// Keys asked for their metadata.
+    pub(crate) metas: usize,
+    /// Rows of `current` got or walked over.
+    pub(crate) rows: usize,
+    /// Rows of `live` walked over.
+    pub(crate) live: usize,
+    /// Events got or walked over.
+    pub(crate) events: usize,
+}
+
+impl Mutant {
+    pub(crate) fn new(bug: Option<Bug>) -> Mutant {
+        Mutant { bug, ..Mutant::default() }
+    }
+
+    /// What was read since the last call.
+    pub(crate) fn take_reads(&self) -> Reads {
+        self.reads.take()
+    }
+
+    fn count(&self, note: impl FnOnce(&mut Reads)) {
+        let mut reads = self.reads.get();
+        note(&mut reads);
+        self.reads.set(reads);
+    }
+}
+
+impl StateRead for Mutant {
+    type Error = MemoryError;
+
+    fn corrupt(&self, what: &'static str) -> MemoryError {
+        self.state.corrupt(what)
+    }
+
+    fn meta(&self) -> &Meta {
+        self.state.meta()
+    }
+
+    fn current_meta(&self, key: &[u8]) -> Result<Option<KeyMeta>, MemoryError> {
+        self.count(|reads| reads.metas += 1);
+        self.state.current_meta(key)
+    }
+
+    fn current(&self, key: &[u8]) -> Result<Option<CurrentRow>, MemoryError> {
+        self.count(|reads| reads.rows += 1);
+        StateRead::current(&self.state, key)
+    }
+
+    fn scan_current(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+    ) -> Result<(), MemoryError> {
+        self.state.scan_current(range, &mut |key, row| {
+            self.count(|reads| reads.rows += 1);
+            visit(key, row)
+        })
+    }
+
+    fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), MemoryError> {
+        self.state.scan_live(range, &mut |key| {
+            self.count(|reads| reads.live += 1);
+            visit(key)
+        })
+    }
+
+    fn count_live(&self, range: &KeyRange) -> Result<u64, MemoryError> {
+        let count = self.state.count_live(range)?;
+        let short = self.bug == Some(Bug::CountOneShort) && matches!(range, KeyRange::From(_));
+        Ok(count.saturating_sub(u64::from(short)))
+    }
+
+    fn event(&self, id: EventId) -> Result<Option<EventRow>, MemoryError> {
+        self.count(|reads| reads.events += 1);
+        self.state.event(id)
+    }
+
+    fn scan_events(
+        &self,
+        first: Revision,
+        last: Revision,
+        visit: &mut dyn FnMut(EventRow) -> ControlFlow<()>,
+    ) -> Result<(), MemoryError> {
+        self.state.scan_events(first, last, &mut |event| {
+            self.count(|reads| reads.events += 1);
+            visit(event)
+        })
+    }
+
+    fn lease(&self, id: LeaseId) -> Result<Option<LeaseRow>, MemoryError> {
+        self.state.lease(id)
+    }
+
+    fn scan_leases(&self, visit: &mut dyn FnMut(LeaseId, LeaseRow) -> ControlFlow<()>) -> Result<(), MemoryError> {
+        self.state.scan_leases(visit)
+    }
+
+    fn scan_lease_keys(&self, id: LeaseId, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), MemoryError> {
+        self.state.scan_lease_keys(id, visit)
+    }
+}
+
+impl StateWrite for Mutant {
+    fn record(&mut self, mut event: EventRow) {
+        match self.bug {
+            Some(Bug::CreateForgotten) if !event.meta.is_tombstone() => {
+                event.meta.create = event.meta.modified.revision;
+            }
+            Some(Bug::PreviousForgotten) => event.previous = None,
+            Some(Bug::SubSkipped) if event.meta.modified.sub > 0 => event.meta.modified.sub += 1,
+            Some(Bug::TombstoneWithValue) if event.meta.is_tombstone() => {
+                event.value = self.state.current[&event.key].value.clone();
+            }
+            _ => {}
+        }
+        self.state.record(event);
+    }
+
+    fn meta_mut(&mut self) -> &mut Meta {
+        self.state.meta_mut()
+    }
+
+    fn put_lease(&mut self, id: LeaseId, mut row: LeaseRow) {
+        if self.bug == Some(Bug::GrantedAtZero) {
+            row.clock_ms = 0;
+        }
+        self.state.put_lease(id, row);
+    }
+
+    fn delete_lease(&mut self, id: LeaseId) {
+        self.state.delete_lease(id);
+    }
+
+    fn attach(&mut self, id: LeaseId, key: &Bytes) {
+        self.state.attach(id, key);
+    }
+
+    fn detach(&mut self, id: LeaseId, key: &Bytes) {
+        if self.bug != Some(Bug::DetachForgotten) {
+            self.state.detach(id, key);
+        }
+    }
+}

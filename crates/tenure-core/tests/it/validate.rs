@@ -1,0 +1,142 @@
+//! The checks before the log: counts per level, duplicate keys, costs.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tenure_core::codec::TXN_DEPTH_MAX;
+use tenure_core::command::{Command, LeaseGrant, Txn};
+use tenure_core::validate::{InvalidTxn, cost_bytes, txn_is_read_only, validate_txn};
+use tenure_core::{LeaseId, Revision};
+
+use crate::language::Tokens;
+
+fn txn(text: &str) -> Txn {
+    let words: Vec<String> = text.split_whitespace().map(String::from).collect();
+    let mut tokens = Tokens::new(&words);
+    let txn = tokens.txn().unwrap();
+    tokens.end().unwrap();
+    txn
+}
+
+fn check(text: &str, expected: Result<(), InvalidTxn>) {
+    assert_eq!(validate_txn(&txn(text), 128), expected, "{text}");
+}
+
+#[test]
+fn each_level_takes_its_longest_list_off_what_nested_levels_may_hold() {
+    let nested = txn("if version a = 1 and version b = 1 then get a else { then get a ; get b ; get c }");
+    assert_eq!(validate_txn(&nested, 5), Ok(()));
+    assert_eq!(validate_txn(&nested, 4), Err(InvalidTxn::TooManyOps));
+    assert_eq!(validate_txn(&txn("if version a = 1"), 0), Err(InvalidTxn::TooManyOps));
+    assert_eq!(validate_txn(&Txn::default(), 0), Ok(()));
+}
+
+#[test]
+fn a_key_is_put_once_on_every_path() {
+    use InvalidTxn::DuplicateKey;
+    check("then put a 1 ; put b 1 else put a 1", Ok(()));
+    check("then put a 1 ; put a 1", Err(DuplicateKey));
+    check("else put a 1 ; put a 1", Err(DuplicateKey));
+    check("then put a 1 ; { then put a 1 }", Err(DuplicateKey));
+    check("then { then put a 1 } ; { else put a 1 }", Err(DuplicateKey));
+    check("then { then put a 1 else put a 1 }", Ok(()));
+    check("then { then put a 1 else put a 1 } ; put a 1", Err(DuplicateKey));
+    check("then { then { then put a 1 else put a 1 } else put a 1 }", Ok(()));
+}
+
+#[test]
+fn a_key_is_not_put_and_deleted_on_one_path() {
+    use InvalidTxn::DuplicateKey;
+    check("then put a 1 ; del a", Err(DuplicateKey));
+    check("then del a..c ; put b 1", Err(DuplicateKey));
+    check("then del a..c ; put c 1", Ok(()));
+    check("then del c..a ; put b 1", Ok(()));
+    check("then del b.. ; put a 1", Ok(()));
+    check("then del b.. ; put c 1", Err(DuplicateKey));
+    check("then put a 1 ; del all", Err(DuplicateKey));
+    check("then { then put a 1 } ; { then del a }", Err(DuplicateKey));
+    check("then { then put a 1 else del a }", Ok(()));
+    check("then { then put a 1 else del a } ; del a..b", Err(DuplicateKey));
+    check("then del a ; del a ; del a..c ; del all", Ok(()));
+    check("then del a..c ; del b..f ; del e..g ; put f 1", Err(DuplicateKey));
+    check("then del e..g ; del a..c ; del b..d ; put d 1", Ok(()));
+    check("then del a..z ; del b..c ; put d 1", Err(DuplicateKey));
+    check("then del b..c ; del a.. ; put d 1", Err(DuplicateKey));
+}
+
+#[test]
+fn nesting_has_an_end() {
+    let nested = |depth: u32| {
+        let wrap = |inner, _| Txn { success: vec![tenure_core::command::Op::Txn(inner)], ..Txn::default() };
+        (1..depth).fold(Txn::default(), wrap)
+    };
+    assert_eq!(validate_txn(&nested(TXN_DEPTH_MAX), 1000), Ok(()));
+    assert_eq!(validate_txn(&nested(TXN_DEPTH_MAX + 1), 1000), Err(InvalidTxn::TooDeep));
+    assert_eq!(validate_txn(&nested(100_000.min(TXN_DEPTH_MAX * 10)), 10), Err(InvalidTxn::TooManyOps));
+}
+
+#[test]
+fn only_top_level_ranges_make_a_read() {
+    assert!(txn_is_read_only(&txn("if version a = 1 then get a else get b")));
+    assert!(txn_is_read_only(&Txn::default()));
+    assert!(!txn_is_read_only(&txn("then get a ; put b 1")));
+    assert!(!txn_is_read_only(&txn("else del a")));
+    assert!(!txn_is_read_only(&txn("then { then get a }")));
+}
+
+#[test]
+fn costs_are_those_of_the_dearest_branch() {
+    let cost = |text| cost_bytes(&Command::Txn(txn(text)));
+    assert_eq!(cost("then get a ; del b"), 0);
+    assert_eq!(cost("then put a 1 else put bb 22 ; put c 3"), 256 + 4 + 256 + 2);
+    assert_eq!(cost("then put a 1 ; { then put b 22 else put c 4444 }"), 256 + 2 + 256 + 5);
+    assert_eq!(cost_bytes(&Command::LeaseGrant(LeaseGrant { id: LeaseId(1), ttl_ms: 1 })), 64);
+    assert_eq!(cost_bytes(&Command::Compact(Revision(1))), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Against a plain reading of the rule: ranges overlap a key or they do not.
+    #[test]
+    fn many_deletes_are_one_union(
+        deletes in proptest::collection::vec((0..30u8, 0..30u8, 0..10u8), 0..8),
+        put in 0..30u8,
+    ) {
+        let mut words = vec!["then put".to_string(), format!("k{put:02}"), "v".into()];
+        let mut expected = Ok(());
+        let mut before = vec!["then".to_string()];
+        for (start, end, kind) in deletes {
+            let (range, hit) = match kind {
+                0 => (format!("k{start:02}.."), put >= start),
+                1..=3 => (format!("k{start:02}"), put == start),
+                _ => (format!("k{start:02}..k{end:02}"), put >= start && put < end),
+            };
+            words.push(format!("; del {range}"));
+            before.push(format!("del {range} ;"));
+            if hit {
+                expected = Err(InvalidTxn::DuplicateKey);
+            }
+        }
+        before.push(format!("put k{put:02} v"));
+        prop_assert_eq!(validate_txn(&txn(&words.join(" ")), 128), expected);
+        prop_assert_eq!(validate_txn(&txn(&before.join(" ")), 128), expected);
+    }
+}
+
+#[test]
+fn a_txn_of_many_operations_is_checked_in_a_moment() {
+    use tenure_core::command::{DeleteRange, KeyRange, Op};
+    let key = |at: u32| Bytes::from(format!("{at:08}"));
+    let mut success = Vec::new();
+    for at in 0..50_000 {
+        let range = KeyRange::Between(key(4 * at), key(4 * at + 2));
+        success.push(Op::DeleteRange(DeleteRange { range, prev_kv: false }));
+        success.push(Op::DeleteRange(DeleteRange { range: KeyRange::One(key(4 * at + 3)), prev_kv: false }));
+    }
+    let Some(Op::Put(mut put)) = txn("then put a b").success.pop() else { panic!("a put was written") };
+    for at in 0..50_000 {
+        put.key = key(4 * at + 2);
+        success.push(Op::Put(put.clone()));
+    }
+    assert_eq!(validate_txn(&Txn { success, ..Txn::default() }, 150_000), Ok(()));
+}
