@@ -130,10 +130,7 @@ fn apply_run(shared: &SharedStore, entries: Vec<Committed>) -> io::Result<()> {
     Ok(())
 }
 
-fn apply_entry(
-    run: &mut tenure_storage::store::Run<'_>,
-    entry: Entry,
-) -> io::Result<(GroupReply, Option<Bytes>)> {
+fn apply_entry(run: &mut tenure_storage::store::Run<'_>, entry: Entry) -> io::Result<(GroupReply, Option<Bytes>)> {
     let log_id = entry.log_id();
     let position = EntryPosition { index: LogIndex(log_id.index()), term: Term(log_id.committed_leader_id().term) };
     let mut reply = GroupReply { index: position.index, term: position.term, outcomes: Vec::new() };
@@ -141,9 +138,8 @@ fn apply_entry(
     match entry.payload {
         Payload::Blank => {}
         Payload::Normal(proposal) => {
-            reply.outcomes = apply_group(run, position, &proposal.0).map_err(|error| {
-                io::Error::other(format!("entry {} cannot be applied: {error}", position.index))
-            })?;
+            reply.outcomes = apply_group(run, position, &proposal.0)
+                .map_err(|error| io::Error::other(format!("entry {} cannot be applied: {error}", position.index)))?;
         }
         Payload::Membership(change) => {
             membership = Some(encode_stored_membership(&StoredMembership::new(Some(log_id), change)));

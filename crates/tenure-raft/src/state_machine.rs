@@ -113,7 +113,8 @@ impl RaftSnapshotBuilder<Config> for Builder {
             .map_err(io::Error::other)?;
         assert!(durable >= applied.index, "invariant: a flush covers what was applied before it began");
         let (last_log_id, last_membership) = applied_state_of(&applied)?;
-        let snapshot = Snapshot { meta: SnapshotMetaOf::<Config> { last_log_id, last_membership }, snapshot: DurablePoint };
+        let snapshot =
+            Snapshot { meta: SnapshotMetaOf::<Config> { last_log_id, last_membership }, snapshot: DurablePoint };
         *self.current.lock().map_err(|_| io::Error::other("a snapshot builder panicked"))? = Some(snapshot.clone());
         Ok(snapshot)
     }

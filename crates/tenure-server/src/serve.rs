@@ -48,11 +48,7 @@ pub enum ServeError {
 }
 
 /// Runs a member until `shutdown` turns true or it fails. Blocks the calling thread.
-pub fn serve(
-    config: ServerConfig,
-    engine: Arc<dyn Engine>,
-    shutdown: watch::Receiver<bool>,
-) -> Result<(), ServeError> {
+pub fn serve(config: ServerConfig, engine: Arc<dyn Engine>, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
     let founding = founding(&config)?;
     let peers = listen_all(config.listen_peer_urls.iter().map(|url| url.address), 1)?.remove(0);
     let threads = client_threads();
@@ -232,10 +228,7 @@ fn current_thread() -> io::Result<Runtime> {
 }
 
 /// Binds every address `copies` times; returns the copies, each with all addresses.
-fn listen_all(
-    addresses: impl Iterator<Item = SocketAddr>,
-    copies: usize,
-) -> Result<Vec<Vec<TcpListener>>, ServeError> {
+fn listen_all(addresses: impl Iterator<Item = SocketAddr>, copies: usize) -> Result<Vec<Vec<TcpListener>>, ServeError> {
     let mut listeners: Vec<Vec<TcpListener>> = (0..copies).map(|_| Vec::new()).collect();
     for address in addresses {
         for copy in &mut listeners {

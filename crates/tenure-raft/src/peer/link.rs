@@ -215,7 +215,8 @@ impl Links {
             }
         };
         if answer.cluster_id != self.0.cluster || answer.member_id != to {
-            let text = format!("its address answers as member {:x} of cluster {:x}", answer.member_id, answer.cluster_id);
+            let text =
+                format!("its address answers as member {:x} of cluster {:x}", answer.member_id, answer.cluster_id);
             return Err(LinkError::Stranger(to, text));
         }
         self.0.identity.remember(to, answer.incarnation).map_err(|e| LinkError::Stranger(to, e.to_string()))?;
@@ -260,9 +261,7 @@ async fn dial(url: String) -> Result<Channel, String> {
 }
 
 fn client(channel: Channel) -> PeerClient<Channel> {
-    PeerClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 fn hint(leader: u64) -> Option<MemberId> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use openraft::errors::RaftError;
-use tenure_core::command::GroupHeader;
 use tenure_core::codec::GroupBuilder;
+use tenure_core::command::GroupHeader;
 use tenure_proto::tenure::peer::v1::peer_server::Peer;
 use tenure_proto::tenure::peer::v1::{
     AppendRequest, AppendResponse, ProbeRequest, ProbeResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
@@ -81,10 +81,7 @@ impl PeerService {
 
     fn admit_vote(&self, request: &VoteRequest) -> Result<(), Status> {
         self.check(request.route.as_ref())?;
-        self.node
-            .gate()
-            .admit_vote(request.leadership_transfer)
-            .map_err(|shut| Status::unavailable(shut.to_string()))
+        self.node.gate().admit_vote(request.leadership_transfer).map_err(|shut| Status::unavailable(shut.to_string()))
     }
 }
 

@@ -62,13 +62,10 @@ pub(super) fn read_append_request(message: pb::AppendRequest) -> Result<AppendEn
 
 pub(super) fn append_response(result: &StreamAppendResult<Config>) -> pb::AppendResponse {
     let result = match result {
-        Ok(matched) => {
-            append_response::Result::Matched(pb::Matched { log_id: optional_log_id(matched.as_ref()) })
+        Ok(matched) => append_response::Result::Matched(pb::Matched { log_id: optional_log_id(matched.as_ref()) }),
+        Err(StreamAppendError::Conflict(expected)) => {
+            append_response::Result::Conflict(pb::Conflict { expected: log_id_bytes(expected), found: Bytes::new() })
         }
-        Err(StreamAppendError::Conflict(expected)) => append_response::Result::Conflict(pb::Conflict {
-            expected: log_id_bytes(expected),
-            found: Bytes::new(),
-        }),
         Err(StreamAppendError::HigherVote(vote)) => append_response::Result::HigherVote(vote_bytes(vote)),
     };
     pb::AppendResponse { sequence: 0, result: Some(result) }
@@ -113,10 +110,7 @@ pub(super) fn read_vote_response(message: &pb::VoteResponse) -> Result<VoteRespo
     Ok(VoteResponse::new(decode_vote(&message.vote)?, last_log_id, message.granted))
 }
 
-pub(super) fn transfer_request(
-    route: pb::Route,
-    request: &TransferLeaderRequest<Config>,
-) -> pb::TransferLeaderRequest {
+pub(super) fn transfer_request(route: pb::Route, request: &TransferLeaderRequest<Config>) -> pb::TransferLeaderRequest {
     pb::TransferLeaderRequest {
         route: Some(route),
         from_leader: vote_bytes(request.from_leader()),

@@ -4,15 +4,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use tonic::{Code, Status};
 
-
 /// How tonic begins its complaint about a message above the size limit.
 const OVERSIZED: &str = "Error, decoded message length too large";
 
 /// UNIMPLEMENTED with a text for gRPC, 404 for the rest.
 pub(super) async fn answer(uri: Uri, headers: HeaderMap) -> Response {
-    let is_grpc = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc =
+        headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     if !is_grpc {
         return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
     }

@@ -165,10 +165,7 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    async fn snapshot(
-        &self,
-        _request: Request<pb::SnapshotRequest>,
-    ) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(&self, _request: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         Err(ApiError::Unimplemented("Snapshot").into())
     }
 

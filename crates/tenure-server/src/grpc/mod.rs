@@ -19,8 +19,8 @@ use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_proto::grpc::health::v1::health_server::HealthServer;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 
 use crate::config::ServerConfig;
 use crate::grpc::convert::Limits;
@@ -47,7 +47,8 @@ pub(crate) async fn serve(
     let mut servers = JoinSet::new();
     for listener in listeners {
         let incoming = match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => TcpListenerStream::new(listener),
+            // Without nodelay, an answer waits 40 ms for the acknowledgement of the one before.
+            Ok(listener) => TcpIncoming::from(listener).with_nodelay(Some(true)),
             Err(error) => {
                 tracing::error!(%error, "a client listener could not be used");
                 continue;
@@ -55,7 +56,6 @@ pub(crate) async fn serve(
         };
         let server = tonic::transport::Server::builder()
             .accept_http1(true)
-            .tcp_nodelay(true)
             .max_concurrent_streams(config.max_concurrent_streams)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -88,7 +88,7 @@ pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<TcpListener>) {
         let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { continue };
         let routes = Routes::from(http::router(node.clone()));
         let server = tonic::transport::Server::builder().accept_http1(true).add_routes(routes);
-        servers.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        servers.spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     }
     while let Some(ended) = servers.join_next().await {
         tracing::error!(?ended, "a metrics listener stopped serving");
@@ -96,10 +96,8 @@ pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<TcpListener>) {
 }
 
 fn routes(node: &Node, config: &ServerConfig) -> Routes {
-    let limits = Limits {
-        max_request_bytes: config.max_request_bytes as usize,
-        max_txn_ops: config.max_txn_ops as usize,
-    };
+    let limits =
+        Limits { max_request_bytes: config.max_request_bytes as usize, max_txn_ops: config.max_txn_ops as usize };
     let message_bytes_max = limits.max_request_bytes.saturating_add(REQUEST_OVERHEAD_BYTES);
     let kv = KvServer::new(kv::KvService::new(node.clone(), limits))
         .max_decoding_message_size(message_bytes_max)

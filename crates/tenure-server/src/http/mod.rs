@@ -52,7 +52,8 @@ impl HealthQuery {
 
 async fn health(State(node): State<Node>, method: Method, RawQuery(query): RawQuery) -> Response {
     if method != Method::GET {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, HeaderValue::from_static("GET"))], "").into_response();
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, HeaderValue::from_static("GET"))], "")
+            .into_response();
     }
     let query = HealthQuery::parse(query.as_deref().unwrap_or_default());
     let (status, reason) = match unhealthy(&node, &query).await {
