@@ -3,6 +3,7 @@
 //! Every start writes a log file of its own, so that "ready" is never read off an earlier life's log. Only processes that
 //! this harness started are ever signalled, by pid, and each of them dies with its `Node`.
 
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -76,7 +77,14 @@ impl Node {
         self.lives += 1;
         let log = File::create(self.log_path())?;
         let program = self.program.path()?;
-        let child = Command::new(&program)
+        let mut command = Command::new(&program);
+        // Both programs read flags from the environment: those of whoever runs the tests are not meant for them.
+        for (name, _) in env::vars_os() {
+            if ["ETCD_", "TENURE_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .args(&self.flags)
             .current_dir(&self.log_dir)
             .stdin(Stdio::null())
