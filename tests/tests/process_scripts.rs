@@ -100,7 +100,7 @@ fn a_cluster_is_made_broken_and_mended_by_its_scripts() {
     assert_eq!(scripts.status("STATE"), ["running", "paused", "running"]);
     scripts.must("resume", &["n2"]);
     assert_eq!(scripts.status("STATE"), ["running"; 3]);
-    assert!(scripts.must("logs", &["n2"]).contains("ready to serve client requests"));
+    assert!(scripts.must("logs", &["n2", "-n", "+1"]).contains("ready to serve client requests"));
 
     scripts.must("pause", &["n3"]);
     scripts.must("stop", &[]);
