@@ -1,24 +1,28 @@
-//! The apply loop: the one thread that changes the state machine.
+//! The apply loop: the one place that changes the state machine.
 //!
-//! It has a thread of its own because one command can take long (a delete of a hundred thousand keys) and must not
-//! hold up heartbeats, which share a thread with the consensus core. A run of committed entries becomes one engine
+//! One command can take long (a delete of a hundred thousand keys) and must not hold up heartbeats, which share a thread
+//! with the consensus core: such runs are applied on a thread of their own. A run of a few plain puts takes less time than
+//! waking that thread, so it is applied at once. Only one run is under way at any time, whichever way it goes. A run of committed entries becomes one engine
 //! batch; the new view is published before anybody is answered, so that whoever hears of a write can read it.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::entry::RaftEntry;
 use openraft::storage::ApplyResponder;
 use tenure_core::apply::apply_group;
-use tenure_core::command::EntryPosition;
+use tenure_core::codec::Group;
+use tenure_core::command::{Command, EntryPosition};
 use tenure_core::{LogIndex, Term};
 use tenure_storage::state_view::StateView;
 use tenure_storage::store::{Applied, StateStore};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::entry_codec::encode_stored_membership;
+use crate::runtime::BootInstant;
 use crate::types::{Config, Entry, GroupReply, Payload, StoredMembership};
 
 /// Runs waiting for the apply thread. openraft hands over one at a time.
@@ -63,28 +67,39 @@ impl SharedStore {
     }
 }
 
-/// Hands committed entries to the apply thread.
+/// A run of at most this many bytes and commands, all of them plain puts, is applied where it arrives: at 5 to 10 µs a
+/// put it costs less than two hand-overs between threads.
+const LIGHT_RUN_BYTES_MAX: usize = 8 * 1024;
+const LIGHT_RUN_COMMANDS_MAX: usize = 16;
+
+/// Applies committed entries.
 pub(crate) struct Applier {
+    store: SharedStore,
+    slow: Option<Duration>,
     jobs: mpsc::Sender<Job>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Applier {
-    /// Starts the thread.
-    pub(crate) fn start(store: SharedStore) -> io::Result<Applier> {
+    /// Starts the thread. Runs that take longer than `slow` are logged.
+    pub(crate) fn start(store: SharedStore, slow: Option<Duration>) -> io::Result<Applier> {
         let (jobs, mut queue) = mpsc::channel::<Job>(JOBS_MAX);
+        let shared = store.clone();
         let thread = std::thread::Builder::new().name("apply".into()).spawn(move || {
             while let Some(job) = queue.blocking_recv() {
-                let result = apply_run(&store, job.entries);
+                let result = apply_run(&shared, job.entries, slow);
                 // Nobody waits for the result when the core has shut down in the meantime.
                 drop(job.done.send(result));
             }
         })?;
-        Ok(Applier { jobs, thread: Some(thread) })
+        Ok(Applier { store, slow, jobs, thread: Some(thread) })
     }
 
     /// Applies entries in order and returns when their effects are visible.
     pub(crate) async fn apply(&self, entries: Vec<Committed>) -> io::Result<()> {
+        if is_light(&entries) {
+            return apply_run(&self.store, entries, self.slow);
+        }
         let (done, result) = oneshot::channel();
         let gone = || io::Error::other("the apply thread has stopped");
         self.jobs.send(Job { entries, done }).await.map_err(|_| gone())?;
@@ -104,7 +119,30 @@ impl Drop for Applier {
     }
 }
 
-fn apply_run(shared: &SharedStore, entries: Vec<Committed>) -> io::Result<()> {
+/// Whether a run is sure to take little time. What cannot be read is for the apply thread to complain of.
+fn is_light(entries: &[Committed]) -> bool {
+    let mut bytes = 0;
+    let mut commands = 0;
+    for (entry, _) in entries {
+        if let Payload::Normal(proposal) = &entry.payload {
+            bytes += proposal.0.len();
+            if bytes > LIGHT_RUN_BYTES_MAX {
+                return false;
+            }
+            let Ok(group) = Group::decode(&proposal.0) else { return false };
+            commands += group.commands.len();
+            let is_put = |command| matches!(Command::decode(command), Ok(Command::Put(_)));
+            if commands > LIGHT_RUN_COMMANDS_MAX || !group.commands.iter().all(is_put) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+fn apply_run(shared: &SharedStore, entries: Vec<Committed>, slow: Option<Duration>) -> io::Result<()> {
+    let started = BootInstant::now();
+    let count = entries.len();
     let mut answers = Vec::with_capacity(entries.len());
     {
         let mut store = shared.lock()?;
@@ -123,6 +161,10 @@ fn apply_run(shared: &SharedStore, entries: Vec<Committed>) -> io::Result<()> {
         }
         run.commit(applied).map_err(io::Error::other)?;
         shared.publish(&store);
+    }
+    let took = started.elapsed();
+    if slow.is_some_and(|limit| took > limit) {
+        tracing::warn!(entries = count, ?took, "slow apply");
     }
     for (responder, reply) in answers {
         responder.send(reply);

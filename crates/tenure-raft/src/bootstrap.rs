@@ -121,7 +121,10 @@ async fn begin_empty(node: &RaftNode, links: &Links) -> Result<(), NodeError> {
     node.gate().open();
     node.raft().run();
     if verdict == Verdict::Initialize {
-        tracing::info!(members = node.options().founding.members.len(), "all peers heard are empty: a new cluster begins");
+        tracing::info!(
+            members = node.options().founding.members.len(),
+            "all peers heard are empty: a new cluster begins"
+        );
         if let Err(error) = node.raft().initialize(node.initial_membership()).await {
             // A peer that decided the same a moment earlier has replicated to us: the cluster is there.
             tracing::info!(%error, "a peer initialised the cluster first");
@@ -186,9 +189,11 @@ mod tests {
     const OWN: u64 = 7;
 
     fn answers(list: &[(u64, bool, Option<u64>)]) -> Vec<(MemberId, ProbeAnswer)> {
-        list.iter().map(|(id, has_data, remembers)| {
-            (MemberId(*id), ProbeAnswer { has_data: *has_data, remembers: *remembers })
-        }).collect()
+        list.iter()
+            .map(|(id, has_data, remembers)| {
+                (MemberId(*id), ProbeAnswer { has_data: *has_data, remembers: *remembers })
+            })
+            .collect()
     }
 
     #[test]

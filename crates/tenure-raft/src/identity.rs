@@ -29,7 +29,7 @@ const PEERS_MAX: usize = 1024;
 pub(crate) struct Identity {
     path: PathBuf,
     own: Own,
-    peers: Mutex<BTreeMap<u64, u64>>,
+    peers: Mutex<Peers>,
 }
 
 /// Who a directory belongs to.
@@ -156,7 +156,10 @@ pub(crate) fn foreign(data_dir: &Path, stored: &Founding, given: &Founding) -> S
     )
 }
 
-fn read(path: &Path) -> Result<Option<(Own, BTreeMap<u64, u64>)>, NodeError> {
+/// Incarnations of peers by member.
+type Peers = BTreeMap<u64, u64>;
+
+fn read(path: &Path) -> Result<Option<(Own, Peers)>, NodeError> {
     match fs::read(path) {
         Ok(bytes) => {
             let parsed = std::str::from_utf8(&bytes).ok().and_then(parse);
@@ -169,7 +172,7 @@ fn read(path: &Path) -> Result<Option<(Own, BTreeMap<u64, u64>)>, NodeError> {
     }
 }
 
-fn render(own: &Own, peers: &BTreeMap<u64, u64>) -> String {
+fn render(own: &Own, peers: &Peers) -> String {
     let founding = &own.founding;
     let mut text = format!(
         "{HEADER}\ncluster {:016x}\nmember {:016x}\nincarnation {:016x}\n",
@@ -186,7 +189,7 @@ fn render(own: &Own, peers: &BTreeMap<u64, u64>) -> String {
     text
 }
 
-fn parse(text: &str) -> Option<(Own, BTreeMap<u64, u64>)> {
+fn parse(text: &str) -> Option<(Own, Peers)> {
     let body_len = text.rfind("checksum ")?;
     let (body, checksum) = text.split_at(body_len);
     let expected = format!("checksum {:08x}\n", crc32fast::hash(body.as_bytes()));

@@ -53,6 +53,8 @@ pub struct NodeOptions {
     /// The longest that a follower waits for a leader before it campaigns is derived from this: 0.4 to 0.7 of it,
     /// after a leader lease of 0.7 of it.
     pub election_timeout: Duration,
+    /// Runs of the apply loop that take longer are logged.
+    pub slow_apply: Option<Duration>,
     /// The log's own options.
     pub log: LogOptions,
     /// When to flush state and how much log to keep.
@@ -127,12 +129,11 @@ impl RaftNode {
         let identity = Arc::new(Identity::open(&options.data_dir, &options.founding)?);
         let log = LogStore::open(files, raft_dir(&options.data_dir).join("log"), options.log.clone())?;
         let store = StateStore::open(engine)?;
-        let beginning =
-            Beginning::of(&log, &store).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
+        let beginning = Beginning::of(&log, &store).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
         let store = SharedStore::new(store);
         let views = store.views();
-        let applier =
-            Applier::start(store.clone()).map_err(|e| NodeError::Io("starting the apply thread".into(), e))?;
+        let applier = Applier::start(store.clone(), options.slow_apply)
+            .map_err(|e| NodeError::Io("starting the apply thread".into(), e))?;
         let links = Links::new(&options, identity.clone());
         let raft = OpenRaft::build(
             options.founding.member.0,

@@ -10,8 +10,8 @@ use openraft::impls::{BoxedErrorSource, leader_id_std};
 use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
 use openraft::{OptionalSend, RaftTypeConfig, alias};
-use tenure_core::{LogIndex, Term};
 use tenure_core::outcome::Outcome;
+use tenure_core::{LogIndex, Term};
 use tokio::sync::oneshot;
 
 use crate::runtime::Runtime;

@@ -59,6 +59,7 @@ pub fn serve(config: ServerConfig, engine: Arc<dyn Engine>, shutdown: watch::Rec
         data_dir: config.data_dir.clone(),
         heartbeat: config.heartbeat_interval,
         election_timeout: config.election_timeout,
+        slow_apply: config.warning_apply_duration,
         log: LogOptions::default(),
         housekeeping: Housekeeping { flush_entries: config.snapshot_count, ..Housekeeping::default() },
     };

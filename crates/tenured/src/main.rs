@@ -17,6 +17,9 @@ use tenure_server::config::{ConfigError, Invocation, ServerConfig, TENURE_VERSIO
 use tenure_server::data_dir::DataDir;
 use tokio::sync::watch;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// As is the custom for a command line that makes no sense.
 const USAGE: u8 = 2;
 

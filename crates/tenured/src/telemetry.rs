@@ -18,6 +18,11 @@ use tracing_subscriber::{Layer as _, fmt, registry};
 /// Libraries whose `info` is about their own workings, per entry or per connection.
 const CHATTY: [&str; 5] = ["openraft", "h2", "hyper", "tonic", "tower"];
 
+/// Parts of openraft that warn of an absent peer at every attempt to reach it, ten times a second for as long as it is
+/// down. The links to the peers say it once.
+const REPETITIVE: [&str; 4] =
+    ["openraft::replication", "openraft::core::heartbeat", "openraft::core::raft_core", "openraft::network"];
+
 /// Starts logging and arms the panic hook.
 pub(crate) fn start(level: LogLevel, format: LogFormat) {
     let level = match level {
@@ -27,7 +32,10 @@ pub(crate) fn start(level: LogLevel, format: LogFormat) {
         LogLevel::Error => LevelFilter::ERROR,
     };
     let filter = if level < LevelFilter::DEBUG {
-        Targets::new().with_default(level).with_targets(CHATTY.map(|name| (name, level.min(LevelFilter::WARN))))
+        Targets::new()
+            .with_default(level)
+            .with_targets(CHATTY.map(|name| (name, level.min(LevelFilter::WARN))))
+            .with_targets(REPETITIVE.map(|name| (name, LevelFilter::OFF)))
     } else {
         Targets::new().with_default(level)
     };

@@ -13,6 +13,7 @@
 //!
 //! What is not here: snapshots, and any knowledge of what entries mean.
 
+mod bench;
 mod counters;
 mod error;
 mod files;
@@ -32,6 +33,8 @@ mod tests;
 mod wal_thread;
 mod writer;
 
+#[doc(hidden)]
+pub use bench::{AppendCost, append_cost};
 pub use counters::LogCounters;
 pub use error::LogError;
 pub use files::{FileLayer, FileLock, LogFile, OsFiles};

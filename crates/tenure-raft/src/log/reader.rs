@@ -12,7 +12,7 @@ use super::counters::Counters;
 use super::error::LogError;
 use super::files::LogFile;
 use super::positions::Position;
-use super::record::{Kind, LogStamp, RECORD_HEADER_BYTES, RecordHeader, Seed};
+use super::record::{Kind, RECORD_HEADER_BYTES, RecordHeader, Seed};
 use super::segment::SegmentNumber;
 use super::shared::{Shared, State};
 use crate::entry_codec::decode_entry;
@@ -24,7 +24,6 @@ const GAP_BYTES_MAX: u32 = 4096;
 /// What to read: first from the disk, then what memory had.
 #[derive(Debug)]
 pub(super) struct Plan {
-    stamp: LogStamp,
     reads: Vec<SegmentRead>,
     tail: Vec<Entry>,
 }
@@ -64,7 +63,7 @@ impl Plan {
         let state = shared.state();
         let start = start.max(state.start());
         let end = end.min(state.end());
-        let mut plan = Plan { stamp: shared.stamp, reads: Vec::new(), tail: Vec::new() };
+        let mut plan = Plan { reads: Vec::new(), tail: Vec::new() };
         let tail_from = state.tail.first_index().unwrap_or(u64::MAX);
         let mut bytes = 0usize;
         let mut next = start;
@@ -113,7 +112,7 @@ impl Plan {
         }
         let mut entries = Vec::new();
         for read in &self.reads {
-            read_segment(read, self.stamp, &mut entries)?;
+            read_segment(shared, read, &mut entries)?;
         }
         Counters::add(&shared.counters.entries_read_from_disk, entries.len());
         entries.extend(self.tail);
@@ -121,14 +120,14 @@ impl Plan {
     }
 }
 
-fn read_segment(read: &SegmentRead, stamp: LogStamp, entries: &mut Vec<Entry>) -> Result<(), LogError> {
-    let path = std::path::PathBuf::from(read.segment.file_name());
+fn read_segment(shared: &Shared, read: &SegmentRead, entries: &mut Vec<Entry>) -> Result<(), LogError> {
+    let path = shared.dir.join(read.segment.file_name());
     let start = read.records.first().map_or(0, |(_, position)| position.offset);
     let mut buffer = vec![0; (read.end() - start) as usize];
     let count = read.file.read_at(start.into(), &mut buffer).map_err(|e| LogError::io("read", &path, &e))?;
     buffer.truncate(count);
     let buffer = Bytes::from(buffer);
-    let seed = Seed::new(stamp, read.segment);
+    let seed = Seed::new(shared.stamp, read.segment);
     for (id, position) in &read.records {
         let at = (position.offset - start) as usize;
         let record = buffer.slice(at.min(count)..(at + position.bytes as usize).min(count));

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ pub(super) struct Shared {
     /// Room in the queue.
     room: Semaphore,
     room_total: usize,
+    pub(super) dir: PathBuf,
     pub(super) stamp: LogStamp,
     pub(super) counters: Arc<Counters>,
     pub(super) options: LogOptions,
@@ -115,6 +117,7 @@ impl State {
 
 impl Shared {
     pub(super) fn new(
+        dir: PathBuf,
         recovered: Recovered,
         segments: BTreeMap<SegmentNumber, Arc<dyn LogFile>>,
         counters: Arc<Counters>,
@@ -143,6 +146,7 @@ impl Shared {
             stepper: Notify::new(),
             room: Semaphore::new(room_total),
             room_total,
+            dir,
             stamp,
             counters,
             options,

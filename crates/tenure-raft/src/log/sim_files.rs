@@ -21,7 +21,7 @@ use super::files::{FileLayer, FileLock, LogFile};
 /// How much of what was not synced survives a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// All of it: the process died, the machine did not.
+    /// All of it: the process died, the machine did not. It is still not on the disk, and the next crash may take it.
     Everything,
     /// None of it.
     Nothing,
@@ -178,7 +178,7 @@ impl Machine {
 impl SimFile {
     fn crash(&mut self, keep: Keep, rng: &mut StdRng) {
         match keep {
-            Keep::Everything => {}
+            Keep::Everything => return,
             Keep::Nothing => self.now.clone_from(&self.durable),
             Keep::Torn(_) => self.tear(rng),
             Keep::Holes(_) => self.pierce(rng),
@@ -228,7 +228,7 @@ impl SimFile {
 impl Dir {
     fn crash(&mut self, keep: Keep, rng: &mut StdRng) {
         match keep {
-            Keep::Everything => {}
+            Keep::Everything => return,
             Keep::Nothing => self.now.clone_from(&self.durable),
             Keep::Torn(_) | Keep::Holes(_) => {
                 let names: BTreeSet<String> = self.now.keys().chain(self.durable.keys()).cloned().collect();
@@ -438,6 +438,8 @@ mod tests {
         file.sync_data().unwrap();
         disk.sync_dir(dir).unwrap();
         file.write_at(2, b"cd").unwrap();
+        disk.crash(Keep::Everything);
+        assert_eq!(disk.contents(path).unwrap(), b"abcd");
         disk.crash(Keep::Nothing);
         assert_eq!(disk.contents(path).unwrap(), b"ab");
     }

@@ -200,8 +200,13 @@ fn open_worker(files: Arc<dyn FileLayer>, dir: &Path, options: LogOptions) -> Re
     let segments = std::mem::take(&mut recovered.segments);
     let handles = segments.iter().map(|(number, segment)| (*number, segment.file.clone())).collect();
     let (stamp, state) = (recovered.stamp, recovered.state.clone());
-    let writer = Writer::new(files, dir.to_owned(), stamp, segment_bytes, state, segments);
-    let shared = Shared::new(recovered, handles, writer.counters().clone(), options);
+    let mut writer = Writer::new(files, dir.to_owned(), stamp, segment_bytes, state, segments);
+    // What the log goes on from must be what it says it goes on from, before entries of another term fill the gap.
+    let committed = recovered.committed();
+    if committed != recovered.state.committed {
+        writer.committed(committed)?;
+    }
+    let shared = Shared::new(dir.to_owned(), recovered, handles, writer.counters().clone(), options);
     Ok(Worker::new(Arc::new(shared), writer, lock))
 }
 

@@ -5,7 +5,7 @@
 //! told from one that comes back with an emptied disk. Connections belong to the runtime that they were made on, so each
 //! runtime has its own `Links`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ struct Inner {
     identity: Arc<Identity>,
     addresses: Mutex<HashMap<u64, Peer>>,
     channels: Mutex<HashMap<(u64, Lane), Channel>>,
+    /// Peers that could not be dialled last time, so that losing and finding one is logged once each.
+    lost: Mutex<HashSet<u64>>,
 }
 
 impl Links {
@@ -95,6 +97,7 @@ impl Links {
             identity,
             addresses: Mutex::new(addresses),
             channels: Mutex::default(),
+            lost: Mutex::default(),
         }))
     }
 
@@ -236,13 +239,31 @@ impl Links {
         for url in peer.peer_urls {
             match dial(url.clone()).await {
                 Ok(channel) => {
+                    self.note_reachable(to);
                     self.channels().insert((to, lane), channel.clone());
                     return Ok(channel);
                 }
                 Err(text) => failure = LinkError::Unreachable(to, url, text),
             }
         }
+        self.note_unreachable(to, &failure);
         Err(failure)
+    }
+
+    fn note_reachable(&self, to: u64) {
+        if self.lost().remove(&to) {
+            tracing::info!(peer = format!("{to:x}"), "a peer is reachable again");
+        }
+    }
+
+    fn note_unreachable(&self, to: u64, why: &LinkError) {
+        if self.lost().insert(to) {
+            tracing::warn!(peer = format!("{to:x}"), %why, "a peer cannot be reached; it is tried again and again");
+        }
+    }
+
+    fn lost(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
+        self.0.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn channels(&self) -> std::sync::MutexGuard<'_, HashMap<(u64, Lane), Channel>> {

@@ -39,7 +39,7 @@ const UNACKED_BYTES_MAX: usize = 8 << 20;
 const BYTES_PER_PERMIT: usize = 1024;
 
 /// How long an unreachable peer is left alone.
-const BACKOFF: Duration = Duration::from_millis(50);
+const BACKOFF: Duration = Duration::from_millis(100);
 
 type Answer<T> = Result<T, RPCError<Config>>;
 
@@ -222,7 +222,17 @@ type Requests = BoxStream<'static, AppendEntriesRequest<Config>>;
 type Results = BoxStream<'static, Answer<StreamAppendResult<Config>>>;
 
 /// Opens a replication stream. It owns what it needs: openraft may drop the client while the stream lives.
+///
+/// Openraft waits out its backoff only while a stream is read from, so a failure to open one waits here.
 async fn open_stream(links: Links, target: u64, input: Requests) -> Answer<Results> {
+    let opened = try_open_stream(links, target, input).await;
+    if opened.is_err() {
+        tokio::time::sleep(BACKOFF).await;
+    }
+    opened
+}
+
+async fn try_open_stream(links: Links, target: u64, input: Requests) -> Answer<Results> {
     let (mut client, route) = links.client(target, Lane::Log).await.map_err(|e| unreachable(&e))?;
     let window = Arc::new(Window::new());
     let requests = encoded(input, window.clone(), route);

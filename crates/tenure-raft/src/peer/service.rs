@@ -229,10 +229,11 @@ impl Peer for PeerService {
     }
 }
 
-fn invalid(error: impl ToString) -> Status {
+fn invalid(error: impl std::error::Error) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
 fn stopped(error: RaftError<crate::types::Config>) -> Status {
     Status::unavailable(error.to_string())
 }
