@@ -13,9 +13,6 @@ use tokio::task::JoinSet;
 use crate::applier::SharedStore;
 use crate::node::RaftNode;
 
-/// How often the log's growth and the compaction's progress are looked at.
-const ROUND: Duration = Duration::from_millis(200);
-
 /// When to flush and how much log to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Housekeeping {
@@ -25,11 +22,18 @@ pub struct Housekeeping {
     pub flush_entries: u64,
     /// Log kept behind the durable point for followers that lag.
     pub keep_log_bytes: u64,
+    /// How often the log's growth and the compaction's progress are looked at.
+    pub round: Duration,
 }
 
 impl Default for Housekeeping {
     fn default() -> Housekeeping {
-        Housekeeping { flush_log_bytes: 64 << 20, flush_entries: 100_000, keep_log_bytes: 1 << 30 }
+        Housekeeping {
+            flush_log_bytes: 64 << 20,
+            flush_entries: 100_000,
+            keep_log_bytes: 1 << 30,
+            round: Duration::from_millis(200),
+        }
     }
 }
 
@@ -44,7 +48,7 @@ async fn flush_loop(node: RaftNode) {
     let mut flushed_index = node.view().applied().index.0;
     let mut flushed_bytes = node.log().counters().bytes_written;
     loop {
-        tokio::time::sleep(ROUND).await;
+        tokio::time::sleep(options.round).await;
         let applied = node.view().applied().index.0;
         let written = node.log().counters().bytes_written;
         let due = written.saturating_sub(flushed_bytes) >= options.flush_log_bytes
@@ -91,7 +95,7 @@ async fn purge_loop(node: RaftNode, store: SharedStore) {
         if let Ok(Err(error)) | Err(error) = purged {
             tracing::error!(%error, "history could not be purged; it is tried again");
         }
-        tokio::time::sleep(ROUND).await;
+        tokio::time::sleep(node.options().housekeeping.round).await;
     }
 }
 
