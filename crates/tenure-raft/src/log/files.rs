@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// A file system.
 pub trait FileLayer: fmt::Debug + Send + Sync + 'static {
-    /// Makes the directory and those above it, if missing.
+    /// Makes the directory and those above it, if missing; durable when this returns.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// The names in a directory, in no particular order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
@@ -66,7 +66,9 @@ impl FileLock for OsLock {}
 
 impl FileLayer for OsFiles {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.is_dir()).collect();
+        fs::create_dir_all(dir)?;
+        missing.iter().filter_map(|dir| dir.parent()).try_for_each(|parent| self.sync_dir(parent))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -91,6 +93,8 @@ impl FileLayer for OsFiles {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        // The parent of a relative path of one part has the empty path.
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         File::open(dir)?.sync_all()
     }
 

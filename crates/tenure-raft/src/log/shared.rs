@@ -25,7 +25,7 @@ use super::recovery::{Recovered, next_index};
 use super::segment::SegmentNumber;
 use super::tail::{Tail, payload_bytes};
 use super::terms::Terms;
-use super::writer::Moved;
+use super::writer::{Moved, NumberedFile};
 use crate::types::{Config, Entry, LogId, Vote};
 
 /// How long marks wait for company in an idle log before they are written without a sync.
@@ -80,6 +80,8 @@ pub(super) struct State {
     queue: VecDeque<Op>,
     /// Something in the queue is waited for.
     urgent: bool,
+    /// The thread has stopped waiting for marks, so the next one must wake it.
+    dormant: bool,
     closing: bool,
     failed: Option<LogError>,
 }
@@ -136,6 +138,7 @@ impl Shared {
             segments,
             queue: VecDeque::new(),
             urgent: false,
+            dormant: false,
             closing: false,
             failed: None,
         };
@@ -204,6 +207,7 @@ impl Shared {
             Some(Op::Committed(mark)) => *mark = committed,
             _ => state.queue.push_back(Op::Committed(committed)),
         }
+        self.hint(&mut state);
         Ok(())
     }
 
@@ -220,6 +224,7 @@ impl Shared {
         state.tail.truncate(end);
         let last = state.last();
         state.queue.push_back(Op::Truncate(last));
+        self.hint(&mut state);
         Ok(())
     }
 
@@ -235,6 +240,7 @@ impl Shared {
         state.tail.purge(start);
         state.purged = Some(upto);
         state.queue.push_back(Op::Purge(upto));
+        self.hint(&mut state);
         Ok(())
     }
 
@@ -243,6 +249,13 @@ impl Shared {
         if !std::mem::replace(&mut state.urgent, true) {
             self.wake.notify_one();
             self.stepper.notify_one();
+        }
+    }
+
+    /// Tells of a mark. While anything else happens, that wakes nobody.
+    fn hint(&self, state: &mut State) {
+        if std::mem::take(&mut state.dormant) {
+            self.wake.notify_one();
         }
     }
 
@@ -265,8 +278,10 @@ impl Shared {
             if state.closing {
                 return None;
             }
-            if !marks_may_come {
+            if !marks_may_come && state.queue.is_empty() {
+                state.dormant = true;
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.dormant = false;
                 continue;
             }
             let (guard, waited) = self.wake.wait_timeout(state, MARKS_WAIT).unwrap_or_else(PoisonError::into_inner);
@@ -300,7 +315,7 @@ impl Shared {
     }
 
     /// Shows readers where entries are now, and lets go of those that need no longer be in memory.
-    pub(super) fn publish(&self, moved: Vec<Moved>, created: Vec<(SegmentNumber, Arc<dyn LogFile>)>) {
+    pub(super) fn publish(&self, moved: Vec<Moved>, created: Vec<NumberedFile>) {
         let mut state = self.state();
         let state = &mut *state;
         state.segments.extend(created);

@@ -51,12 +51,11 @@ struct Handle {
 impl LogStore {
     /// Opens the log in a directory, or makes one, and starts its thread. A log that is damaged is not opened.
     pub fn open(files: Arc<dyn FileLayer>, dir: PathBuf, options: LogOptions) -> Result<LogStore, LogError> {
-        let thread_error = |e: io::Error, dir: &Path| LogError::io("start the thread for", dir, &e);
-        let worker = open_worker(files, &dir, options)?;
+        let worker = open_worker(files, dir, options)?;
         let shared = worker.shared().clone();
         let thread = thread::Builder::new().name("raft-log".into()).spawn(move || worker.run());
-        let thread = Mutex::new(Some(thread.map_err(|e| thread_error(e, &dir))?));
-        Ok(LogStore(Arc::new(Handle { shared, thread, blocking_pool: true })))
+        let thread = thread.map_err(|e| LogError::io("start the thread for", &shared.dir, &e))?;
+        Ok(LogStore(Arc::new(Handle { shared, thread: Mutex::new(Some(thread)), blocking_pool: true })))
     }
 
     /// Opens a log without a thread: nothing reaches the disk but by the stepper. For simulations and tests, where the
@@ -66,7 +65,7 @@ impl LogStore {
         dir: &Path,
         options: LogOptions,
     ) -> Result<(LogStore, LogStepper), LogError> {
-        let worker = open_worker(files, dir, options)?;
+        let worker = open_worker(files, dir.to_owned(), options)?;
         let shared = worker.shared().clone();
         let store = LogStore(Arc::new(Handle { shared, thread: Mutex::new(None), blocking_pool: false }));
         Ok((store, LogStepper(worker)))
@@ -185,28 +184,25 @@ impl Drop for Handle {
     }
 }
 
-fn open_worker(files: Arc<dyn FileLayer>, dir: &Path, options: LogOptions) -> Result<Worker, LogError> {
-    files.create_dir(dir).map_err(|e| LogError::io("create", dir, &e))?;
-    if let Some(parent) = dir.parent() {
-        files.sync_dir(parent).map_err(|e| LogError::io("sync", parent, &e))?;
-    }
+fn open_worker(files: Arc<dyn FileLayer>, dir: PathBuf, options: LogOptions) -> Result<Worker, LogError> {
+    files.create_dir(&dir).map_err(|e| LogError::io("create", &dir, &e))?;
     let lock = files.lock(&dir.join(LOCK_FILE)).map_err(|e| match e.kind() {
-        io::ErrorKind::WouldBlock => LogError::InUse { dir: dir.to_owned() },
-        _ => LogError::io("lock", dir, &e),
+        io::ErrorKind::WouldBlock => LogError::InUse { dir: dir.clone() },
+        _ => LogError::io("lock", &dir, &e),
     })?;
     let Ok(stamp) = ThreadRng.try_next_u64();
-    let mut recovered = recover(&*files, dir, LogStamp(stamp))?;
+    let mut recovered = recover(&*files, &dir, LogStamp(stamp))?;
     let segment_bytes = options.segment_bytes.min(LogOptions::SEGMENT_BYTES_LIMIT);
     let segments = std::mem::take(&mut recovered.segments);
     let handles = segments.iter().map(|(number, segment)| (*number, segment.file.clone())).collect();
     let (stamp, state) = (recovered.stamp, recovered.state.clone());
-    let mut writer = Writer::new(files, dir.to_owned(), stamp, segment_bytes, state, segments);
+    let mut writer = Writer::new(files, dir.clone(), stamp, segment_bytes, state, segments);
     // What the log goes on from must be what it says it goes on from, before entries of another term fill the gap.
     let committed = recovered.committed();
     if committed != recovered.state.committed {
         writer.committed(committed)?;
     }
-    let shared = Shared::new(dir.to_owned(), recovered, handles, writer.counters().clone(), options);
+    let shared = Shared::new(dir, recovered, handles, writer.counters().clone(), options);
     Ok(Worker::new(Arc::new(shared), writer, lock))
 }
 
@@ -220,7 +216,11 @@ impl RaftLogReader<Config> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read(start, end, self.0.shared.options.read_bytes_max).await
+        let entries = self.read(start, end, self.0.shared.options.read_bytes_max).await?;
+        // Replication takes what it gets for the entries that follow `start - 1`. If those were purged meanwhile, nothing
+        // is better than others: openraft then sends a heartbeat and goes on to a snapshot.
+        let in_place = entries.first().is_some_and(|first| first.log_id.index == start);
+        Ok(if in_place { entries } else { Vec::new() })
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

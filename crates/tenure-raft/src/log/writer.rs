@@ -32,6 +32,9 @@ pub(super) enum Moved {
     Purged(u64),
 }
 
+/// A segment that readers may need.
+pub(super) type NumberedFile = (SegmentNumber, Arc<dyn LogFile>);
+
 /// The writer of one log.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -52,7 +55,7 @@ pub(super) struct Writer {
     /// As of the last sync: only what was purged then may be deleted.
     purged_durably: Option<LogId>,
     moved: Vec<Moved>,
-    created: Vec<(SegmentNumber, Arc<dyn LogFile>)>,
+    created: Vec<NumberedFile>,
 }
 
 impl Writer {
@@ -182,7 +185,7 @@ impl Writer {
     }
 
     /// Where entries went since the last call, and the segments begun; all of it is written.
-    pub(super) fn take_changes(&mut self) -> (Vec<Moved>, Vec<(SegmentNumber, Arc<dyn LogFile>)>) {
+    pub(super) fn take_changes(&mut self) -> (Vec<Moved>, Vec<NumberedFile>) {
         debug_assert!(self.buffer.is_empty());
         (std::mem::take(&mut self.moved), std::mem::take(&mut self.created))
     }
