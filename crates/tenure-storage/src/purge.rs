@@ -5,9 +5,11 @@
 //! tombstone goes only if its key was not put since. A superseded event needs no second look, for nothing revives it.
 //!
 //! The progress mark moves in the batch of a plan's last step, so a crash repeats a part of a plan at most; repeating
-//! drops nothing twice, as planning looks for rows that still exist. Two plans made from one state would count the
+//! drops nothing twice, as planning looks for rows that still exist. Events go in ascending order: each is the only one
+//! that says where its predecessor is, so a predecessor left behind by a crash would never be found again. Two plans made from one state would count the
 //! bytes of a row twice; the *epoch* prevents that: each step ends the one that its plan was made in.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,9 +35,9 @@ pub const STEP_ROWS_MAX: usize = 512;
 #[derive(Debug)]
 pub struct PurgeWork {
     epoch: u64,
-    /// Rows of `history` that existed, with their logical bytes. Taken from the end.
-    events: Vec<(EventId, u64)>,
-    /// Rows of `current` to delete if they still are these tombstones. Taken from the end.
+    /// Rows of `history` that existed, with their logical bytes, ascending.
+    events: VecDeque<(EventId, u64)>,
+    /// Rows of `current` to delete if they still are these tombstones.
     tombstones: Vec<(Bytes, EventId)>,
     next: Revision,
     /// The compacted revision, if this plan reaches it.
@@ -65,11 +67,11 @@ impl PurgeWork {
             return Ok(None);
         }
         let plan = plan_purge(view, view.local.purge_next, events_max)?;
-        let mut events = Vec::with_capacity(plan.events.len());
+        let mut events = VecDeque::with_capacity(plan.events.len());
         for id in plan.events {
             if let Some(row) = view.snapshot.get(Table::History, &history_key(id))? {
                 let event = decode_event(id, &row)?;
-                events.push((id, event_bytes(event.key.len(), event.value.len() as u64)));
+                events.push_back((id, event_bytes(event.key.len(), event.value.len() as u64)));
             }
         }
         Ok(Some(PurgeWork {
@@ -108,7 +110,7 @@ impl StateStore {
             }
         }
         let rows_left = rows_max.saturating_sub(batch.len());
-        for (id, bytes) in work.events.split_off(work.events.len().saturating_sub(rows_left)) {
+        for (id, bytes) in work.events.drain(..rows_left.min(work.events.len())) {
             batch.delete(Table::History, &history_key(id));
             let left = local.bytes_logical.checked_sub(bytes);
             local.bytes_logical = left.ok_or(StorageError::damaged(Table::Meta, "its byte counts are too small"))?;

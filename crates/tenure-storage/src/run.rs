@@ -3,6 +3,7 @@
 //! Reads see the run's own writes. Rows are encoded at the end, so a key that a run puts a hundred times costs one row
 //! of `current`. Nothing reaches the store before [`Run::commit`]; dropping a run leaves no trace.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tenure_core::{EventId, LeaseId, Revision};
 
 use crate::error::StorageError;
 use crate::merge::merge_scan;
+use crate::meta_cache::KnownKey;
 use crate::state_view::{Applied, StateView};
 use crate::store::StateStore;
 
@@ -22,8 +24,16 @@ use crate::store::StateStore;
 pub struct Run<'s> {
     store: &'s mut StateStore,
     view: Arc<StateView>,
-    pub(crate) meta: Meta,
-    pub(crate) pending: Pending,
+    meta: Meta,
+    pending: Pending,
+    /// The key looked up last. Apply looks at a key and then writes it, and the byte counts need the same answer.
+    looked_up: RefCell<LookedUp>,
+}
+
+#[derive(Default)]
+struct LookedUp {
+    key: Vec<u8>,
+    known: Option<KnownKey>,
 }
 
 /// What a run wrote.
@@ -46,6 +56,8 @@ pub(crate) struct PendingKey {
     pub(crate) event: usize,
     /// 1 if the run brought it into being, −1 if it removed it, 0 if it exists (or not) as before.
     pub(crate) live_change: i8,
+    /// What the view below says of the key, if that is known already.
+    pub(crate) before: Option<Option<KnownKey>>,
 }
 
 /// What a commit published.
@@ -60,14 +72,14 @@ impl<'s> Run<'s> {
     pub(crate) fn new(store: &'s mut StateStore) -> Run<'s> {
         let view = store.view();
         let meta = view.meta.clone();
-        Run { store, view, meta, pending: Pending::default() }
+        Run { store, view, meta, pending: Pending::default(), looked_up: RefCell::default() }
     }
 
     /// Writes all of the run, with how far the log is applied, in one engine batch.
     ///
     /// After an error the store refuses every further write: what the engine kept is unknown.
     pub fn commit(self, applied: Applied) -> Result<Committed, StorageError> {
-        let Run { store, view: _, meta, pending } = self;
+        let Run { store, meta, pending, .. } = self;
         store.commit_run(meta, pending, applied)
     }
 
@@ -96,7 +108,14 @@ impl StateRead for Run<'_> {
     fn current_meta(&self, key: &[u8]) -> Result<Option<KeyMeta>, StorageError> {
         match self.pending.keys.get(key) {
             Some(pending) => Ok(Some(self.pending.events[pending.event].meta)),
-            None => Ok(self.store.known_key(key)?.map(|known| known.meta)),
+            None => {
+                let known = self.store.known_key(key)?;
+                let mut looked_up = self.looked_up.borrow_mut();
+                looked_up.key.clear();
+                looked_up.key.extend_from_slice(key);
+                looked_up.known = known;
+                Ok(known.map(|known| known.meta))
+            }
         }
     }
 
@@ -201,7 +220,9 @@ impl StateWrite for Run<'_> {
         };
         let place = self.pending.events.len();
         let entry = self.pending.keys.entry(event.key.clone());
-        let pending = entry.or_insert(PendingKey { event: place, live_change: 0 });
+        let looked_up = self.looked_up.get_mut();
+        let before = (looked_up.key == event.key).then_some(looked_up.known);
+        let pending = entry.or_insert(PendingKey { event: place, live_change: 0, before });
         pending.event = place;
         pending.live_change += live_change;
         assert!(pending.live_change.abs() <= 1, "a key is created only when absent and deleted only when present");

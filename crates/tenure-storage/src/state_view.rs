@@ -97,14 +97,16 @@ impl StateView {
             StoredValue::Inline(value) => return Ok(Bytes::copy_from_slice(value)),
             StoredValue::InHistory { bytes } => bytes,
         };
-        let Some(event) = self.event(meta.modified)? else {
+        let Some(mut row) = self.snapshot.get(Table::History, &history_key(meta.modified))? else {
             return Err(StorageError::damaged(Table::History, "the event that holds a key's value is missing"));
         };
-        if event.value.len() as u64 == bytes {
-            Ok(event.value)
-        } else {
-            Err(StorageError::damaged(Table::History, "a value is not as long as its key's row says"))
+        let value_bytes = decode_event(meta.modified, &row)?.value.len();
+        if value_bytes as u64 != bytes {
+            return Err(StorageError::damaged(Table::History, "a value is not as long as its key's row says"));
         }
+        // The value is the end of the row: keep the row's allocation instead of making another.
+        row.advance(row.len() - value_bytes);
+        Ok(row)
     }
 
     /// Scans ascending with a visitor that may fail.
@@ -152,7 +154,6 @@ impl StateRead for StateView {
         let StoredValue::Inline(value) = stored else {
             return Ok(Some(CurrentRow { meta, value: self.value_of(&meta, stored)? }));
         };
-        // The value is the end of the row: keep the row's allocation instead of making another.
         row.advance(row.len() - value.len());
         Ok(Some(CurrentRow { meta, value: row }))
     }

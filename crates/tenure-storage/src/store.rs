@@ -40,7 +40,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { inline_value_bytes_max: 1024, meta_cache_bytes_max: 64 << 20 }
+        // Measured, see docs/STORAGE.md: a value that stands twice costs every node about 1.4 µs per 100 bytes at each
+        // put, one that stands apart costs the reading node 3 µs at each read; 64 bytes is where they meet. The cache
+        // holds the keys of a store of about a million.
+        Options { inline_value_bytes_max: 64, meta_cache_bytes_max: 128 << 20 }
     }
 }
 
@@ -160,7 +163,11 @@ impl StateStore {
         }
         let (mut grown, mut shrunk) = (0, 0);
         for (key, change) in &pending.keys {
-            if let Some(before) = self.known_key(key)?
+            let before = match change.before {
+                Some(before) => before,
+                None => self.known_key(key)?,
+            };
+            if let Some(before) = before
                 && !before.meta.is_tombstone()
             {
                 shrunk += event_bytes(key.len(), before.value_bytes);
@@ -342,3 +349,10 @@ fn last_key(snapshot: &dyn EngineSnapshot, table: Table) -> Result<Option<Vec<u8
     })?;
     Ok(last)
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod model_tests;
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
