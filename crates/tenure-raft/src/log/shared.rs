@@ -47,7 +47,8 @@ pub(super) enum Op {
     /// The last log id that is left.
     Truncate(Option<LogId>),
     Committed(Option<LogId>),
-    Purge(LogId),
+    /// With what can be dropped from memory: the log's thread has the time to.
+    Purge(LogId, Vec<Entry>),
 }
 
 /// Shared by all handles of a log, its thread and nobody else.
@@ -181,10 +182,8 @@ impl Shared {
             state.terms.push(entry.log_id);
             state.tail.push(entry.clone());
         }
-        let state = &mut *state;
-        state.tail.shrink(state.positions.terms());
         state.queue.push_back(Op::Append { entries, permits, done });
-        self.alert(state);
+        self.alert(&mut state);
         Ok(())
     }
 
@@ -237,9 +236,9 @@ impl Shared {
         }
         let start = next_index(Some(upto));
         state.terms.purge(start);
-        state.tail.purge(start);
+        let freed = state.tail.purge(start);
         state.purged = Some(upto);
-        state.queue.push_back(Op::Purge(upto));
+        state.queue.push_back(Op::Purge(upto, freed));
         self.hint(&mut state);
         Ok(())
     }
@@ -316,8 +315,8 @@ impl Shared {
 
     /// Shows readers where entries are now, and lets go of those that need no longer be in memory.
     pub(super) fn publish(&self, moved: Vec<Moved>, created: Vec<NumberedFile>) {
-        let mut state = self.state();
-        let state = &mut *state;
+        let mut guard = self.state();
+        let state = &mut *guard;
         state.segments.extend(created);
         for change in moved {
             match change {
@@ -326,7 +325,9 @@ impl Shared {
                 Moved::Purged(start) => state.positions.purge(start),
             }
         }
-        state.tail.shrink(state.positions.terms());
+        let freed = state.tail.shrink(state.positions.terms());
+        drop(guard);
+        drop(freed);
     }
 
     pub(super) fn removed(&self, segment: SegmentNumber) {

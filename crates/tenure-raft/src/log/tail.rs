@@ -59,28 +59,29 @@ impl Tail {
         }
     }
 
-    /// Keeps the indexes from `start` on.
-    pub(super) fn purge(&mut self, start: u64) {
-        while self.entries.front().is_some_and(|entry| entry.log_id.index < start) {
-            self.pop_front();
-        }
+    /// Keeps the indexes from `start` on. Returns the others, for the caller to drop where that disturbs nobody: giving
+    /// megabytes back to the system takes a while.
+    pub(super) fn purge(&mut self, start: u64) -> Vec<Entry> {
+        self.take_while(|_, entry| entry.log_id.index < start)
     }
 
-    /// Drops the oldest entries until the bounds hold, as far as they are `written`.
-    pub(super) fn shrink(&mut self, written: &Terms) {
-        while self.bytes > self.bytes_max || self.entries.len() > self.entries_max {
+    /// Gives up the oldest entries until the bounds hold, as far as they are `written`; returns them, as above.
+    pub(super) fn shrink(&mut self, written: &Terms) -> Vec<Entry> {
+        self.take_while(|tail, entry| {
+            let too_much = tail.bytes > tail.bytes_max || tail.entries.len() > tail.entries_max;
             // An index may still be on the disk with the entry that a truncation removed: the term tells them apart.
-            let is_written = |entry: &Entry| written.term_at(entry.log_id.index) == Some(entry.log_id.leader_id.term);
-            if !self.entries.front().is_some_and(is_written) {
-                break;
-            }
-            self.pop_front();
-        }
+            too_much && written.term_at(entry.log_id.index) == Some(entry.log_id.leader_id.term)
+        })
     }
 
-    fn pop_front(&mut self) {
-        let entry = self.entries.pop_front();
-        self.bytes -= entry.as_ref().map_or(0, memory_bytes);
+    fn take_while(&mut self, gone: impl Fn(&Tail, &Entry) -> bool) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        while self.entries.front().is_some_and(|entry| gone(self, entry)) {
+            let Some(entry) = self.entries.pop_front() else { break };
+            self.bytes -= memory_bytes(&entry);
+            taken.push(entry);
+        }
+        taken
     }
 }
 
@@ -129,15 +130,15 @@ mod tests {
         let mut tail = Tail::new(0, 2);
         (1..6).for_each(|index| tail.push(entry(2, index)));
         let mut written = Terms::default();
-        tail.shrink(&written);
+        assert!(tail.shrink(&written).is_empty());
         assert_eq!(tail.first_index(), Some(1), "nothing is written");
         written.push(log_id(2, 1));
         written.push(log_id(2, 2));
-        tail.shrink(&written);
+        assert_eq!(indexes(&tail.shrink(&written)), [1, 2]);
         assert_eq!(tail.first_index(), Some(3));
         let mut stale = Terms::default();
         (1..6).for_each(|index| stale.push(log_id(1, index)));
-        tail.shrink(&stale);
+        assert!(tail.shrink(&stale).is_empty());
         assert_eq!(tail.first_index(), Some(3), "the disk still holds what was truncated");
     }
 
@@ -146,7 +147,7 @@ mod tests {
         let mut tail = Tail::new(usize::MAX, usize::MAX);
         (1..9).for_each(|index| tail.push(entry(1, index)));
         tail.truncate(6);
-        tail.purge(3);
+        assert_eq!(indexes(&tail.purge(3)), [1, 2]);
         assert_eq!(indexes(&tail.read(3, 9, usize::MAX)), [3, 4, 5]);
         assert_eq!(tail.bytes, 3 * memory_bytes(&entry(1, 1)));
     }

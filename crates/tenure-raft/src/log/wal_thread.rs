@@ -115,7 +115,10 @@ impl Worker {
                 }
                 Op::Truncate(last) => result = result.and_then(|()| self.writer.truncate(last)),
                 Op::Committed(mark) => result = result.and_then(|()| self.writer.committed(mark)),
-                Op::Purge(upto) => result = result.and_then(|()| self.writer.purge(upto)),
+                Op::Purge(upto, freed) => {
+                    drop(freed);
+                    result = result.and_then(|()| self.writer.purge(upto));
+                }
             }
         }
         result?;
@@ -127,7 +130,7 @@ fn waiters_of(ops: VecDeque<Op>) -> Vec<Waiter> {
     let waiter = |op| match op {
         Op::Append { permits, done, .. } => Some(Waiter::Append { permits, done }),
         Op::Vote { done, .. } => Some(Waiter::Vote(done)),
-        Op::Truncate(_) | Op::Committed(_) | Op::Purge(_) => None,
+        Op::Truncate(_) | Op::Committed(_) | Op::Purge(..) => None,
     };
     ops.into_iter().filter_map(waiter).collect()
 }
