@@ -93,7 +93,8 @@ async fn purge_loop(node: RaftNode, store: SharedStore) {
         let store = store.clone();
         let purged = tokio::task::spawn_blocking(move || purge_all(&store)).await.map_err(io::Error::other);
         if let Ok(Err(error)) | Err(error) = purged {
-            tracing::error!(%error, "history could not be purged; it is tried again");
+            node.fail(format!("purging compacted history: {error}"));
+            return;
         }
         tokio::time::sleep(node.options().housekeeping.round).await;
     }

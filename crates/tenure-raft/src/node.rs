@@ -26,7 +26,7 @@ use crate::bootstrap::{self, Beginning};
 use crate::error::{NodeError, ProposeError, ReadIndexError};
 use crate::housekeeping::{self, Housekeeping};
 use crate::identity::{Founding, Identity, raft_dir};
-use crate::log::{FileLayer, LogOptions, LogStore};
+use crate::log::{FileLayer, LogError, LogOptions, LogStore};
 use crate::peer::gate::Gate;
 use crate::peer::network::Network;
 use crate::peer::{self, Links};
@@ -113,6 +113,8 @@ struct Inner {
     views: watch::Receiver<Arc<StateView>>,
     identity: Arc<Identity>,
     gate: Arc<Gate>,
+    /// Why the log or the storage failed, if it did outside openraft's sight.
+    failure: watch::Sender<Option<String>>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -127,7 +129,13 @@ impl RaftNode {
         peers: Vec<TcpListener>,
     ) -> Result<RaftNode, NodeError> {
         let identity = Arc::new(Identity::open(&options.data_dir, &options.founding)?);
-        let log = LogStore::open(files, raft_dir(&options.data_dir).join("log"), options.log.clone())?;
+        let failure = watch::Sender::new(None);
+        let mut log_options = options.log.clone();
+        log_options.on_failure = Some(Arc::new({
+            let failure = failure.clone();
+            move |error: &LogError| drop(failure.send_replace(Some(error.to_string())))
+        }));
+        let log = LogStore::open(files, raft_dir(&options.data_dir).join("log"), log_options)?;
         let store = StateStore::open(engine)?;
         let beginning = Beginning::of(&log, &store).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
         let store = SharedStore::new(store);
@@ -146,7 +154,7 @@ impl RaftNode {
         .map_err(|e| NodeError::Raft(format!("log and state do not fit together, replace this member: {e}")))?;
         let gate = Arc::new(Gate::closed());
         let node = RaftNode {
-            inner: Arc::new(Inner { options, raft, log, views, identity, gate, tasks: Default::default() }),
+            inner: Arc::new(Inner { options, raft, log, views, identity, gate, failure, tasks: Default::default() }),
         };
         let mut tasks = JoinSet::new();
         peer::serve(&node, peers, &mut tasks)?;
@@ -313,8 +321,28 @@ impl RaftNode {
             .map(|(id, _)| MemberId(*id))
     }
 
-    /// Returns when consensus has stopped by itself: a storage error, or a contradiction in the log.
+    /// Reports a failure that ends this member.
+    pub(crate) fn fail(&self, why: String) {
+        self.inner.failure.send_replace(Some(why));
+    }
+
+    /// Returns when this member cannot go on: its log or its storage failed, or they contradict each other.
     pub async fn failed(&self) -> NodeError {
+        let mut failure = self.inner.failure.subscribe();
+        let reported = async {
+            match failure.wait_for(Option::is_some).await {
+                Ok(why) => NodeError::Raft(why.clone().unwrap_or_default()),
+                // This handle holds the sender, so the channel cannot close.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            error = reported => error,
+            error = self.consensus_ended() => error,
+        }
+    }
+
+    async fn consensus_ended(&self) -> NodeError {
         let mut metrics = self.raft().metrics();
         loop {
             let state = metrics.borrow_watched().running_state.clone();
