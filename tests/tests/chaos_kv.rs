@@ -1,7 +1,6 @@
 //! The fault scenarios in full counts, for `make chaos`; `process_kv.rs` runs a few rounds of each.
 //!
 //! `TENURE_CHAOS_LEADER_KILLS`, `TENURE_CHAOS_TOTAL_KILLS` and `TENURE_CHAOS_PAUSES` change the counts.
-#![expect(clippy::print_stdout, reason = "recovery times are the figures that these scenarios show")]
 
 use std::env;
 

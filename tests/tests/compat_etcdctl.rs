@@ -222,7 +222,7 @@ impl Subject {
         if let Some((name, value)) = line.split_once("\" : ") {
             let name = name.trim_start_matches('"');
             // A key's version is a number, a server's is text.
-            if is_volatile(name) && !(name == "Version" && !value.starts_with('"')) {
+            if is_volatile(name) && (name != "Version" || value.starts_with('"')) {
                 return format!("{name} : <volatile>");
             }
         }

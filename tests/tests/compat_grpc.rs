@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::env;
 
 use anyhow::{Context, Result, bail, ensure};
+use tenure_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tenure_proto::etcdserverpb::request_op::Request as Op;
 use tenure_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    CompactionRequest, Compare, DeleteRangeRequest, HashKvRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 use tenure_tests::binaries::Program;
 use tenure_tests::cluster::{Cluster, LEADER_PATIENCE};
@@ -19,7 +20,7 @@ use tenure_tests::overlap::{Rule, changes_a_key_twice};
 use tenure_tests::requests::{Request, Requests};
 use tenure_tests::scenario::{self, Scenario};
 use tenure_tests::ties::{ties_ascend, without_tie_order};
-use tenure_tests::wire::{Answer, Wire};
+use tenure_tests::wire::{Answer, Wire, refused};
 use tonic::Code;
 
 /// Requests before the one that differs that a failure shows.
@@ -140,10 +141,23 @@ fn odd_requests_get_the_answers_of_etcd() {
                 different.push(format!("{name}:\nwanted: {code:?} {text}\ntenured: {}", short(&actual)));
             }
         }
+        for revision in [0, 1, 3, 1_000_000, -1, i64::MIN, i64::MAX] {
+            let (expected, actual) = tokio::join!(hash_kv(&etcd_wire, revision), hash_kv(&tenured_wire, revision));
+            if expected != actual {
+                different.push(format!("HashKV at {revision}:\n   etcd: {expected:?}\ntenured: {actual:?}"));
+            }
+        }
         println!("{} odd requests answered alike, {} departures", odd_requests().len(), departures().len());
         ensure!(different.is_empty(), "{} answers are wrong:\n{}", different.len(), different.join("\n"));
         Ok(())
     });
+}
+
+/// How HashKV is refused, or how far it says the store is compacted; the hash itself is each program's own.
+async fn hash_kv(wire: &Wire, revision: i64) -> Result<(i64, i64), Answer> {
+    let answer = MaintenanceClient::new(wire.channel()).hash_kv(HashKvRequest { revision }).await.map_err(refused)?;
+    let answer = answer.into_inner();
+    Ok((answer.header.unwrap_or_default().revision, answer.compact_revision))
 }
 
 fn short(answer: &Answer) -> String {

@@ -1,7 +1,6 @@
 //! Real processes: what must hold while servers are killed, paused and stopped; a few rounds of each.
 //!
 //! The full counts are in `chaos_kv.rs`. Everything runs on loopback with real disks, one scenario at a time.
-#![expect(clippy::print_stdout, reason = "recovery times are the figures that these tests show")]
 
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -123,6 +122,30 @@ fn a_follower_that_slept_catches_up() {
         let history = load.finish().await?;
         let verdict = check::whole_cluster(&cluster, "k/", &history).await?;
         println!("{} writes while a follower slept: {verdict:?}", history.acks.len());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_dead_follower_neither_floods_the_log_nor_burns_cpu() {
+    run("a_dead_follower_neither_floods_the_log_nor_burns_cpu", |scenario| async move {
+        const LINES_MAX: usize = 100;
+        let mut cluster = Cluster::start(Program::Tenured, 3, &scenario.home).await?;
+        let follower = cluster.follower().await?;
+        let load = Workload::start(&cluster.endpoints(), "k/", 4);
+        load.wait_acks(50, Duration::from_secs(20)).await?;
+        cluster.nodes[follower].kill()?;
+        load.wait_acks(500, Duration::from_secs(30)).await?;
+        load.finish().await?;
+        // Nobody writes any more: what the two nodes burn now is retries.
+        let before = cluster.cpu()?;
+        sleep(Duration::from_secs(2)).await;
+        let burnt = cluster.cpu()?.saturating_sub(before);
+        let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
+        let lines = cluster.nodes[leader].log().lines().count();
+        println!("a dead follower: {lines} lines in the leader's log, {burnt:.2?} of CPU by both nodes in 2 s of rest");
+        ensure!(lines <= LINES_MAX, "{lines} lines of log:\n{}", cluster.nodes[leader].log_tail(5));
+        ensure!(burnt < Duration::from_millis(500), "{burnt:?} of CPU in 2 s without any request");
         Ok(())
     });
 }

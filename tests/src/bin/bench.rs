@@ -151,6 +151,9 @@ async fn run_compare(options: &Options) -> Result<()> {
     }
     let mut samples: BTreeMap<(usize, &str), Vec<Sample>> = BTreeMap::new();
     for round in 1..=rounds {
+        // What else the machine is doing: rates mean little beside other work, CPU per request still does.
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        println!("round {round} of {rounds}, load average {}", load.split_whitespace().next().unwrap_or("unknown"));
         for program in &programs {
             for (at, sample) in measure(*program, &work, options).await?.into_iter().enumerate() {
                 println!("round {round}, {:8} {:20} {}", program.label(), work[at].label, sample.line());
