@@ -1,6 +1,8 @@
 //! How RocksDB is set up, each figure with its reason. docs/STORAGE.md has the measurements.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DataBlockIndexType, LogLevel, Options};
+use rocksdb::{
+    BlockBasedOptions, BlockBasedTablePinningTier, Cache, DBCompressionType, DataBlockIndexType, LogLevel, Options,
+};
 use tenure_storage::engine::Table;
 
 /// What an operator or a measurement may choose.
@@ -13,11 +15,22 @@ pub struct RocksOptions {
     pub memtable_bytes: usize,
     /// Whether files are compressed.
     pub compression: bool,
+    /// The size of a block of rows, the unit of reading and caching.
+    pub block_bytes: usize,
+    /// Values from this length on go to blob files, which compaction does not rewrite; `None` keeps them with their
+    /// keys.
+    pub blob_value_bytes_min: Option<u64>,
 }
 
 impl Default for RocksOptions {
     fn default() -> RocksOptions {
-        RocksOptions { block_cache_bytes: 128 << 20, memtable_bytes: 64 << 20, compression: true }
+        RocksOptions {
+            block_cache_bytes: 128 << 20,
+            memtable_bytes: 64 << 20,
+            compression: true,
+            block_bytes: 4 << 10,
+            blob_value_bytes_min: None,
+        }
     }
 }
 
@@ -66,10 +79,18 @@ impl RocksOptions {
         options.set_level_zero_stop_writes_trigger(LEVEL_0_STOP_FILES);
         let compression = if self.compression { DBCompressionType::Lz4 } else { DBCompressionType::None };
         options.set_compression_type(compression);
+        if let Some(bytes) = self.blob_value_bytes_min {
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(bytes);
+            options.set_blob_compression_type(compression);
+            options.set_enable_blob_gc(true);
+        }
         let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_size(self.block_bytes);
         blocks.set_block_cache(cache);
+        // They count against the cache, but are never looked up in it.
         blocks.set_cache_index_and_filter_blocks(true);
-        blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        blocks.set_unpartitioned_pinning_tier(BlockBasedTablePinningTier::All);
         if table == Table::Current {
             blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
             blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
