@@ -52,6 +52,16 @@ impl EngineSnapshot for RocksSnapshot {
         })
     }
 
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        assert!(keys.is_sorted(), "the keys are in ascending order");
+        self.0.with_dependent(|db, pinned| {
+            let family = pinned.families[table.index()];
+            let rows = db.batched_multi_get_cf_opt(family, keys.iter().copied(), true, &pinned.read_options);
+            let copied = |row: rocksdb::DBPinnableSlice<'_>| Bytes::copy_from_slice(&row);
+            rows.into_iter().map(|row| row.map(|row| row.map(copied)).map_err(|error| engine_error(&error))).collect()
+        })
+    }
+
     fn scan(
         &self,
         table: Table,

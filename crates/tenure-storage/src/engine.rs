@@ -135,6 +135,9 @@ pub trait EngineSnapshot: Send + Sync + 'static {
     /// One row.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
+    /// The rows of keys in ascending order, one answer per key.
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError>;
+
     /// The rows within bounds, until the visitor breaks. The visitor may read the snapshot itself.
     fn scan(
         &self,

@@ -301,6 +301,10 @@ impl EngineSnapshot for MemSnapshot {
         Ok(versions.and_then(|versions| self.visible(versions)).cloned())
     }
 
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        keys.iter().map(|key| self.get(table, key)).collect()
+    }
+
     fn scan(
         &self,
         table: Table,

@@ -91,22 +91,32 @@ impl StateView {
         })
     }
 
-    /// The value that belongs to a row of `current`.
-    fn value_of(&self, meta: &KeyMeta, stored: StoredValue<'_>) -> Result<Bytes, StorageError> {
-        let bytes = match stored {
-            StoredValue::Inline(value) => return Ok(Bytes::copy_from_slice(value)),
-            StoredValue::InHistory { bytes } => bytes,
-        };
-        let Some(mut row) = self.snapshot.get(Table::History, &history_key(meta.modified))? else {
-            return Err(StorageError::damaged(Table::History, "the event that holds a key's value is missing"));
-        };
-        let value_bytes = decode_event(meta.modified, &row)?.value.len();
-        if value_bytes as u64 != bytes {
-            return Err(StorageError::damaged(Table::History, "a value is not as long as its key's row says"));
+    /// Reads the values that stand in `history`, and visits the rows in order.
+    fn visit_waiting(
+        &self,
+        waiting: &mut Vec<Waiting>,
+        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StorageError> {
+        let mut apart: Vec<([u8; 12], usize)> = Vec::with_capacity(waiting.len());
+        for (place, row) in waiting.iter().enumerate() {
+            if row.bytes_apart.is_some() {
+                apart.push((history_key(row.row.meta.modified), place));
+            }
         }
-        // The value is the end of the row: keep the row's allocation instead of making another.
-        row.advance(row.len() - value_bytes);
-        Ok(row)
+        // In the order of events, where neighbours share blocks: keys that were written together lie together.
+        apart.sort_unstable();
+        let keys: Vec<&[u8]> = apart.iter().map(|(key, _)| &key[..]).collect();
+        let events = self.snapshot.get_many(Table::History, &keys)?;
+        for ((_, place), event) in apart.iter().zip(events) {
+            let row = &mut waiting[*place];
+            row.row.value = value_of_event(&row.row.meta, row.bytes_apart.unwrap_or(0), event)?;
+        }
+        for Waiting { key, row, .. } in waiting.drain(..) {
+            if visit(key, row).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Scans ascending with a visitor that may fail.
@@ -131,6 +141,41 @@ impl StateView {
     }
 }
 
+/// Values that a scan reads together. It starts with one and doubles, for a scan with a small limit wants no more.
+const VALUES_AT_ONCE_MAX: usize = 128;
+
+/// A row of a scan whose value may still have to be read.
+struct Waiting {
+    key: Bytes,
+    row: CurrentRow,
+    /// The length of the value, if it stands in `history`.
+    bytes_apart: Option<u64>,
+}
+
+impl Waiting {
+    fn new(key: &[u8], meta: KeyMeta, stored: StoredValue<'_>) -> Waiting {
+        let (value, bytes_apart) = match stored {
+            StoredValue::Inline(value) => (Bytes::copy_from_slice(value), None),
+            StoredValue::InHistory { bytes } => (Bytes::new(), Some(bytes)),
+        };
+        Waiting { key: Bytes::copy_from_slice(key), row: CurrentRow { meta, value }, bytes_apart }
+    }
+}
+
+/// The value of a key whose newest event is `event`, a row of `history`.
+fn value_of_event(meta: &KeyMeta, bytes: u64, event: Option<Bytes>) -> Result<Bytes, StorageError> {
+    let Some(mut row) = event else {
+        return Err(StorageError::damaged(Table::History, "the event that holds a key's value is missing"));
+    };
+    let value_bytes = decode_event(meta.modified, &row)?.value.len();
+    if value_bytes as u64 != bytes {
+        return Err(StorageError::damaged(Table::History, "a value is not as long as its key's row says"));
+    }
+    // The value is the end of the row: keep the row's allocation instead of making another.
+    row.advance(row.len() - value_bytes);
+    Ok(row)
+}
+
 impl StateRead for StateView {
     type Error = StorageError;
 
@@ -151,11 +196,16 @@ impl StateRead for StateView {
             return Ok(None);
         };
         let (meta, stored) = decode_current(&row)?;
-        let StoredValue::Inline(value) = stored else {
-            return Ok(Some(CurrentRow { meta, value: self.value_of(&meta, stored)? }));
+        let value = match stored {
+            StoredValue::Inline(value) => {
+                row.advance(row.len() - value.len());
+                row
+            }
+            StoredValue::InHistory { bytes } => {
+                value_of_event(&meta, bytes, self.snapshot.get(Table::History, &history_key(meta.modified))?)?
+            }
         };
-        row.advance(row.len() - value.len());
-        Ok(Some(CurrentRow { meta, value: row }))
+        Ok(Some(CurrentRow { meta, value }))
     }
 
     fn scan_current(
@@ -163,11 +213,23 @@ impl StateRead for StateView {
         range: &KeyRange,
         visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
+        let mut waiting: Vec<Waiting> = Vec::new();
+        let (mut at_once, mut stopped) = (1, false);
         self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
             let (meta, stored) = decode_current(row)?;
-            let value = self.value_of(&meta, stored)?;
-            Ok(visit(Bytes::copy_from_slice(key), CurrentRow { meta, value }))
-        })
+            waiting.push(Waiting::new(key, meta, stored));
+            if waiting.len() < at_once {
+                return Ok(ControlFlow::Continue(()));
+            }
+            at_once = VALUES_AT_ONCE_MAX.min(at_once * 2);
+            let flow = self.visit_waiting(&mut waiting, visit)?;
+            stopped = flow.is_break();
+            Ok(flow)
+        })?;
+        if !stopped && self.visit_waiting(&mut waiting, visit)?.is_break() {
+            // Nothing is left to break off.
+        }
+        Ok(())
     }
 
     fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), StorageError> {

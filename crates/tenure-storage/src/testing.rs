@@ -18,6 +18,7 @@ type Model = BTreeMap<(usize, Vec<u8>), Vec<u8>>;
 pub fn engine_suite(mut make: impl FnMut() -> Arc<dyn Engine>) {
     a_batch_is_applied_in_order_and_across_tables(&*make());
     tables_are_apart(&*make());
+    many_rows_are_read_at_once(&*make());
     a_snapshot_never_changes(&*make());
     scans_keep_to_their_bounds_in_both_directions(&*make());
     a_visitor_may_read_and_may_stop(&*make());
@@ -103,6 +104,27 @@ fn tables_are_apart(engine: &dyn Engine) {
     for table in Table::ALL {
         assert_eq!(get(&*snapshot, table, b"key").is_some(), table != Table::Leases, "{table}");
     }
+}
+
+fn many_rows_are_read_at_once(engine: &dyn Engine) {
+    for number in (0..600u32).step_by(2) {
+        write(engine, &put(Table::History, &number.to_be_bytes(), &number.to_le_bytes()));
+        if number == 300 {
+            engine.flush().expect("a flush of a healthy engine");
+        }
+    }
+    let snapshot = engine.snapshot();
+    write(engine, &put(Table::History, &1u32.to_be_bytes(), b"later"));
+    let keys: Vec<[u8; 4]> = (0..700u32).map(u32::to_be_bytes).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+    let rows = snapshot.get_many(Table::History, &keys).expect("a read of a healthy engine");
+    assert_eq!(rows.len(), keys.len());
+    for (number, row) in (0u32..).zip(rows) {
+        let expected = (number < 600 && number % 2 == 0).then(|| number.to_le_bytes().to_vec());
+        assert_eq!(row.map(|row| row.to_vec()), expected, "row {number}");
+    }
+    assert_eq!(snapshot.get_many(Table::History, &[]).expect("a read of nothing"), []);
+    assert_eq!(snapshot.get_many(Table::Current, &keys[..1]).expect("a read of another table"), [None]);
 }
 
 fn a_snapshot_never_changes(engine: &dyn Engine) {
