@@ -17,6 +17,7 @@ use tenure_core::apply::apply_group;
 use tenure_core::codec::Group;
 use tenure_core::command::{Command, EntryPosition};
 use tenure_core::{LogIndex, Term};
+use tenure_storage::flusher::Flusher;
 use tenure_storage::state_view::StateView;
 use tenure_storage::store::{Applied, StateStore};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -41,12 +42,24 @@ struct Job {
 pub(crate) struct SharedStore {
     store: Arc<Mutex<StateStore>>,
     published: watch::Sender<Arc<StateView>>,
+    flusher: Flusher,
 }
 
 impl SharedStore {
     pub(crate) fn new(store: StateStore) -> SharedStore {
         let published = watch::Sender::new(store.view());
-        SharedStore { store: Arc::new(Mutex::new(store)), published }
+        let flusher = store.flusher();
+        SharedStore { store: Arc::new(Mutex::new(store)), published, flusher }
+    }
+
+    /// The view published last.
+    pub(crate) fn view(&self) -> Arc<StateView> {
+        self.published.borrow().clone()
+    }
+
+    /// Makes what is applied durable, without the store's lock.
+    pub(crate) fn flusher(&self) -> Flusher {
+        self.flusher.clone()
     }
 
     /// The views, as they are published.
@@ -87,7 +100,7 @@ impl Applier {
         let shared = store.clone();
         let thread = std::thread::Builder::new().name("apply".into()).spawn(move || {
             while let Some(job) = queue.blocking_recv() {
-                let result = apply_run(&shared, job.entries, slow);
+                let result = shared.lock().and_then(|mut store| apply_run(&shared, &mut store, job.entries, slow));
                 // Nobody waits for the result when the core has shut down in the meantime.
                 drop(job.done.send(result));
             }
@@ -97,8 +110,10 @@ impl Applier {
 
     /// Applies entries in order and returns when their effects are visible.
     pub(crate) async fn apply(&self, entries: Vec<Committed>) -> io::Result<()> {
-        if is_light(&entries) {
-            return apply_run(&self.store, entries, self.slow);
+        if is_light(&entries)
+            && let Ok(mut store) = self.store.store.try_lock()
+        {
+            return apply_run(&self.store, &mut store, entries, self.slow);
         }
         let (done, result) = oneshot::channel();
         let gone = || io::Error::other("the apply thread has stopped");
@@ -140,28 +155,30 @@ fn is_light(entries: &[Committed]) -> bool {
     true
 }
 
-fn apply_run(shared: &SharedStore, entries: Vec<Committed>, slow: Option<Duration>) -> io::Result<()> {
+fn apply_run(
+    shared: &SharedStore,
+    store: &mut StateStore,
+    entries: Vec<Committed>,
+    slow: Option<Duration>,
+) -> io::Result<()> {
     let started = BootInstant::now();
     let count = entries.len();
     let mut answers = Vec::with_capacity(entries.len());
-    {
-        let mut store = shared.lock()?;
-        let mut applied = store.applied().clone();
-        let mut run = store.begin();
-        for (entry, responder) in entries {
-            let (reply, membership) = apply_entry(&mut run, entry)?;
-            applied.index = reply.index;
-            applied.term = reply.term;
-            if let Some(membership) = membership {
-                applied.membership = membership;
-            }
-            if let Some(responder) = responder {
-                answers.push((responder, reply));
-            }
+    let mut applied = store.applied().clone();
+    let mut run = store.begin();
+    for (entry, responder) in entries {
+        let (reply, membership) = apply_entry(&mut run, entry)?;
+        applied.index = reply.index;
+        applied.term = reply.term;
+        if let Some(membership) = membership {
+            applied.membership = membership;
         }
-        run.commit(applied).map_err(io::Error::other)?;
-        shared.publish(&store);
+        if let Some(responder) = responder {
+            answers.push((responder, reply));
+        }
     }
+    run.commit(applied).map_err(io::Error::other)?;
+    shared.publish(store);
     let took = started.elapsed();
     if slow.is_some_and(|limit| took > limit) {
         tracing::warn!(entries = count, ?took, "slow apply");

@@ -3,8 +3,8 @@
 //! A wiped disk cannot know that it was wiped, and a member that lost its log and votes again can lose committed
 //! writes. So a member with an empty directory asks its peers first (they remember the incarnations of the members they
 //! dealt with) and neither initialises nor votes until
-//! - every peer that answered is empty too, and they make a majority with itself: a new cluster; or
-//! - all peers answered, some hold data, and none of them ever knew it as somebody else: a member that starts for the
+//! - every peer that answered is empty too, or founding, and they make a majority with itself: a new cluster; or
+//! - all peers answered, some hold more than that, and none of them ever knew it as somebody else: a member that starts for the
 //!   first time, late. All must answer because any one of them may be the one that dealt with the lost incarnation.
 //!
 //! If a peer with data remembers another incarnation of it, the member gives up with instructions.
@@ -25,9 +25,6 @@ use crate::peer::Links;
 
 /// How long to wait before peers that did not answer are asked again.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long one probe may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often waiting is mentioned in the log: every so many rounds of probes.
 const PROBE_ROUNDS_PER_NOTICE: u32 = 100;
@@ -52,8 +49,11 @@ impl Beginning {
 /// What a peer said of itself and of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProbeAnswer {
-    /// Whether it holds a vote, entries or state.
+    /// Whether it holds a vote, entries or state. What it remembers then counts.
     pub(crate) has_data: bool,
+    /// Whether it holds more than the founding entry. A peer that has just decided to found the cluster does not, and
+    /// waits for others to decide the same.
+    pub(crate) established: bool,
     /// The incarnation of ours that it dealt with before this probe, if it holds data.
     pub(crate) remembers: Option<u64>,
 }
@@ -77,7 +77,7 @@ fn judge(own: u64, members: usize, answers: &[(MemberId, ProbeAnswer)]) -> Verdi
             return Verdict::Wiped(*peer);
         }
     }
-    if answers.iter().any(|(_, answer)| answer.has_data) {
+    if answers.iter().any(|(_, answer)| answer.established) {
         return if answers.len() + 1 == members { Verdict::Join } else { Verdict::Wait };
     }
     if answers.len() + 1 > members / 2 { Verdict::Initialize } else { Verdict::Wait }
@@ -143,14 +143,12 @@ async fn ask_peers(node: &RaftNode, links: &Links) -> Verdict {
     loop {
         let peers: Vec<MemberId> =
             node.options().founding.members.iter().map(|(id, _)| *id).filter(|id| *id != node.member()).collect();
-        let mut probes: FuturesUnordered<_> = peers
-            .iter()
-            .map(|peer| async move { (*peer, tokio::time::timeout(PROBE_TIMEOUT, links.probe(*peer)).await) })
-            .collect();
+        let mut probes: FuturesUnordered<_> =
+            peers.iter().map(|peer| async move { (*peer, links.probe(*peer).await) }).collect();
         let mut answers = Vec::new();
         let mut verdict = judge(own, members, &answers);
         while let Some((peer, result)) = probes.next().await {
-            if let Ok(Ok(answer)) = result {
+            if let Ok(answer) = result {
                 answers.push((peer, answer));
                 verdict = judge(own, members, &answers);
             }
@@ -191,7 +189,8 @@ mod tests {
     fn answers(list: &[(u64, bool, Option<u64>)]) -> Vec<(MemberId, ProbeAnswer)> {
         list.iter()
             .map(|(id, has_data, remembers)| {
-                (MemberId(*id), ProbeAnswer { has_data: *has_data, remembers: *remembers })
+                let answer = ProbeAnswer { has_data: *has_data, established: *has_data, remembers: *remembers };
+                (MemberId(*id), answer)
             })
             .collect()
     }
@@ -220,6 +219,17 @@ mod tests {
     fn peer_that_knew_another_incarnation_is_believed_at_once() {
         assert_eq!(judge(OWN, 3, &answers(&[(2, true, Some(8))])), Verdict::Wiped(MemberId(2)));
         assert_eq!(judge(OWN, 3, &answers(&[(2, true, Some(8)), (3, false, None)])), Verdict::Wiped(MemberId(2)));
+    }
+
+    #[test]
+    fn a_peer_that_is_founding_counts_as_empty_but_its_memory_counts() {
+        let founding = |remembers| {
+            let answer = ProbeAnswer { has_data: true, established: false, remembers };
+            vec![(MemberId(2), answer)]
+        };
+        assert_eq!(judge(OWN, 3, &founding(Some(OWN))), Verdict::Initialize);
+        assert_eq!(judge(OWN, 3, &founding(None)), Verdict::Initialize);
+        assert_eq!(judge(OWN, 3, &founding(Some(8))), Verdict::Wiped(MemberId(2)));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! in small batches between runs of the apply loop.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tenure_storage::purge::{PurgeProgress, PurgeWork};
@@ -91,7 +93,9 @@ async fn purge_loop(node: RaftNode, store: SharedStore) {
             return;
         }
         let store = store.clone();
-        let purged = tokio::task::spawn_blocking(move || purge_all(&store)).await.map_err(io::Error::other);
+        let stop = StopOnDrop(Arc::default());
+        let stopped = stop.0.clone();
+        let purged = tokio::task::spawn_blocking(move || purge_all(&store, &stopped)).await.map_err(io::Error::other);
         if let Ok(Err(error)) | Err(error) = purged {
             node.fail(format!("purging compacted history: {error}"));
             return;
@@ -100,12 +104,24 @@ async fn purge_loop(node: RaftNode, store: SharedStore) {
     }
 }
 
+/// Tells a purge that runs on a thread of its own to stop when the task that waits for it is stopped.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Purges until nothing is left of the compactions known so far. The writer is held up by one short step at a time.
-fn purge_all(store: &SharedStore) -> io::Result<()> {
+fn purge_all(store: &SharedStore, stopped: &AtomicBool) -> io::Result<()> {
     loop {
-        let view = store.lock()?.view();
+        let view = store.view();
         let Some(mut work) = PurgeWork::plan(&view).map_err(io::Error::other)? else { return Ok(()) };
         loop {
+            if stopped.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let mut writer = store.lock()?;
             let progress = writer.purge_step(&mut work).map_err(io::Error::other)?;
             store.publish(&writer);

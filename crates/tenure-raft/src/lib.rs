@@ -2,6 +2,7 @@
 //!
 //! Nothing of openraft appears in what this crate hands upward, so that a bump of that crate touches this one alone.
 
+pub mod accept;
 mod applier;
 mod bootstrap;
 mod entry_codec;

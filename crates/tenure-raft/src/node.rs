@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::entry::RaftEntry;
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::{Raft, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::storage::RaftLogStorage;
+use openraft::{Raft, RaftLogReader, ReadPolicy, ServerState, SnapshotPolicy};
 use tenure_core::{ClusterId, LogIndex, MemberId, Term};
 use tenure_storage::engine::Engine;
 use tenure_storage::state_view::StateView;
-use tenure_storage::store::StateStore;
+use tenure_storage::store::{Applied, StateStore};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -38,6 +40,9 @@ pub(crate) type OpenRaft = Raft<Config, StateMachine>;
 /// A leader that nobody confirms for this many election timeouts stops bothering the peers that it still reaches, in
 /// phases, so that they can elect another (a partial partition would otherwise hold them hostage).
 const QUORUM_LOSS_PROBE_TIMEOUTS: u32 = 3;
+
+/// How long consensus may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How this member takes part.
 #[derive(Clone, Debug)]
@@ -137,6 +142,7 @@ impl RaftNode {
         }));
         let log = LogStore::open(files, raft_dir(&options.data_dir).join("log"), log_options)?;
         let store = StateStore::open(engine)?;
+        reconcile(&log, store.applied()).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
         let beginning = Beginning::of(&log, &store).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
         let store = SharedStore::new(store);
         let views = store.views();
@@ -239,17 +245,17 @@ impl RaftNode {
 
     /// The current term.
     pub fn term(&self) -> Term {
-        Term(self.raft().metrics().borrow_watched().current_term)
+        Term(self.raft().server_metrics().borrow_watched().vote.leader_id.term)
     }
 
     /// The leader, if one is known.
     pub fn leader(&self) -> Option<MemberId> {
-        self.raft().metrics().borrow_watched().current_leader.map(MemberId)
+        self.raft().server_metrics().borrow_watched().current_leader.map(MemberId)
     }
 
     /// Returns once somebody else than `leader`, or nobody, is known to lead.
     pub async fn leader_is_not(&self, leader: MemberId) {
-        let mut metrics = self.raft().metrics();
+        let mut metrics = self.raft().server_metrics();
         while metrics.borrow_watched().current_leader == Some(leader.0) {
             if metrics.changed().await.is_err() {
                 return;
@@ -257,9 +263,14 @@ impl RaftNode {
         }
     }
 
+    /// Whether this member holds more than the entry that founds a cluster.
+    pub(crate) fn is_established(&self) -> bool {
+        self.inner.log.last_index().is_some_and(|last| last > 0) || self.view().applied().index.0 > 0
+    }
+
     /// Whether this member holds anything that must not be forgotten: a vote, entries or state.
     pub(crate) fn has_data(&self) -> bool {
-        let voted = self.raft().metrics().borrow_watched().vote.leader_id.term > 0;
+        let voted = self.raft().server_metrics().borrow_watched().vote.leader_id.term > 0;
         voted || self.inner.log.last_index().is_some() || !nothing_applied(self.view().applied())
     }
 
@@ -286,21 +297,23 @@ impl RaftNode {
     pub async fn hand_over(&self) -> bool {
         let Some(target) = self.best_successor() else { return false };
         tracing::info!(member = %self.member(), successor = %target, "handing leadership over");
-        if self.raft().trigger().transfer_leader(target.0).await.is_err() {
+        let timeout = self.options().election_timeout;
+        if !matches!(tokio::time::timeout(timeout, self.raft().trigger().transfer_leader(target.0)).await, Ok(Ok(()))) {
             return false;
         }
-        let mut metrics = self.raft().metrics();
+        let mut metrics = self.raft().server_metrics();
         let moved = async {
-            while metrics.borrow_watched().current_leader == Some(self.member().0)
-                || metrics.borrow_watched().current_leader.is_none()
-            {
+            loop {
+                let leader = metrics.borrow_watched().current_leader;
+                if leader.is_some_and(|leader| leader != self.member().0) {
+                    return true;
+                }
                 if metrics.changed().await.is_err() {
                     return false;
                 }
             }
-            true
         };
-        tokio::time::timeout(self.options().election_timeout, moved).await.unwrap_or(false)
+        tokio::time::timeout(timeout, moved).await.unwrap_or(false)
     }
 
     fn best_successor(&self) -> Option<MemberId> {
@@ -322,7 +335,7 @@ impl RaftNode {
     }
 
     /// Reports a failure that ends this member.
-    pub(crate) fn fail(&self, why: String) {
+    pub fn fail(&self, why: String) {
         self.inner.failure.send_replace(Some(why));
     }
 
@@ -358,8 +371,11 @@ impl RaftNode {
     /// Stops taking part. What was acknowledged is on disk already.
     pub async fn stop(&self) {
         self.inner.gate.close();
-        if let Err(error) = self.raft().shutdown().await {
-            tracing::warn!(%error, "consensus did not stop cleanly");
+        // A disk that hangs must not keep the process: what is acknowledged is safe however it ends.
+        match tokio::time::timeout(STOP_TIMEOUT, self.raft().shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "consensus did not stop cleanly"),
+            Err(_) => tracing::warn!("consensus did not stop in time"),
         }
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().await);
         tasks.shutdown().await;
@@ -390,6 +406,34 @@ impl RaftNode {
     pub(crate) fn initial_membership(&self) -> BTreeMap<u64, Peer> {
         self.options().founding.members.iter().map(|(id, peer)| (id.0, peer.clone())).collect()
     }
+}
+
+/// Drops a tail of the log that the applied state has overtaken.
+///
+/// Entries may be applied before the local log is synced. If the engine happened to write such a state to disk and the
+/// machine then lost power, the log can be left with an older, conflicting tail whose truncation was lost with the new
+/// entries. Nothing after that point was ever acknowledged by this member, and the applied state is committed, so the
+/// tail goes; consensus then fills the hole up to the applied entry by itself.
+async fn reconcile(log: &LogStore, applied: &Applied) -> std::io::Result<()> {
+    if nothing_applied(applied) {
+        return Ok(());
+    }
+    let mut log = log.clone();
+    let index = applied.index.0;
+    let Some(entry) = log.try_get_log_entries(index..=index).await?.pop() else { return Ok(()) };
+    if entry.log_id().committed_leader_id().term == applied.term.0 {
+        return Ok(());
+    }
+    tracing::warn!(index, "the log's tail was overtaken by the applied state and is dropped");
+    let before = match index.checked_sub(1) {
+        Some(previous) => log.try_get_log_entries(previous..=previous).await?.pop().map(|entry| entry.log_id()),
+        None => None,
+    };
+    let before = match before {
+        Some(id) => Some(id),
+        None => log.get_log_state().await?.last_purged_log_id,
+    };
+    log.truncate_after(before).await
 }
 
 fn leader_of(forward: &ForwardToLeader<Config>) -> Option<MemberId> {

@@ -103,10 +103,8 @@ impl RaftSnapshotBuilder<Config> for Builder {
     type SnapshotData = DurablePoint;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let (applied, flusher) = {
-            let store = self.store.lock()?;
-            (store.applied().clone(), store.flusher())
-        };
+        // Neither takes the store's lock: a long run of the apply loop must not hold up consensus, which calls this.
+        let (applied, flusher) = (self.store.view().applied().clone(), self.store.flusher());
         let durable = tokio::task::spawn_blocking(move || flusher.flush())
             .await
             .map_err(io::Error::other)?

@@ -15,7 +15,7 @@ use tenure_raft::log::{LogOptions, OsFiles};
 use tenure_raft::{Founding, Housekeeping, NodeError, NodeOptions, Peer, RaftNode};
 use tenure_storage::engine::Engine;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::config::{ClusterState, ConfigError, ServerConfig};
 use crate::grpc;
@@ -23,6 +23,12 @@ use crate::node::{GroupCounters, Node, Shared};
 
 /// Connections that the kernel may hold before they are accepted.
 const ACCEPT_BACKLOG: i32 = 1024;
+
+/// Open files that are not for clients: 512 tables of the storage engine, 256 connections of peers, and the log.
+const FILES_RESERVED: usize = 1024;
+
+/// Client connections, however many files may be open.
+const CLIENT_CONNECTIONS_MAX: usize = 1 << 20;
 
 /// How long open requests may take to end once a stop was asked for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,7 +71,10 @@ pub fn serve(config: ServerConfig, engine: Arc<dyn Engine>, shutdown: watch::Rec
     };
     let metrics = listen_all(config.listen_metrics_urls.iter().map(|url| url.address), 1)?.remove(0);
     let runtime = current_thread()?;
-    runtime.block_on(run(config, options, engine, Listeners { peers, clients, metrics }, shutdown))
+    let result = runtime.block_on(run(config, options, engine, Listeners { peers, clients, metrics }, shutdown));
+    // Work on other threads, a flush or a purge, is not worth waiting for: it is done again, or not needed.
+    runtime.shutdown_timeout(DRAIN_TIMEOUT);
+    result
 }
 
 /// Bound before anything else is done, so that a port in use is a clear error and not a half-started member.
@@ -130,6 +139,8 @@ fn shared(config: &ServerConfig, raft: RaftNode) -> Shared {
         quota_bytes: config.quota_backend_bytes,
         request_timeout: REQUEST_TIMEOUT_BASE + 2 * config.election_timeout,
         slow_request: config.warning_unary_request_duration,
+        connections: Arc::new(Semaphore::new(client_connections_max())),
+        raising_alarm: tokio::sync::Mutex::default(),
         groups: Arc::new(GroupCounters::default()),
     }
 }
@@ -217,6 +228,15 @@ fn founding_of_flags(config: &ServerConfig) -> Result<Founding, ConfigError> {
         member: cluster.member_id,
         members: cluster.members.iter().map(|m| (m.id, peer(&m.name, &m.peer_urls))).collect(),
     })
+}
+
+/// How many client connections there may be: what the limit of open files leaves when the storage engine, the log and
+/// the peers have theirs.
+fn client_connections_max() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = usize::try_from(files).unwrap_or(usize::MAX).min(CLIENT_CONNECTIONS_MAX);
+    // A limit this low is warned of at the start; half of it is the best that can be done.
+    if files > 2 * FILES_RESERVED { files - FILES_RESERVED } else { files / 2 }
 }
 
 /// One thread on small machines; beyond that, all cores but the one that consensus keeps busy.

@@ -34,6 +34,10 @@ pub struct AppendRequest {
     /// Counts the requests of one stream from 1. A heartbeat leaves it 0.
     #[prost(uint64, tag = "6")]
     pub sequence: u64,
+    /// The last index that the receiver acknowledged to the sender in this term, or 0. A receiver that no longer has it
+    /// has lost what it had synced.
+    #[prost(uint64, tag = "7")]
+    pub acknowledged: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AppendResponse {
@@ -179,9 +183,9 @@ pub struct ProbeResponse {
     /// Whether its data directory holds a log or state of this cluster.
     #[prost(bool, tag = "3")]
     pub has_data: bool,
-    /// Whether it knows a membership, so that it must not be bootstrapped again.
+    /// Whether it holds more than the entry that founds a cluster.
     #[prost(bool, tag = "4")]
-    pub initialised: bool,
+    pub established: bool,
     /// Its own.
     #[prost(uint64, tag = "5")]
     pub incarnation: u64,

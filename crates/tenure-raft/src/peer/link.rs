@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use openraft::raft::StreamAppendResult;
 use tenure_core::outcome::Outcome;
 use tenure_core::{LogIndex, MemberId, Term};
 use tenure_proto::tenure::peer::v1::peer_client::PeerClient;
@@ -22,10 +23,16 @@ use crate::bootstrap::ProbeAnswer;
 use crate::error::ReadIndexError;
 use crate::identity::Identity;
 use crate::node::NodeOptions;
-use crate::types::Peer;
+use crate::types::{Config, Peer};
 
 /// How long dialling a peer may take. Shorter than an election timeout, so that a dead peer holds nothing up.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long one probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection over a link that was cut would be trusted until TCP gives it up, minutes later.
+const KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// Traffic that must not queue behind other traffic has a connection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +93,9 @@ struct Inner {
     channels: Mutex<HashMap<(u64, Lane), Channel>>,
     /// Peers that could not be dialled last time, so that losing and finding one is logged once each.
     lost: Mutex<HashSet<u64>>,
+    left_behind: Mutex<HashSet<u64>>,
+    /// The last entry that each member acknowledged to this leader, and the leader's term.
+    acknowledged: Mutex<HashMap<u64, (u64, u64)>>,
 }
 
 impl Links {
@@ -98,6 +108,8 @@ impl Links {
             addresses: Mutex::new(addresses),
             channels: Mutex::default(),
             lost: Mutex::default(),
+            left_behind: Mutex::default(),
+            acknowledged: Mutex::default(),
         }))
     }
 
@@ -114,18 +126,17 @@ impl Links {
         };
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         let request = ProposeRequest { route: Some(route), commands, deadline_ms };
+        // A call that is given up half-way may be stuck in a dead connection: the next one dials anew.
+        let mut unanswered = ForgetUnlessAnswered { links: self, to: leader.0, answered: false };
         let response = match tokio::time::timeout(deadline, client.propose(request)).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {
-                self.forget(leader.0, Lane::Forward);
                 tracing::debug!(%status, leader = %leader, "a forwarded write got no answer");
                 return Err(ForwardError::Unknown);
             }
-            Err(_) => {
-                self.forget(leader.0, Lane::Forward);
-                return Err(ForwardError::Unknown);
-            }
+            Err(_) => return Err(ForwardError::Unknown),
         };
+        unanswered.answered = true;
         match response.refusal() {
             Refusal::None => {}
             Refusal::NotLeader => return Err(ForwardError::NotLeader(hint(response.leader_hint))),
@@ -149,13 +160,12 @@ impl Links {
         };
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         let request = ReadIndexRequest { route: Some(route), deadline_ms };
+        let mut unanswered = ForgetUnlessAnswered { links: self, to: leader.0, answered: false };
         let response = match tokio::time::timeout(deadline, client.read_index(request)).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(_)) | Err(_) => {
-                self.forget(leader.0, Lane::Forward);
-                return Err(ReadIndexError::NoQuorum);
-            }
+            Ok(Err(_)) | Err(_) => return Err(ReadIndexError::NoQuorum),
         };
+        unanswered.answered = true;
         match response.refusal() {
             Refusal::None => Ok(LogIndex(response.log_index)),
             Refusal::NotLeader => Err(ReadIndexError::NotLeader(hint(response.leader_hint))),
@@ -210,7 +220,9 @@ impl Links {
 
     async fn probe_over(&self, to: u64, channel: Channel) -> Result<ProbeAnswer, LinkError> {
         let mut client = client(channel);
-        let answer = match client.probe(ProbeRequest { route: Some(self.route(to)) }).await {
+        let call = client.probe(ProbeRequest { route: Some(self.route(to)) });
+        let late = |_| tonic::Status::deadline_exceeded("the peer did not answer in time");
+        let answer = match tokio::time::timeout(PROBE_TIMEOUT, call).await.map_err(late).flatten() {
             Ok(answer) => answer.into_inner(),
             Err(status) => {
                 self.forget(to, Lane::Control);
@@ -224,7 +236,7 @@ impl Links {
         }
         self.0.identity.remember(to, answer.incarnation).map_err(|e| LinkError::Stranger(to, e.to_string()))?;
         let remembers = Some(answer.remembered_incarnation).filter(|incarnation| *incarnation != 0);
-        Ok(ProbeAnswer { has_data: answer.has_data, remembers })
+        Ok(ProbeAnswer { has_data: answer.has_data, established: answer.established, remembers })
     }
 
     async fn channel(&self, to: u64, lane: Lane) -> Result<Channel, LinkError> {
@@ -262,6 +274,26 @@ impl Links {
         }
     }
 
+    /// Notes what a member acknowledged in a term.
+    pub(crate) fn note_acknowledged(&self, member: u64, term: u64, result: &StreamAppendResult<Config>) {
+        let Ok(Some(matched)) = result else { return };
+        let mut acknowledged = self.0.acknowledged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = acknowledged.entry(member).or_default();
+        *known = (*known).max((term, matched.index()));
+    }
+
+    /// The last entry that a member acknowledged in a term, or 0. It may never lose it while that term lasts: a member
+    /// that did is told so, and stops.
+    pub(crate) fn acknowledged(&self, member: u64, term: u64) -> u64 {
+        let acknowledged = self.0.acknowledged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        acknowledged.get(&member).filter(|(of, _)| *of == term).map_or(0, |(_, index)| *index)
+    }
+
+    /// Whether a member that needs purged entries was not complained of yet.
+    pub(crate) fn note_left_behind(&self, member: u64) -> bool {
+        self.0.left_behind.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(member)
+    }
+
     fn lost(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
         self.0.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -271,11 +303,29 @@ impl Links {
     }
 }
 
+/// Forgets the connection for forwarded requests when a call over it fails, or is dropped before it was answered.
+struct ForgetUnlessAnswered<'l> {
+    links: &'l Links,
+    to: u64,
+    answered: bool,
+}
+
+impl Drop for ForgetUnlessAnswered<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.links.forget(self.to, Lane::Forward);
+        }
+    }
+}
+
 async fn dial(url: String) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(url)
         .map_err(|error| error.to_string())?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     endpoint.connect().await.map_err(|error| error.to_string())

@@ -7,19 +7,24 @@ mod service;
 mod wire;
 
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use tenure_proto::tenure::peer::v1::peer_server::PeerServer;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tonic::transport::server::TcpIncoming;
 
 pub use link::{ForwardError, Forwarded, Links};
 
+use crate::accept;
 use crate::error::NodeError;
 use crate::node::RaftNode;
 
-/// The largest message between peers: an append of 1 MiB of entries, or of one entry as large as a request may be, with
-/// room for framing.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// The largest message between peers: twice the largest request that a member can be told to accept, because an append
+/// of several entries ends with one that goes over the bound.
+const MESSAGE_BYTES_MAX: usize = 2 * (128 << 20) + (4 << 20);
+
+/// Connections on the peer port. A peer has four; the rest is room for those that are about to be noticed as dead.
+const CONNECTIONS_MAX: usize = 256;
 
 /// HTTP/2 windows: an append of full size must never wait for a window update.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -27,12 +32,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Serves the peer port on the calling runtime.
 pub(crate) fn serve(node: &RaftNode, listeners: Vec<TcpListener>, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     for listener in listeners {
-        let io = |error| NodeError::Io("listening for peers".into(), error);
-        listener.set_nonblocking(true).map_err(io)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
-        // Without it, an answer waits 40 ms for the acknowledgement of the one before.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = accept::connections(listener, places.clone())
+            .map_err(|error| NodeError::Io("listening for peers".into(), error))?;
         let service = PeerServer::new(service::PeerService::new(node.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);

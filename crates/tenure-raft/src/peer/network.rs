@@ -29,14 +29,21 @@ use super::wire;
 use crate::state_machine::DurablePoint;
 use crate::types::{Config, Peer};
 
-/// How long a stream with unanswered requests may make no progress. Above any healthy fsync, below a person's patience.
+/// How long a stream with unanswered requests may make no progress, apart from the time that their bytes take. Above
+/// any healthy fsync, below a person's patience.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a link and a disk that are worth waiting for move in a second.
+const BYTES_PER_SEC_MIN: usize = 8 << 20;
 
 /// Bytes sent to a follower and not yet acknowledged.
 const UNACKED_BYTES_MAX: usize = 8 << 20;
 
 /// A permit stands for this many bytes; every request takes at least one.
 const BYTES_PER_PERMIT: usize = 1024;
+
+/// The pause before a member that needs what was purged is looked at again.
+const LEFT_BEHIND_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long an unreachable peer is left alone.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -143,7 +150,7 @@ impl RaftNetworkV2<Config> for Client {
         let (mut client, route) =
             self.links.client(self.target, Client::VOTE_LANE).await.map_err(|e| unreachable(&e))?;
         let call = client.vote(wire::vote_request(route, &request));
-        let answer = match tokio::time::timeout(option.hard_ttl(), call).await {
+        let answer = match tokio::time::timeout(option.soft_ttl(), call).await {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) => return Err(self.failed(Client::VOTE_LANE, &status)),
             Err(_) => return Err(self.failed(Client::VOTE_LANE, &timed_out())),
@@ -155,7 +162,7 @@ impl RaftNetworkV2<Config> for Client {
         let (mut client, route) =
             self.links.client(self.target, Client::VOTE_LANE).await.map_err(|e| unreachable(&e))?;
         let call = client.pre_vote(wire::vote_request(route, &request));
-        let answer = match tokio::time::timeout(option.hard_ttl(), call).await {
+        let answer = match tokio::time::timeout(option.soft_ttl(), call).await {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) => return Err(self.failed(Client::VOTE_LANE, &status)),
             Err(_) => return Err(self.failed(Client::VOTE_LANE, &timed_out())),
@@ -170,11 +177,14 @@ impl RaftNetworkV2<Config> for Client {
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Config>, StreamingError<Config>> {
-        tracing::error!(
-            member = format!("{:x}", self.target),
-            last_log = %snapshot.meta,
-            "this member lags behind the purged log and cannot catch up: replacing it by snapshot is not supported yet"
-        );
+        if self.links.note_left_behind(self.target) {
+            tracing::error!(
+                member = format!("{:x}", self.target),
+                last_log = %snapshot.meta,
+                "this member lags behind the purged log and cannot catch up: this version sends no snapshots"
+            );
+        }
+        tokio::time::sleep(LEFT_BEHIND_PAUSE).await;
         Err(StreamingError::Unreachable(Unreachable::from_string("snapshots are not sent by this version")))
     }
 
@@ -186,7 +196,7 @@ impl RaftNetworkV2<Config> for Client {
         let (mut client, route) =
             self.links.client(self.target, Client::VOTE_LANE).await.map_err(|e| unreachable(&e))?;
         let call = client.transfer_leader(wire::transfer_request(route, &request));
-        match tokio::time::timeout(option.hard_ttl(), call).await {
+        match tokio::time::timeout(option.soft_ttl(), call).await {
             Ok(Ok(answer)) => {
                 let answer = answer.into_inner();
                 if answer.refused.is_empty() { Ok(Ok(())) } else { Err(malformed(answer.refused)) }
@@ -208,13 +218,17 @@ impl Client {
         option: RPCOption,
     ) -> Answer<StreamAppendResult<Config>> {
         let (mut client, route) = self.links.client(self.target, self.lane).await.map_err(|e| unreachable(&e))?;
-        let call = client.heartbeat(wire::append_request(route, &request, 0));
-        let answer = match tokio::time::timeout(option.hard_ttl(), call).await {
+        let acknowledged = self.links.acknowledged(self.target, term_of(&request));
+        let term = term_of(&request);
+        let call = client.heartbeat(wire::append_request(route, &request, 0, acknowledged));
+        let answer = match tokio::time::timeout(option.soft_ttl(), call).await {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) => return Err(self.failed(self.lane, &status)),
             Err(_) => return Err(self.failed(self.lane, &timed_out())),
         };
-        wire::read_append_response(&answer).map_err(malformed)
+        let result = wire::read_append_response(&answer).map_err(malformed)?;
+        self.links.note_acknowledged(self.target, term, &result);
+        Ok(result)
     }
 }
 
@@ -235,7 +249,7 @@ async fn open_stream(links: Links, target: u64, input: Requests) -> Answer<Resul
 async fn try_open_stream(links: Links, target: u64, input: Requests) -> Answer<Results> {
     let (mut client, route) = links.client(target, Lane::Log).await.map_err(|e| unreachable(&e))?;
     let window = Arc::new(Window::new());
-    let requests = encoded(input, window.clone(), route);
+    let requests = encoded(input, window.clone(), route, links.clone());
     let call: futures::future::BoxFuture<'_, Result<tonic::Response<Streaming<pb::AppendResponse>>, Status>> =
         Box::pin(client.append(requests));
     let opened = tokio::time::timeout(STALL_TIMEOUT, call).await;
@@ -260,12 +274,22 @@ struct Answers {
     target: u64,
 }
 
+impl Drop for Answers {
+    /// Ends the sending half: nobody reads what it would be answered.
+    fn drop(&mut self) {
+        self.window.permits.close();
+    }
+}
+
 /// The next result and, unless it was the last, the rest of the stream.
 async fn next_result(mut open: Answers) -> Option<(Answer<StreamAppendResult<Config>>, Option<Answers>)> {
     match next_answer(&mut open.answers, &open.window).await {
         Ok(Some(answer)) => {
-            open.window.acknowledge();
+            let term = open.window.acknowledge();
             let result = wire::read_append_response(&answer).map_err(malformed);
+            if let (Some(term), Ok(result)) = (term, &result) {
+                open.links.note_acknowledged(open.target, term, result);
+            }
             let rest = matches!(&result, Ok(Ok(_))).then_some(open);
             Some((result, rest))
         }
@@ -277,17 +301,23 @@ async fn next_result(mut open: Answers) -> Option<(Answer<StreamAppendResult<Con
 /// The requests as messages, each let through once it fits the window.
 ///
 /// Boxed, because the compiler cannot see that the plain stream is `Send` where openraft asks for it.
-fn encoded(input: Requests, window: Arc<Window>, route: pb::Route) -> BoxStream<'static, pb::AppendRequest> {
+fn encoded(
+    input: Requests,
+    window: Arc<Window>,
+    route: pb::Route,
+    links: Links,
+) -> BoxStream<'static, pb::AppendRequest> {
     let mut sequence = 0;
     let requests = input.then(move |request| {
         sequence += 1;
-        let (window, sequence) = (window.clone(), sequence);
+        let (window, sequence, links) = (window.clone(), sequence, links.clone());
         async move {
-            window.admit(&request).await;
-            wire::append_request(route, &request, sequence)
+            window.admit(&request).await?;
+            let acknowledged = links.acknowledged(route.to, term_of(&request));
+            Some(wire::append_request(route, &request, sequence, acknowledged))
         }
     });
-    requests.boxed()
+    requests.take_while(|request| futures::future::ready(request.is_some())).filter_map(futures::future::ready).boxed()
 }
 
 /// The next answer, or an error if one is owed and does not come.
@@ -297,7 +327,7 @@ async fn next_answer(
 ) -> Result<Option<pb::AppendResponse>, Status> {
     loop {
         let owed_since = window.oldest_sequence();
-        match tokio::time::timeout(STALL_TIMEOUT, answers.message()).await {
+        match tokio::time::timeout(window.patience(), answers.message()).await {
             Ok(answer) => return answer,
             // Owed before the wait began and still owed: the peer had the whole time-out to answer it.
             Err(_) if owed_since.is_some() && owed_since == window.oldest_sequence() => return Err(timed_out()),
@@ -309,7 +339,22 @@ async fn next_answer(
 /// The requests of one stream that were sent and not answered yet.
 struct Window {
     permits: Semaphore,
-    sent: Mutex<(u64, VecDeque<(u64, u32)>)>,
+    sent: Mutex<Sent>,
+}
+
+#[derive(Default)]
+struct Sent {
+    /// Requests sent so far.
+    count: u64,
+    unanswered: VecDeque<Request>,
+}
+
+/// A request that was sent and not answered yet.
+struct Request {
+    sequence: u64,
+    permits: u32,
+    bytes: usize,
+    term: u64,
 }
 
 impl Window {
@@ -319,31 +364,42 @@ impl Window {
         Window { permits: Semaphore::new(Window::PERMITS), sent: Mutex::default() }
     }
 
-    /// Waits until the request fits, and notes it. A request above the whole window takes all of it.
-    async fn admit(&self, request: &AppendEntriesRequest<Config>) {
+    /// Waits until the request fits, and notes it; none once the stream is over. A request above the whole window takes
+    /// all of it.
+    async fn admit(&self, request: &AppendEntriesRequest<Config>) -> Option<()> {
         let bytes: usize = request.entries.iter().map(entry_bytes).sum();
         let permits = u32::try_from((bytes / BYTES_PER_PERMIT + 1).min(Window::PERMITS)).unwrap_or(u32::MAX);
-        // The semaphore is never closed.
-        if let Ok(permit) = self.permits.acquire_many(permits).await {
-            permit.forget();
-        }
+        self.permits.acquire_many(permits).await.ok()?.forget();
         let mut sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sent.0 += 1;
-        let sequence = sent.0;
-        sent.1.push_back((sequence, permits));
+        sent.count += 1;
+        let sequence = sent.count;
+        sent.unanswered.push_back(Request { sequence, permits, bytes, term: term_of(request) });
+        Some(())
     }
 
-    fn acknowledge(&self) {
+    /// Takes the oldest request off the books and returns its term.
+    fn acknowledge(&self) -> Option<u64> {
         let mut sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((_, permits)) = sent.1.pop_front() {
-            self.permits.add_permits(permits as usize);
-        }
+        let request = sent.unanswered.pop_front()?;
+        self.permits.add_permits(request.permits as usize);
+        Some(request.term)
+    }
+
+    /// How long the oldest answer may take: longer for what is large.
+    fn patience(&self) -> Duration {
+        let sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let bytes: usize = sent.unanswered.iter().map(|request| request.bytes).sum();
+        STALL_TIMEOUT + Duration::from_secs((bytes / BYTES_PER_SEC_MIN) as u64)
     }
 
     fn oldest_sequence(&self) -> Option<u64> {
         let sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sent.1.front().map(|(sequence, _)| *sequence)
+        sent.unanswered.front().map(|request| request.sequence)
     }
+}
+
+fn term_of(request: &AppendEntriesRequest<Config>) -> u64 {
+    request.vote.leader_id.term
 }
 
 fn entry_bytes(entry: &crate::types::Entry) -> usize {

@@ -79,6 +79,23 @@ impl PeerService {
         self.node.gate().admit().map_err(|shut| Status::unavailable(shut.to_string()))
     }
 
+    /// Refuses and ends everything if this member has lost what it once acknowledged to this very leader: its disk is
+    /// not to be trusted, and the leader will never send those entries again.
+    fn check_kept(&self, request: &AppendRequest) -> Result<(), Status> {
+        let log = self.node.log();
+        let last = log.last_index().unwrap_or_else(|| log.first_index().saturating_sub(1));
+        if request.acknowledged <= last {
+            return Ok(());
+        }
+        let text = format!(
+            "the log ends at entry {last}, but this member acknowledged entry {}: its disk lost what was synced. \
+             Replace this member",
+            request.acknowledged
+        );
+        self.node.fail(text.clone());
+        Err(Status::data_loss(text))
+    }
+
     fn admit_vote(&self, request: &VoteRequest) -> Result<(), Status> {
         self.check(request.route.as_ref())?;
         self.node.gate().admit_vote(request.leadership_transfer).map_err(|shut| Status::unavailable(shut.to_string()))
@@ -97,6 +114,7 @@ impl Peer for PeerService {
             return Ok(Response::new(futures::stream::empty().boxed()));
         };
         self.admit(first.route.as_ref())?;
+        self.check_kept(&first)?;
         let route = first.route;
         let requests = futures::stream::iter([Ok(first)]).chain(messages).map(move |message| {
             let message = message?;
@@ -123,6 +141,7 @@ impl Peer for PeerService {
     async fn heartbeat(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
         let request = request.into_inner();
         self.admit(request.route.as_ref())?;
+        self.check_kept(&request)?;
         let request = wire::read_append_request(request).map_err(invalid)?;
         let (prev, last) = wire::append_bounds(&request);
         let answer = self.node.raft().append_entries(request).await.map_err(stopped)?;
@@ -220,7 +239,7 @@ impl Peer for PeerService {
             cluster_id: self.node.cluster().0,
             member_id: self.node.member().0,
             has_data,
-            initialised: has_data,
+            established: self.node.is_established(),
             incarnation: identity.incarnation(),
             remembered_incarnation: remembered,
             last_log_index: status.last_log.0,

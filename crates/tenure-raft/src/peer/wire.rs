@@ -27,7 +27,7 @@ fn vote_bytes(vote: &Vote) -> Bytes {
 }
 
 fn read_optional_log_id(bytes: &[u8]) -> Result<Option<LogId>, CodecError> {
-    if bytes.is_empty() { Ok(None) } else { decode_log_id(bytes).map(Some) }
+    if bytes.is_empty() { Ok(None) } else { decode_log_id(bytes).and_then(check_log_id).map(Some) }
 }
 
 /// The log ids right before and at the end of a request's entries.
@@ -40,8 +40,10 @@ pub(super) fn append_request(
     route: pb::Route,
     request: &AppendEntriesRequest<Config>,
     sequence: u64,
+    acknowledged: u64,
 ) -> pb::AppendRequest {
     pb::AppendRequest {
+        acknowledged,
         route: Some(route),
         vote: vote_bytes(&request.vote),
         prev_log_id: optional_log_id(request.prev_log_id.as_ref()),
@@ -51,13 +53,44 @@ pub(super) fn append_request(
     }
 }
 
+/// Reads a request and checks what consensus takes for granted: a leader's vote, and entries that follow each other.
 pub(super) fn read_append_request(message: pb::AppendRequest) -> Result<AppendEntriesRequest<Config>, CodecError> {
-    Ok(AppendEntriesRequest {
-        vote: decode_vote(&message.vote)?,
+    let request = AppendEntriesRequest::<Config> {
+        vote: read_vote(&message.vote)?,
         prev_log_id: read_optional_log_id(&message.prev_log_id)?,
-        entries: message.entries.into_iter().map(decode_entry).collect::<Result<_, _>>()?,
+        entries: message.entries.into_iter().map(decode_entry).collect::<Result<Vec<_>, _>>()?,
         leader_commit: read_optional_log_id(&message.commit)?,
-    })
+    };
+    if !request.vote.committed {
+        return Err(invalid("append request", "its vote is no leader's"));
+    }
+    let first = request.prev_log_id.map_or(0, |id| id.index().saturating_add(1));
+    for (expected, entry) in (first..).zip(&request.entries) {
+        if check_log_id(entry.log_id())?.index() != expected {
+            return Err(invalid("append request", "its entries do not follow each other"));
+        }
+    }
+    Ok(request)
+}
+
+fn invalid(what: &'static str, why: &str) -> CodecError {
+    CodecError::Invalid { what, why: why.to_owned() }
+}
+
+/// Terms and indexes are counted up by consensus: the largest number would wrap.
+fn check_log_id(id: LogId) -> Result<LogId, CodecError> {
+    if id.index() == u64::MAX || id.committed_leader_id().term == u64::MAX {
+        return Err(invalid("log id", "it leaves no room to count on"));
+    }
+    Ok(id)
+}
+
+fn read_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
+    let vote = decode_vote(bytes)?;
+    if vote.leader_id.term == u64::MAX {
+        return Err(invalid("vote", "its term leaves no room to count on"));
+    }
+    Ok(vote)
 }
 
 pub(super) fn append_response(result: &StreamAppendResult<Config>) -> pb::AppendResponse {
@@ -77,7 +110,7 @@ pub(super) fn read_append_response(message: &pb::AppendResponse) -> Result<Strea
         Some(append_response::Result::Conflict(conflict)) => {
             Ok(Err(StreamAppendError::Conflict(decode_log_id(&conflict.expected)?)))
         }
-        Some(append_response::Result::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(decode_vote(vote)?))),
+        Some(append_response::Result::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(read_vote(vote)?))),
         None => Err(CodecError::Truncated { what: "append response", missing: 1 }),
     }
 }
@@ -92,7 +125,7 @@ pub(super) fn vote_request(route: pb::Route, request: &VoteRequest<Config>) -> p
 }
 
 pub(super) fn read_vote_request(message: &pb::VoteRequest) -> Result<VoteRequest<Config>, CodecError> {
-    let mut request = VoteRequest::new(decode_vote(&message.vote)?, read_optional_log_id(&message.last_log_id)?);
+    let mut request = VoteRequest::new(read_vote(&message.vote)?, read_optional_log_id(&message.last_log_id)?);
     request.leadership_transfer = message.leadership_transfer;
     Ok(request)
 }
@@ -107,7 +140,7 @@ pub(super) fn vote_response(response: &VoteResponse<Config>) -> pb::VoteResponse
 
 pub(super) fn read_vote_response(message: &pb::VoteResponse) -> Result<VoteResponse<Config>, CodecError> {
     let last_log_id = read_optional_log_id(&message.last_log_id)?;
-    Ok(VoteResponse::new(decode_vote(&message.vote)?, last_log_id, message.granted))
+    Ok(VoteResponse::new(read_vote(&message.vote)?, last_log_id, message.granted))
 }
 
 pub(super) fn transfer_request(route: pb::Route, request: &TransferLeaderRequest<Config>) -> pb::TransferLeaderRequest {
@@ -123,7 +156,7 @@ pub(super) fn read_transfer_request(
     message: &pb::TransferLeaderRequest,
 ) -> Result<TransferLeaderRequest<Config>, CodecError> {
     let last_log_id = read_optional_log_id(&message.last_log_id)?;
-    Ok(TransferLeaderRequest::new(decode_vote(&message.from_leader)?, message.target, last_log_id))
+    Ok(TransferLeaderRequest::new(read_vote(&message.from_leader)?, message.target, last_log_id))
 }
 
 pub(super) fn outcome(outcome: &Outcome) -> Bytes {

@@ -3,7 +3,6 @@
 use std::pin::Pin;
 
 use tenure_core::command::Command;
-use tenure_core::hash::hash_kv;
 use tenure_core::row::{AlarmKind, AlarmRow};
 use tenure_core::state::StateRead;
 use tenure_core::{MemberId, Revision};
@@ -146,19 +145,10 @@ impl Maintenance for MaintenanceService {
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
         let revision = Revision(request.into_inner().revision);
-        let view = self.node.view(true).await.map_err(ApiError::from)?;
-        let now = view.meta().revision;
-        let hashed = tokio::task::spawn_blocking(move || hash_kv(&*view, revision)).await;
-        let hash = match hashed {
-            Ok(Ok(hash)) => hash.map_err(ApiError::from)?,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "hashing the state failed");
-                return Err(ApiError::Corrupt.into());
-            }
-            Err(_) => return Err(ApiError::Internal("the hash was not computed").into()),
-        };
+        let answer = self.node.hash_kv(revision).await.map_err(ApiError::from)?;
+        let hash = answer.result;
         Ok(Response::new(pb::HashKvResponse {
-            header: Some(header(&self.node, now)),
+            header: Some(header(&self.node, answer.revision)),
             hash: hash.hash,
             compact_revision: hash.compacted.0,
             hash_revision: hash.revision.0,

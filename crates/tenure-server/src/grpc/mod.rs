@@ -17,10 +17,10 @@ use tenure_proto::etcdserverpb::cluster_server::ClusterServer;
 use tenure_proto::etcdserverpb::kv_server::KvServer;
 use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_proto::grpc::health::v1::health_server::HealthServer;
+use tenure_raft::accept::connections;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 
 use crate::config::ServerConfig;
 use crate::grpc::convert::Limits;
@@ -46,12 +46,11 @@ pub(crate) async fn serve(
 ) {
     let mut servers = JoinSet::new();
     for listener in listeners {
-        let incoming = match tokio::net::TcpListener::from_std(listener) {
-            // Without nodelay, an answer waits 40 ms for the acknowledgement of the one before.
-            Ok(listener) => TcpIncoming::from(listener).with_nodelay(Some(true)),
+        let incoming = match connections(listener, node.shared().connections.clone()) {
+            Ok(incoming) => incoming,
             Err(error) => {
-                tracing::error!(%error, "a client listener could not be used");
-                continue;
+                node.shared().raft.fail(format!("a client listener could not be used: {error}"));
+                return;
             }
         };
         let server = tonic::transport::Server::builder()
@@ -85,10 +84,10 @@ pub(crate) async fn serve(
 pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<TcpListener>) {
     let mut servers = JoinSet::new();
     for listener in listeners {
-        let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { continue };
+        let Ok(incoming) = connections(listener, node.shared().connections.clone()) else { continue };
         let routes = Routes::from(http::router(node.clone()));
         let server = tonic::transport::Server::builder().accept_http1(true).add_routes(routes);
-        servers.spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        servers.spawn(server.serve_with_incoming(incoming));
     }
     while let Some(ended) = servers.join_next().await {
         tracing::error!(?ended, "a metrics listener stopped serving");

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tenure_core::command::{Command, Op, Range, Txn};
+use tenure_core::hash::{HashKv, hash_kv};
 use tenure_core::outcome::{Outcome, RangeResult, Refusal, TxnResponse};
 use tenure_core::range::read_range;
 use tenure_core::row::{AlarmKind, MemberAttributes};
@@ -19,14 +20,17 @@ use tenure_core::txn::read_txn;
 use tenure_core::validate::cost_bytes;
 use tenure_core::{LogIndex, MemberId, Revision, Term};
 use tenure_raft::RaftNode;
+use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
+use tokio::sync::Semaphore;
 
 pub use error::RequestError;
 pub use proposer::{GroupCounters, Proposer, Written};
 pub use read_barrier::ReadBarrier;
 
-/// Ranges of more keys than this are read on a thread of their own, so that they hold up nobody's request.
-const INLINE_KEYS_MAX: i64 = 64;
+/// Reads of more than one key go to threads of their own, so that they hold up nobody's request; this many at a time per
+/// client thread, so that they leave the cores to consensus.
+const LONG_READS_MAX: usize = 2;
 
 /// What a process that serves one member knows, whatever runtime asks.
 pub struct Shared {
@@ -42,6 +46,10 @@ pub struct Shared {
     pub request_timeout: Duration,
     /// Requests that take longer are logged.
     pub slow_request: Option<Duration>,
+    /// Places for client connections.
+    pub connections: Arc<Semaphore>,
+    /// Held while the NOSPACE alarm is being raised.
+    pub raising_alarm: tokio::sync::Mutex<()>,
     /// How writes are grouped.
     pub groups: Arc<GroupCounters>,
 }
@@ -52,6 +60,7 @@ pub struct Node {
     shared: Arc<Shared>,
     proposer: Proposer,
     reads: ReadBarrier,
+    long_reads: Arc<Semaphore>,
 }
 
 /// The result of a read, and the revision and term for its header.
@@ -68,7 +77,7 @@ impl Node {
     pub fn start(shared: Arc<Shared>) -> Node {
         let proposer = Proposer::start(shared.raft.clone(), shared.request_timeout, shared.groups.clone());
         let reads = ReadBarrier::start(shared.raft.clone(), shared.request_timeout);
-        Node { shared, proposer, reads }
+        Node { shared, proposer, reads, long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)) }
     }
 
     /// What every runtime shares.
@@ -108,7 +117,7 @@ impl Node {
         let view = self.view(serializable).await?;
         refuse_if_corrupt(&view)?;
         let inline = is_short(&range);
-        read(view, inline, move |view| read_range(view, &range)).await
+        self.read(view, inline, move |view| read_range(view, &range)).await
     }
 
     /// Carries out a transaction that only reads.
@@ -117,7 +126,49 @@ impl Node {
         refuse_if_corrupt(&view)?;
         let short = |op: &Op| matches!(op, Op::Range(range) if is_short(range));
         let inline = txn.success.iter().chain(&txn.failure).all(short);
-        read(view, inline, move |view| read_txn(view, &txn)).await
+        self.read(view, inline, move |view| read_txn(view, &txn)).await
+    }
+
+    /// Reads a view, on this thread if that is sure to be quick.
+    async fn read<T: Send + 'static>(
+        &self,
+        view: Arc<StateView>,
+        inline: bool,
+        evaluate: impl FnOnce(&StateView) -> Result<Result<T, Refusal>, StorageError> + Send + 'static,
+    ) -> Result<ReadAnswer<T>, RequestError> {
+        let revision = view.meta().revision;
+        let evaluated = if inline { evaluate(&view) } else { self.off_thread(move || evaluate(&view)).await? };
+        match evaluated {
+            Ok(Ok(result)) => Ok(ReadAnswer { result, revision }),
+            Ok(Err(refusal)) => Err(refusal.into()),
+            Err(error) => Err(self.storage_failed(&error)),
+        }
+    }
+
+    /// Does long work on a thread of its own, once there is a place for it.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, RequestError> {
+        let place = tokio::time::timeout(self.shared.request_timeout, self.long_reads.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(RequestError::TooManyRequests) };
+        let worked = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(place);
+            result
+        });
+        worked.await.map_err(|_| RequestError::Storage)
+    }
+
+    /// A member that cannot read its own state must not go on.
+    fn storage_failed(&self, error: &StorageError) -> RequestError {
+        self.shared.raft.fail(format!("reading the state: {error}"));
+        RequestError::Storage
+    }
+
+    /// The hash of the state's content at a revision, 0 for the present, and the present revision.
+    pub async fn hash_kv(&self, revision: Revision) -> Result<ReadAnswer<HashKv>, RequestError> {
+        self.read(self.shared.raft.view(), false, move |view| hash_kv(view, revision)).await
     }
 
     /// Waits until this member has applied everything that was acknowledged before the call.
@@ -156,9 +207,12 @@ impl Node {
         if view.meta().alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace) {
             return Err(Refusal::NoSpace.into());
         }
-        let member = self.shared.raft.member();
-        tracing::warn!(member = %format!("{:x}", member.0), quota, "the space quota is used up: raising NOSPACE");
-        self.proposer.propose(Command::AlarmRaise(member, AlarmKind::NoSpace).encode()).await?;
+        // One request raises it for all that are refused at the same time.
+        if let Ok(_raising) = self.shared.raising_alarm.try_lock() {
+            let member = self.shared.raft.member();
+            tracing::warn!(member = %format!("{:x}", member.0), quota, "the space quota is used up: raising NOSPACE");
+            self.proposer.propose(Command::AlarmRaise(member, AlarmKind::NoSpace).encode()).await?;
+        }
         Err(Refusal::NoSpace.into())
     }
 
@@ -182,7 +236,6 @@ const PUBLISH_RETRY: Duration = Duration::from_millis(50);
 
 fn is_short(range: &Range) -> bool {
     matches!(range.range, tenure_core::command::KeyRange::One(_))
-        || (range.limit > 0 && range.limit <= INLINE_KEYS_MAX && !range.count_only)
 }
 
 fn refuse_if_corrupt(view: &StateView) -> Result<(), RequestError> {
@@ -190,25 +243,4 @@ fn refuse_if_corrupt(view: &StateView) -> Result<(), RequestError> {
         return Err(Refusal::Corrupt.into());
     }
     Ok(())
-}
-
-async fn read<T: Send + 'static>(
-    view: Arc<StateView>,
-    inline: bool,
-    evaluate: impl FnOnce(&StateView) -> Result<Result<T, Refusal>, tenure_storage::StorageError> + Send + 'static,
-) -> Result<ReadAnswer<T>, RequestError> {
-    let revision = view.meta().revision;
-    let evaluated = if inline {
-        evaluate(&view)
-    } else {
-        tokio::task::spawn_blocking(move || evaluate(&view)).await.map_err(|_| RequestError::Storage)?
-    };
-    match evaluated {
-        Ok(Ok(result)) => Ok(ReadAnswer { result, revision }),
-        Ok(Err(refusal)) => Err(refusal.into()),
-        Err(error) => {
-            tracing::error!(%error, "reading the state failed");
-            Err(RequestError::Storage)
-        }
-    }
 }

@@ -67,7 +67,10 @@ async fn barrier_loop(node: RaftNode, links: Links, timeout: Duration, mut queue
         // Waiting for apply must not hold up the next batch. Ends when the index is applied or the node stops.
         drop(tokio::task::spawn(async move {
             let result = match confirmed {
-                Ok(Ok(index)) => node.view_at(index).await.map_err(|_| RequestError::Stopped),
+                Ok(Ok(index)) => match tokio::time::timeout(timeout, node.view_at(index)).await {
+                    Ok(view) => view.map_err(|_| RequestError::Stopped),
+                    Err(_) => Err(RequestError::Timeout),
+                },
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(RequestError::Timeout),
             };

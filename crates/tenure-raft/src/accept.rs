@@ -1,0 +1,118 @@
+//! Accepting connections: at most so many at once, answers sent without delay, and no spinning when files run out.
+//!
+//! Every connection is an open file, and so is every table of the storage engine and every segment of the log: without
+//! a bound, idle clients could take the files that a member needs to go on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::server::Connected;
+
+/// The pause after an accept that failed, which it does again and again while files are short.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+/// An accepted connection; its place is free again when it is dropped.
+pub struct Connection {
+    stream: TcpStream,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The connections of a listener, each waiting for a place before it is accepted: those beyond the bound wait in the
+/// kernel's queue.
+pub fn connections(
+    listener: std::net::TcpListener,
+    places: Arc<Semaphore>,
+) -> io::Result<impl Stream<Item = io::Result<Connection>> + Send> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    Ok(futures::stream::unfold((listener, places), |(listener, places)| async move {
+        // Nobody closes the semaphore.
+        let place = places.clone().acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    // Without it, an answer waits 40 ms for the acknowledgement of the one before.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "a connection ended before it was served");
+                        continue;
+                    }
+                    return Some((Ok(Connection { stream, _place: place }), (listener, places)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                }
+            }
+        }
+    }))
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Option<SocketAddr>;
+
+    fn connect_info(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_bound_waits_until_another_ends() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let address = listener.local_addr().expect("address");
+        let mut accepted = Box::pin(connections(listener, Arc::new(Semaphore::new(1))).expect("listening"));
+        let _first_client = TcpStream::connect(address).await.expect("first");
+        let first = accepted.next().await;
+        let _second_client = TcpStream::connect(address).await.expect("second");
+        assert!(futures::poll!(accepted.next()).is_pending());
+        drop(first);
+        assert!(accepted.next().await.is_some_and(|connection| connection.is_ok()));
+    }
+}
