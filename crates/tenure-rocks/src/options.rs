@@ -28,7 +28,7 @@ impl Default for RocksOptions {
             block_cache_bytes: 128 << 20,
             memtable_bytes: 64 << 20,
             compression: true,
-            block_bytes: 4 << 10,
+            block_bytes: 16 << 10,
             blob_value_bytes_min: None,
         }
     }

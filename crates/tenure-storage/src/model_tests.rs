@@ -192,8 +192,8 @@ fn dump(view: &StateView) -> Dump {
 }
 
 fn open(engine: &MemEngine) -> StateStore {
-    // A cache of a few keys, so that entries are evicted.
-    let options = Options { inline_value_bytes_max: INLINE_MAX, meta_cache_bytes_max: 1200 };
+    // Room for two short keys in each shard of the cache, and for no long one.
+    let options = Options { inline_value_bytes_max: INLINE_MAX, meta_cache_bytes_max: 258 << 10 };
     StateStore::open_with(Arc::new(engine.clone()), options).unwrap()
 }
 
