@@ -1,0 +1,8 @@
+//! Clusters within one process: the real log, consensus, apply and peer transport on disks that lose power.
+//!
+//! No RocksDB and no processes: what those add is tested elsewhere. Everything waits for conditions, none for time.
+
+mod cluster_crashes;
+mod crash_points;
+mod requests;
+mod support;

@@ -1,0 +1,370 @@
+//! A computer with a power switch: the disk of the log, the engine of the state, and one moment at which both stop.
+//!
+//! Every change of either is an operation with a number. At a chosen one the power goes off: it and all later ones fail
+//! and do nothing, so what [`Machine::cut`] leaves is what the disk held at one moment. A [`Machine`] lives once; what
+//! it leaves can be booted several times, each with other leftovers of what no flush had covered.
+//!
+//! A machine may have a [`Flaw`], a bug planted on purpose: tests of tests, which must notice.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use tenure_raft::log::{FileLayer, FileLock, Keep, LogFile, SimFiles};
+use tenure_storage::engine::{Batch, BatchOp, Engine, EngineError, EngineSnapshot, EngineStats};
+use tenure_storage::mem::MemEngine;
+use tokio::sync::watch;
+
+/// What an operation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// Bytes written to the log, not synced.
+    Write,
+    /// Names made, changed or removed, not synced; files cut.
+    Name,
+    /// A file synced.
+    Sync,
+    /// A directory synced.
+    SyncDir,
+    /// A batch written to the engine.
+    Commit,
+    /// The engine flushed.
+    Flush,
+}
+
+/// A bug planted in the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    None,
+    /// From an operation on, files are reported as synced without being so.
+    SyncDoesNothing {
+        from: u64,
+    },
+    /// The engine is reported as flushed without being so.
+    FlushDoesNothing,
+    /// A batch reaches the engine as two.
+    BatchInHalves,
+}
+
+/// How many of the batches that no flush had covered reached the engine's disk by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    None,
+    Half,
+    All,
+}
+
+/// See the module's header. Clones are handles of the same machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine(Arc<Inner>);
+
+struct Inner {
+    disk: SimFiles,
+    engine: MemEngine,
+    flaw: Flaw,
+    power: Mutex<Power>,
+    changed: Condvar,
+    off: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Power {
+    operations: u64,
+    off_at: Option<u64>,
+    off: bool,
+    held: BTreeSet<Step>,
+    went_off_before: Option<Step>,
+    dirs: BTreeSet<PathBuf>,
+}
+
+/// What a machine left when its power was cut.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    machine: Machine,
+    keep: Keep,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").field("flaw", &self.flaw).finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// A new machine with an empty disk.
+    pub(crate) fn new(flaw: Flaw) -> Machine {
+        Machine::with(SimFiles::new(), MemEngine::new(), flaw)
+    }
+
+    fn with(disk: SimFiles, engine: MemEngine, flaw: Flaw) -> Machine {
+        let inner = Inner {
+            disk,
+            engine,
+            flaw,
+            power: Mutex::default(),
+            changed: Condvar::new(),
+            off: watch::Sender::new(false),
+        };
+        Machine(Arc::new(inner))
+    }
+
+    pub(crate) fn files(&self) -> Arc<dyn FileLayer> {
+        Arc::new(Files(self.clone()))
+    }
+
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
+        Arc::new(Tables(self.clone()))
+    }
+
+    /// How many operations there were so far.
+    pub(crate) fn operations(&self) -> u64 {
+        self.power().operations
+    }
+
+    /// The operation that the power went off before, if it was planned.
+    pub(crate) fn went_off_before(&self) -> Option<Step> {
+        self.power().went_off_before
+    }
+
+    /// Plans to go off at an operation, counted from the machine's first.
+    pub(crate) fn go_off_at(&self, operation: u64) {
+        self.power().off_at = Some(operation);
+    }
+
+    /// Returns once the power is off.
+    pub(crate) async fn is_off(&self) {
+        let mut off = self.0.off.subscribe();
+        // The sender lives as long as this handle.
+        off.wait_for(|off| *off).await.expect("the machine is there");
+    }
+
+    /// Whether the power is off.
+    pub(crate) fn off(&self) -> bool {
+        *self.0.off.borrow()
+    }
+
+    /// Lets no operation of a kind through until it is released or the power goes off.
+    pub(crate) fn hold(&self, step: Step) {
+        self.power().held.insert(step);
+    }
+
+    /// Lets them through again.
+    pub(crate) fn release(&self, step: Step) {
+        self.power().held.remove(&step);
+        self.0.changed.notify_all();
+    }
+
+    /// Cuts the power.
+    pub(crate) fn cut(&self) {
+        self.go_off(&mut self.power());
+    }
+
+    /// Cuts the power and looks at what is left; nobody may use the machine any more.
+    pub(crate) fn remains(&self, keep: Keep) -> Remains {
+        self.cut();
+        self.0.disk.crash(keep);
+        Remains { machine: self.clone(), keep }
+    }
+
+    fn go_off(&self, power: &mut Power) {
+        power.off = true;
+        self.0.off.send_replace(true);
+        self.0.changed.notify_all();
+    }
+
+    /// Counts an operation and says whether there is power for it.
+    fn step(&self, step: Step) -> io::Result<()> {
+        let mut power = self.power();
+        while power.held.contains(&step) && !power.off {
+            power = self.0.changed.wait(power).unwrap_or_else(PoisonError::into_inner);
+        }
+        if power.off_at.is_some_and(|at| power.operations >= at) && !power.off {
+            power.went_off_before = Some(step);
+            self.go_off(&mut power);
+        }
+        if power.off {
+            return Err(io::Error::other("the machine is off"));
+        }
+        power.operations += 1;
+        Ok(())
+    }
+
+    fn power(&self) -> MutexGuard<'_, Power> {
+        self.0.power.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remains {
+    /// The batches that no flush had covered.
+    pub(crate) fn unflushed_batches(&self) -> usize {
+        self.machine.0.engine.unflushed_batches()
+    }
+
+    /// A machine that finds them. The disk is copied, so others may be booted from the same remains; only what a crash
+    /// kept without having been synced cannot be copied, and is then shared.
+    pub(crate) fn boot(&self, kept: Kept, flaw: Flaw) -> Machine {
+        let batches = self.unflushed_batches();
+        let engine = self.machine.0.engine.crash(match kept {
+            Kept::None => 0,
+            Kept::Half => batches / 2,
+            Kept::All => batches,
+        });
+        let disk = if self.keep == Keep::Everything { self.machine.0.disk.clone() } else { self.copied_disk() };
+        Machine::with(disk, engine, flaw)
+    }
+
+    fn copied_disk(&self) -> SimFiles {
+        let (from, to) = (&self.machine.0.disk, SimFiles::new());
+        for dir in self.machine.power().dirs.iter() {
+            for name in from.list(dir).expect("a directory that was made") {
+                let path = dir.join(name);
+                to.overwrite(&path, from.contents(&path).expect("a file that was listed"));
+            }
+        }
+        to
+    }
+}
+
+/// The machine's disk.
+#[derive(Debug)]
+struct Files(Machine);
+
+impl Files {
+    fn disk(&self) -> &SimFiles {
+        &self.0.0.disk
+    }
+
+    fn open_file(&self, file: Arc<dyn LogFile>) -> Arc<dyn LogFile> {
+        Arc::new(OpenFile { machine: self.0.clone(), file })
+    }
+}
+
+impl FileLayer for Files {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.step(Step::Name)?;
+        self.0.power().dirs.insert(dir.to_owned());
+        self.disk().create_dir(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk().list(dir)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        self.0.step(Step::Name)?;
+        Ok(self.open_file(self.disk().create(path)?))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        Ok(self.open_file(self.disk().open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.step(Step::Name)?;
+        self.disk().rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.step(Step::Name)?;
+        self.disk().remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.step(Step::SyncDir)?;
+        self.disk().sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
+        self.disk().lock(path)
+    }
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    machine: Machine,
+    file: Arc<dyn LogFile>,
+}
+
+impl LogFile for OpenFile {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.machine.step(Step::Write)?;
+        self.file.write_at(offset, bytes)
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.machine.step(Step::Name)?;
+        self.file.truncate(size)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.machine.step(Step::Sync)?;
+        match self.machine.0.flaw {
+            Flaw::SyncDoesNothing { from } if self.machine.operations() > from => Ok(()),
+            _ => self.file.sync_data(),
+        }
+    }
+}
+
+/// The machine's engine.
+struct Tables(Machine);
+
+impl Tables {
+    fn step(&self, step: Step) -> Result<(), EngineError> {
+        self.0.step(step).map_err(|error| EngineError::Io(error.to_string()))
+    }
+
+    fn tables(&self) -> &MemEngine {
+        &self.0.0.engine
+    }
+}
+
+impl Engine for Tables {
+    fn write(&self, batch: &Batch) -> Result<(), EngineError> {
+        self.step(Step::Commit)?;
+        if self.0.0.flaw == Flaw::BatchInHalves {
+            return halves(batch).iter().try_for_each(|half| self.tables().write(half));
+        }
+        self.tables().write(batch)
+    }
+
+    fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
+        self.tables().snapshot()
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        self.step(Step::Flush)?;
+        if self.0.0.flaw == Flaw::FlushDoesNothing { Ok(()) } else { self.tables().flush() }
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), EngineError> {
+        self.step(Step::Flush)?;
+        self.tables().checkpoint(dir)
+    }
+
+    fn stats(&self) -> EngineStats {
+        self.tables().stats()
+    }
+}
+
+/// A batch as two, the scalars and how far the log is applied in the second.
+fn halves(batch: &Batch) -> [Batch; 2] {
+    let mut halves = [Batch::new(), Batch::new()];
+    let middle = batch.len() / 2;
+    for (place, op) in batch.iter().enumerate() {
+        let half = &mut halves[usize::from(place >= middle)];
+        match op {
+            BatchOp::Put(table, key, value) => half.put(table, key, value),
+            BatchOp::Delete(table, key) => half.delete(table, key),
+        }
+    }
+    halves
+}
