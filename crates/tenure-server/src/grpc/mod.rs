@@ -104,9 +104,10 @@ fn routes(node: &Node, config: &ServerConfig) -> Routes {
     let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
     let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
     let health = HealthServer::new(health::HealthService);
-    let services = Routes::new(kv).add_service(cluster).add_service(maintenance).add_service(health);
+    let services =
+        Routes::new(fallback::EtcdCodes(kv)).add_service(cluster).add_service(maintenance).add_service(health);
     let router = services.into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
-    Routes::from(router.layer(axum::middleware::map_response(fallback::etcd_code_for_oversized)))
+    Routes::from(router)
 }
 
 /// A response's header, with the revision that the response is about.
