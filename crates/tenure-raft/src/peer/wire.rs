@@ -56,7 +56,7 @@ pub(super) fn append_request(
 /// Reads a request and checks what consensus takes for granted: a leader's vote, and entries that follow each other.
 pub(super) fn read_append_request(message: pb::AppendRequest) -> Result<AppendEntriesRequest<Config>, CodecError> {
     let request = AppendEntriesRequest::<Config> {
-        vote: read_vote(&message.vote)?,
+        vote: read_own_vote(&message.vote, message.route.as_ref())?,
         prev_log_id: read_optional_log_id(&message.prev_log_id)?,
         entries: message.entries.into_iter().map(decode_entry).collect::<Result<Vec<_>, _>>()?,
         leader_commit: read_optional_log_id(&message.commit)?,
@@ -64,11 +64,17 @@ pub(super) fn read_append_request(message: pb::AppendRequest) -> Result<AppendEn
     if !request.vote.committed {
         return Err(invalid("append request", "its vote is no leader's"));
     }
-    let first = request.prev_log_id.map_or(0, |id| id.index().saturating_add(1));
-    for (expected, entry) in (first..).zip(&request.entries) {
-        if check_log_id(entry.log_id())?.index() != expected {
+    let mut previous = request.prev_log_id;
+    for entry in &request.entries {
+        let id = check_log_id(entry.log_id())?;
+        let term = |id: LogId| id.committed_leader_id().term;
+        let follows = id.index() == previous.map_or(0, |before| before.index() + 1)
+            && previous.is_none_or(|before| term(before) <= term(id))
+            && term(id) <= request.vote.leader_id.term;
+        if !follows {
             return Err(invalid("append request", "its entries do not follow each other"));
         }
+        previous = Some(id);
     }
     Ok(request)
 }
@@ -89,6 +95,16 @@ fn read_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
     let vote = decode_vote(bytes)?;
     if vote.leader_id.term == u64::MAX {
         return Err(invalid("vote", "its term leaves no room to count on"));
+    }
+    Ok(vote)
+}
+
+/// Reads a vote that its owner must have sent. Consensus compares what an unelected leader says with what others say
+/// before it refuses its vote, and could then not follow the right one any more.
+fn read_own_vote(bytes: &[u8], route: Option<&pb::Route>) -> Result<Vote, CodecError> {
+    let vote = read_vote(bytes)?;
+    if route.is_none_or(|route| route.from != vote.leader_id.voted_for) {
+        return Err(invalid("vote", "it is not the sender's own"));
     }
     Ok(vote)
 }
@@ -125,7 +141,8 @@ pub(super) fn vote_request(route: pb::Route, request: &VoteRequest<Config>) -> p
 }
 
 pub(super) fn read_vote_request(message: &pb::VoteRequest) -> Result<VoteRequest<Config>, CodecError> {
-    let mut request = VoteRequest::new(read_vote(&message.vote)?, read_optional_log_id(&message.last_log_id)?);
+    let vote = read_own_vote(&message.vote, message.route.as_ref())?;
+    let mut request = VoteRequest::new(vote, read_optional_log_id(&message.last_log_id)?);
     request.leadership_transfer = message.leadership_transfer;
     Ok(request)
 }
@@ -156,7 +173,8 @@ pub(super) fn read_transfer_request(
     message: &pb::TransferLeaderRequest,
 ) -> Result<TransferLeaderRequest<Config>, CodecError> {
     let last_log_id = read_optional_log_id(&message.last_log_id)?;
-    Ok(TransferLeaderRequest::new(read_vote(&message.from_leader)?, message.target, last_log_id))
+    let from_leader = read_own_vote(&message.from_leader, message.route.as_ref())?;
+    Ok(TransferLeaderRequest::new(from_leader, message.target, last_log_id))
 }
 
 pub(super) fn outcome(outcome: &Outcome) -> Bytes {

@@ -4,5 +4,8 @@
 
 mod cluster_crashes;
 mod crash_points;
+mod hashes;
+mod membership_begin;
+mod peer_port;
 mod requests;
 mod support;

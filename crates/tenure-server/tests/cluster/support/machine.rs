@@ -94,15 +94,15 @@ impl std::fmt::Debug for Inner {
 impl Machine {
     /// A new machine with an empty disk.
     pub(crate) fn new(flaw: Flaw) -> Machine {
-        Machine::with(SimFiles::new(), MemEngine::new(), flaw)
+        Machine::with(SimFiles::new(), BTreeSet::new(), MemEngine::new(), flaw)
     }
 
-    fn with(disk: SimFiles, engine: MemEngine, flaw: Flaw) -> Machine {
+    fn with(disk: SimFiles, dirs: BTreeSet<PathBuf>, engine: MemEngine, flaw: Flaw) -> Machine {
         let inner = Inner {
             disk,
             engine,
             flaw,
-            power: Mutex::default(),
+            power: Mutex::new(Power { dirs, ..Power::default() }),
             changed: Condvar::new(),
             off: watch::Sender::new(false),
         };
@@ -211,12 +211,21 @@ impl Remains {
             Kept::All => batches,
         });
         let disk = if self.keep == Keep::Everything { self.machine.0.disk.clone() } else { self.copied_disk() };
-        Machine::with(disk, engine, flaw)
+        Machine::with(disk, self.dirs(), engine, flaw)
+    }
+
+    /// A machine that finds the disk of the log, and an engine that is empty.
+    pub(crate) fn boot_without_state(&self) -> Machine {
+        Machine::with(self.copied_disk(), self.dirs(), MemEngine::new(), Flaw::None)
+    }
+
+    fn dirs(&self) -> BTreeSet<PathBuf> {
+        self.machine.power().dirs.clone()
     }
 
     fn copied_disk(&self) -> SimFiles {
         let (from, to) = (&self.machine.0.disk, SimFiles::new());
-        for dir in self.machine.power().dirs.iter() {
+        for dir in &self.dirs() {
             for name in from.list(dir).expect("a directory that was made") {
                 let path = dir.join(name);
                 to.overwrite(&path, from.contents(&path).expect("a file that was listed"));

@@ -11,10 +11,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tenure_core::{ClusterId, MemberId};
+use tenure_core::ClusterId;
 use tenure_raft::log::{Keep, LogOptions, LogStore};
 use tenure_raft::{Founding, Housekeeping, NodeError, NodeOptions, RaftNode};
 use tenure_server::node::{Node, Shared};
+use tenure_storage::engine::Engine;
 use tenure_storage::store::StateStore;
 use tokio::sync::oneshot;
 
@@ -86,8 +87,9 @@ impl Member {
         Member { founding, settings, machine, address, dir, life: None }
     }
 
-    pub(crate) fn id(&self) -> MemberId {
-        self.founding.member
+    /// The engine under the member's state.
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
+        self.machine.engine()
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -151,6 +153,12 @@ impl Member {
         self.kill();
         self.machine = Machine::new(self.settings.flaw);
         self.dir = tempfile::tempdir().expect("a temporary directory");
+    }
+
+    /// Empties the engine of a member that does not run; log and identity stay.
+    pub(crate) fn lose_state(&mut self) {
+        assert!(self.life.is_none(), "it runs");
+        self.machine = self.machine.remains(Keep::Everything).boot_without_state();
     }
 
     /// Exchanges the data of two members that do not run.
