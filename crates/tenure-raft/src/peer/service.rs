@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use openraft::RaftLogReader;
 use openraft::errors::RaftError;
 use tenure_core::codec::GroupBuilder;
 use tenure_core::command::GroupHeader;
@@ -18,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::wire;
 use crate::error::{ProposeError, ReadIndexError};
 use crate::node::RaftNode;
+use crate::types::Vote;
 
 /// Forwarded groups that may wait for consensus at once. A follower has at most a few in flight.
 const FORWARDED_GROUPS_MAX: usize = 256;
@@ -81,16 +83,20 @@ impl PeerService {
 
     /// Refuses and ends everything if this member has lost what it once acknowledged to this very leader: its disk is
     /// not to be trusted, and the leader will never send those entries again.
-    fn check_kept(&self, request: &AppendRequest) -> Result<(), Status> {
+    async fn check_kept(&self, acknowledged: u64, leader: &Vote) -> Result<(), Status> {
         let log = self.node.log();
         let last = log.last_index().unwrap_or_else(|| log.first_index().saturating_sub(1));
-        if request.acknowledged <= last {
+        if acknowledged <= last {
+            return Ok(());
+        }
+        // Read after the log's end: a later leader, whose vote comes first, may have had this member drop entries.
+        let known = log.clone().read_vote().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        if known.is_some_and(|vote| vote.leader_id.term > leader.leader_id.term) {
             return Ok(());
         }
         let text = format!(
-            "the log ends at entry {last}, but this member acknowledged entry {}: its disk lost what was synced. \
-             Replace this member",
-            request.acknowledged
+            "the log ends at entry {last}, but this member acknowledged entry {acknowledged}: its disk lost what was \
+             synced. Replace this member"
         );
         self.node.fail(text.clone());
         Err(Status::data_loss(text))
@@ -114,15 +120,17 @@ impl Peer for PeerService {
             return Ok(Response::new(futures::stream::empty().boxed()));
         };
         self.admit(first.route.as_ref())?;
-        self.check_kept(&first)?;
-        let route = first.route;
-        let requests = futures::stream::iter([Ok(first)]).chain(messages).map(move |message| {
+        let (route, acknowledged) = (first.route, first.acknowledged);
+        let first = wire::read_append_request(first).map_err(invalid)?;
+        self.check_kept(acknowledged, &first.vote).await?;
+        let requests = messages.map(move |message| {
             let message = message?;
             if message.route != route {
                 return Err(Status::failed_precondition("the route changed within a stream"));
             }
-            wire::read_append_request(message).map_err(|error| Status::invalid_argument(error.to_string()))
+            wire::read_append_request(message).map_err(invalid)
         });
+        let requests = futures::stream::iter([Ok(first)]).chain(requests);
         // openraft takes plain requests: the input just ends at the first broken one.
         let requests = requests.take_while(|request| {
             if let Err(status) = request {
@@ -141,8 +149,9 @@ impl Peer for PeerService {
     async fn heartbeat(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
         let request = request.into_inner();
         self.admit(request.route.as_ref())?;
-        self.check_kept(&request)?;
+        let acknowledged = request.acknowledged;
         let request = wire::read_append_request(request).map_err(invalid)?;
+        self.check_kept(acknowledged, &request.vote).await?;
         let (prev, last) = wire::append_bounds(&request);
         let answer = self.node.raft().append_entries(request).await.map_err(stopped)?;
         Ok(Response::new(wire::append_response(&answer.into_stream_result(prev, last))))

@@ -11,14 +11,14 @@ use rand::{RngExt, SeedableRng};
 use tenure_proto::tenure::peer::v1::peer_client::PeerClient;
 use tenure_proto::tenure::peer::v1::{
     AppendRequest, AppendResponse, ProbeRequest, ProposeRequest, ReadIndexRequest, Refusal, Route,
-    TransferLeaderRequest, VoteRequest,
+    TransferLeaderRequest, VoteRequest, append_response,
 };
 use tenure_raft::log::Keep;
 use tenure_server::node::Node;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::support::cluster::{Cluster, check, settled};
+use crate::support::cluster::{Cluster, check, eventually, settled};
 use crate::support::history::{Fate, History};
 use crate::support::machine::Kept;
 use crate::support::member::{CLUSTER, Member, Settings};
@@ -358,6 +358,39 @@ fn commands_that_are_none_are_refused_before_they_reach_the_log() {
                 let load = Load { commands: vec![right.clone(), command.clone()], ..Load::default() };
                 let refused = impostor.send(Rpc::Propose, Some(impostor.route), load).await;
                 assert_eq!(refused.map_err(|status| status.code()), Err(Code::InvalidArgument), "{command:?}");
+            }
+        }
+        unchanged_and_well(&cluster, &nodes, &history, &before).await;
+    });
+}
+
+#[test]
+fn a_leader_of_the_past_is_told_so_whatever_it_says() {
+    run(async {
+        let history = History::default();
+        let (cluster, nodes, impostors) = with_impostors(&history).await;
+        let leader = cluster.leader(&nodes).await;
+        // A second term, so that there is a leader of the past.
+        assert!(within("a hand-over", nodes[leader].shared().raft.hand_over()).await);
+        settled(&nodes).await;
+        let term = nodes[0].term().0;
+        eventually("all follow", || nodes.iter().all(|node| node.term().0 == term).then_some(())).await;
+        let before: Vec<State> = cluster.members.iter().zip(&nodes).map(|(member, node)| state(member, node)).collect();
+        for impostor in &impostors {
+            let load = Load {
+                vote: vote_bytes(term - 1, impostor.route.from, 1),
+                log_id: log_id_bytes(term - 1, 1),
+                commit: log_id_bytes(term - 1, 1000),
+                entries: vec![entry_bytes(term - 1, 2, 0, b"")],
+                // What a member acknowledged to a leader of the past, it may have had to drop for a later one.
+                acknowledged: 1000,
+                ..Load::default()
+            };
+            for rpc in [Rpc::Heartbeat, Rpc::Append] {
+                let answer = within("an answer", impostor.send(rpc, Some(impostor.route), load.clone())).await;
+                let result = answer.map(|answer| answer.and_then(|answer| answer.result));
+                let is_refused = matches!(result, Ok(Some(append_response::Result::HigherVote(_))));
+                assert!(is_refused, "{rpc:?}: {result:?}");
             }
         }
         unchanged_and_well(&cluster, &nodes, &history, &before).await;
