@@ -1,9 +1,10 @@
 //! Answers peers. A message that is not meant for this member, or comes from one that is not who we knew, is refused.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::RaftLogReader;
 use openraft::errors::RaftError;
 use tenure_core::codec::GroupBuilder;
@@ -28,14 +29,15 @@ const FORWARDED_GROUPS_MAX: usize = 256;
 const DEADLINE_MAX: Duration = Duration::from_secs(60);
 
 /// See the module's header.
+#[derive(Clone)]
 pub(crate) struct PeerService {
     node: RaftNode,
-    forwarded: Semaphore,
+    forwarded: Arc<Semaphore>,
 }
 
 impl PeerService {
     pub(crate) fn new(node: RaftNode) -> PeerService {
-        PeerService { node, forwarded: Semaphore::new(FORWARDED_GROUPS_MAX) }
+        PeerService { node, forwarded: Arc::new(Semaphore::new(FORWARDED_GROUPS_MAX)) }
     }
 
     /// Refuses what is not for this member, or not from whom it says.
@@ -102,6 +104,35 @@ impl PeerService {
         Err(Status::data_loss(text))
     }
 
+    /// Takes the entries of a stream, from the first message on, and answers them.
+    async fn replicate(&self, mut messages: Streaming<AppendRequest>) -> Result<AppendStream, Status> {
+        let Some(first) = messages.message().await? else { return Ok(futures::stream::empty().boxed()) };
+        self.admit(first.route.as_ref())?;
+        let (route, acknowledged) = (first.route, first.acknowledged);
+        let first = wire::read_append_request(first).map_err(invalid)?;
+        self.check_kept(acknowledged, &first.vote).await?;
+        let requests = messages.map(move |message| {
+            let message = message?;
+            if message.route != route {
+                return Err(Status::failed_precondition("the route changed within a stream"));
+            }
+            wire::read_append_request(message).map_err(invalid)
+        });
+        // openraft takes plain requests: the input just ends at the first broken one.
+        let requests = futures::stream::iter([Ok(first)]).chain(requests).take_while(|request| {
+            if let Err(status) = request {
+                tracing::debug!(%status, "a replication stream ended");
+            }
+            futures::future::ready(request.is_ok())
+        });
+        let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
+        let answers = self.node.raft().stream_append(requests).map(|answer| match answer {
+            Ok(result) => Ok(wire::append_response(&result)),
+            Err(fatal) => Err(Status::unavailable(fatal.to_string())),
+        });
+        Ok(answers.boxed())
+    }
+
     fn admit_vote(&self, request: &VoteRequest) -> Result<(), Status> {
         self.check(request.route.as_ref())?;
         self.node.gate().admit_vote(request.leadership_transfer).map_err(|shut| Status::unavailable(shut.to_string()))
@@ -115,35 +146,10 @@ impl Peer for PeerService {
     type AppendStream = AppendStream;
 
     async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<AppendStream>, Status> {
-        let mut messages = request.into_inner();
-        let Some(first) = messages.message().await? else {
-            return Ok(Response::new(futures::stream::empty().boxed()));
-        };
-        self.admit(first.route.as_ref())?;
-        let (route, acknowledged) = (first.route, first.acknowledged);
-        let first = wire::read_append_request(first).map_err(invalid)?;
-        self.check_kept(acknowledged, &first.vote).await?;
-        let requests = messages.map(move |message| {
-            let message = message?;
-            if message.route != route {
-                return Err(Status::failed_precondition("the route changed within a stream"));
-            }
-            wire::read_append_request(message).map_err(invalid)
-        });
-        let requests = futures::stream::iter([Ok(first)]).chain(requests);
-        // openraft takes plain requests: the input just ends at the first broken one.
-        let requests = requests.take_while(|request| {
-            if let Err(status) = request {
-                tracing::debug!(%status, "a replication stream ended");
-            }
-            futures::future::ready(request.is_ok())
-        });
-        let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
-        let answers = self.node.raft().stream_append(requests).map(|answer| match answer {
-            Ok(result) => Ok(wire::append_response(&result)),
-            Err(fatal) => Err(Status::unavailable(fatal.to_string())),
-        });
-        Ok(Response::new(answers.boxed()))
+        // Answered before there is a message: a leader that has nothing to replicate would take this member for absent.
+        let service = self.clone();
+        let answers = async move { service.replicate(request.into_inner()).await };
+        Ok(Response::new(futures::stream::once(answers).try_flatten().boxed()))
     }
 
     async fn heartbeat(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {

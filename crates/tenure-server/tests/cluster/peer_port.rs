@@ -421,6 +421,19 @@ fn a_vote_that_is_not_the_senders_own_is_refused() {
 }
 
 #[test]
+fn a_stream_is_open_before_there_is_anything_to_replicate() {
+    run(async {
+        let history = History::default();
+        let (cluster, nodes, impostors) = with_impostors(&history).await;
+        let follower = (cluster.leader(&nodes).await + 1) % 3;
+        let mut client = impostors[follower].client.clone();
+        let silent = futures::stream::pending::<AppendRequest>();
+        let opened = tokio::time::timeout(Duration::from_secs(5), client.append(silent)).await;
+        assert!(opened.is_ok_and(|opened| opened.is_ok()), "an idle leader would take this member for unreachable");
+    });
+}
+
+#[test]
 fn a_member_that_does_not_lead_says_so() {
     run(async {
         let history = History::default();
