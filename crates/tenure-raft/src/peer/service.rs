@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::RaftLogReader;
 use openraft::errors::RaftError;
-use tenure_core::codec::GroupBuilder;
+use tenure_core::codec::{DecodeError, GROUP_COMMANDS_MAX, GroupBuilder};
 use tenure_core::command::GroupHeader;
 use tenure_proto::tenure::peer::v1::peer_server::Peer;
 use tenure_proto::tenure::peer::v1::{
@@ -218,6 +218,9 @@ impl Peer for PeerService {
             answer.set_refusal(Refusal::TooManyRequests);
             return Ok(Response::new(answer));
         };
+        if request.commands.len() > GROUP_COMMANDS_MAX as usize {
+            return Err(invalid(DecodeError::TooManyCommands));
+        }
         let mut group = GroupBuilder::new(GroupHeader::default());
         for command in &request.commands {
             tenure_core::command::Command::decode(command).map_err(invalid)?;

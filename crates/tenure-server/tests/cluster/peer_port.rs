@@ -360,6 +360,11 @@ fn commands_that_are_none_are_refused_before_they_reach_the_log() {
                 assert_eq!(refused.map_err(|status| status.code()), Err(Code::InvalidArgument), "{command:?}");
             }
         }
+        // More than one entry may hold, which no member could read again.
+        let too_many = Load { commands: vec![right; 70_000], ..Load::default() };
+        let leader = cluster.leader(&nodes).await;
+        let refused = impostors[leader].send(Rpc::Propose, Some(impostors[leader].route), too_many).await;
+        assert_eq!(refused.map_err(|status| status.code()), Err(Code::InvalidArgument));
         unchanged_and_well(&cluster, &nodes, &history, &before).await;
     });
 }
