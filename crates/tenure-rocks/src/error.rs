@@ -4,18 +4,19 @@ use rocksdb::ErrorKind;
 use tenure_storage::engine::EngineError;
 
 pub(crate) fn engine_error(error: &rocksdb::Error) -> EngineError {
-    classify(error.kind(), error.to_string())
+    classify(&error.kind(), error.as_ref())
 }
 
 /// Only the message tells a full disk and a held lock from other failures of the operating system.
-fn classify(kind: ErrorKind, text: String) -> EngineError {
-    if text.contains("No space left on device") || text.contains("Disk quota exceeded") {
-        return EngineError::DiskFull(text);
-    }
+fn classify(kind: &ErrorKind, text: &str) -> EngineError {
+    let full = ["No space left on device", "Disk quota exceeded"];
+    let locked = ["lock file", "lock hold by"];
+    let says = |parts: [&str; 2]| parts.iter().any(|part| text.contains(part));
     match kind {
-        ErrorKind::IOError if text.contains("lock file") || text.contains("lock hold by") => EngineError::Locked(text),
-        ErrorKind::Corruption => EngineError::Corrupt(text),
-        _ => EngineError::Io(text),
+        _ if says(full) => EngineError::DiskFull(text.to_owned()),
+        ErrorKind::IOError if says(locked) => EngineError::Locked(text.to_owned()),
+        ErrorKind::Corruption => EngineError::Corrupt(text.to_owned()),
+        _ => EngineError::Io(text.to_owned()),
     }
 }
 
@@ -25,10 +26,11 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_from_other_failures_whatever_its_kind() {
-        let text = "IO error: No space left on device: While appending to file: /data/000012.sst".to_owned();
-        assert_eq!(classify(ErrorKind::IOError, text.clone()), EngineError::DiskFull(text.clone()));
-        assert_eq!(classify(ErrorKind::Unknown, text.clone()), EngineError::DiskFull(text));
-        let text = "IO error: Input/output error: While fsync: /data/000012.sst".to_owned();
-        assert_eq!(classify(ErrorKind::IOError, text.clone()), EngineError::Io(text));
+        let full = "IO error: No space left on device: While appending to file: /data/000012.sst";
+        for kind in [ErrorKind::IOError, ErrorKind::Unknown] {
+            assert_eq!(classify(&kind, full), EngineError::DiskFull(full.into()));
+        }
+        let other = "IO error: Input/output error: While fsync: /data/000012.sst";
+        assert_eq!(classify(&ErrorKind::IOError, other), EngineError::Io(other.into()));
     }
 }
