@@ -6,6 +6,7 @@ use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tenure_core::Revision;
+use tenure_core::state::StateRead;
 use tenure_raft::Housekeeping;
 use tenure_raft::log::Keep;
 use tenure_server::node::{Node, RequestError};
@@ -108,12 +109,16 @@ async fn compact_sometimes(node: &Node, history: &History, round: u64) {
 
 #[test]
 fn nothing_is_lost_when_all_members_lose_power_at_once() {
-    run(async { within_tests([11, 12, 13, 14].map(|seed| lose_all_again_and_again(seed, 10))).await });
+    with_each(&[11, 12, 13, 14], |seed| lose_all_again_and_again(seed, 10));
 }
 
-/// Runs some at once: each waits for elections most of the time.
-async fn within_tests(cases: impl IntoIterator<Item = impl Future<Output = ()>>) {
-    join_all(cases).await;
+/// Runs cases at once, each on a thread of its own: they wait for elections most of the time.
+fn with_each<F: Future<Output = ()>>(seeds: &[u64], case: impl Fn(u64) -> F + Sync) {
+    std::thread::scope(|scope| {
+        for seed in seeds {
+            scope.spawn(|| run(case(*seed)));
+        }
+    });
 }
 
 /// A cluster of which one member at a time loses power.
@@ -149,7 +154,7 @@ async fn lose_one_again_and_again(seed: u64, rounds: u64) {
 
 #[test]
 fn nothing_is_lost_when_one_member_after_the_other_loses_power() {
-    run(async { within_tests([21, 22, 23].map(|seed| lose_one_again_and_again(seed, 5))).await });
+    with_each(&[21, 22, 23], |seed| lose_one_again_and_again(seed, 5));
 }
 
 #[test]
@@ -173,6 +178,82 @@ fn a_write_that_two_of_three_disks_hold_survives_although_the_leaders_does_not()
     });
 }
 
+/// A member comes back with entries that nobody else has, drops them for those of its successor, applies these, and loses
+/// power before its log has followed: from the given operation on, its log is not written any more. Returns whether it
+/// then found a state that had overtaken a log which still ends as before.
+async fn lose_power_with_a_tail_of_its_own(hold_from: u64) -> bool {
+    let history = History::default();
+    let settings = Settings::default();
+    let (mut cluster, mut nodes) = Cluster::running(3, &settings).await;
+    let old = cluster.leader(&nodes).await;
+    let others = [(old + 1) % 3, (old + 2) % 3];
+    history.write(&nodes[old], put("k", "by all")).await;
+    let both = Some(nodes[old].shared().raft.status().last_log.0);
+    for other in others {
+        cluster.members[other].crash(Keep::Everything, Kept::All);
+    }
+    // Each makes an entry of its own, and there are more of them than there will be instead.
+    let raft = nodes[old].shared().raft.clone();
+    let alone =
+        join_all((0..20).map(|n| raft.propose(history.group_without_answer(&put("k", format!("alone {n}"))), None)));
+    let logged = eventually("the entries are logged", || {
+        (Some(raft.status().last_log.0) >= both.map(|both| both + 20)).then_some(())
+    });
+    tokio::select! {
+        // On a slow machine it may have stopped leading by then.
+        _ = alone => return false,
+        () = logged => {}
+    }
+    drop(raft);
+    nodes.clear();
+    cluster.members[old].crash(Keep::Nothing, Kept::All);
+    let tail = cluster.members[old].findings().expect("it can be opened").last_entry;
+    let mut starting = others.map(|other| cluster.members[other].start());
+    for start in &mut starting {
+        nodes.push(within("a start", start.up()).await.expect("it starts"));
+    }
+    let acked = async {
+        let mut n = 0;
+        while n < 5 {
+            n += u32::from(matches!(
+                history.write(&nodes[0], put("k", format!("without it {n}"))).await,
+                Fate::Acked(_)
+            ));
+        }
+    };
+    within("writes", acked).await;
+    let told = history.told();
+    let machine = cluster.members[old].machine.clone();
+    machine.hold_files_from(machine.operations() + hold_from);
+    let mut start = cluster.members[old].start();
+    // What is held may keep it from starting or from applying, according to where it is held: then that is the case.
+    let applies = async {
+        let node = start.up().await.ok()?;
+        let mut views = node.shared().raft.views();
+        views.wait_for(|view| view.meta().revision >= told).await.map(drop).ok()
+    };
+    drop(tokio::time::timeout(settings.election_timeout, applies).await);
+    cluster.members[old].crash(Keep::Nothing, Kept::All);
+    let found = cluster.members[old].findings().expect("it can be opened");
+    nodes.push(within("a start", cluster.members[old].up()).await.expect("it starts"));
+    check(&nodes, &history).await.unwrap_or_else(|error| panic!("held from {hold_from}: {error}"));
+    found.last_entry == tail && found.applied > both
+}
+
+#[test]
+fn a_tail_that_the_flushed_state_has_overtaken_is_dropped() {
+    let overtaken = std::sync::atomic::AtomicUsize::new(0);
+    with_each(&[2, 3, 4, 5, 6, 7, 8, 9, 4, 5, 6, 7], |hold_from| {
+        let overtaken = &overtaken;
+        async move {
+            if lose_power_with_a_tail_of_its_own(hold_from).await {
+                overtaken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    });
+    assert!(overtaken.into_inner() > 0, "the state never overtook the log");
+}
+
 #[test]
 fn state_that_was_flushed_ahead_of_the_durable_log_is_kept_and_gone_on_from() {
     run(async {
@@ -188,11 +269,8 @@ fn state_that_was_flushed_ahead_of_the_durable_log_is_kept_and_gone_on_from() {
         let told = history.told();
         let applied = || (nodes[behind].shared().raft.view().applied().index.0 > 0).then_some(());
         eventually("the member with the slow disk applies", applied).await;
-        eventually("it applies all", || {
-            use tenure_core::state::StateRead as _;
-            (nodes[behind].shared().raft.view().meta().revision >= told).then_some(())
-        })
-        .await;
+        eventually("it applies all", || (nodes[behind].shared().raft.view().meta().revision >= told).then_some(()))
+            .await;
         // All batches reach the engine's disk, and nothing that the log did not sync.
         nodes.remove(behind);
         cluster.members[behind].crash(Keep::Nothing, Kept::All);

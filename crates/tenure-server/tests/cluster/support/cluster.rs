@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::join_all;
 use tenure_core::MemberId;
 use tenure_raft::{Founding, Peer};
@@ -88,6 +89,9 @@ pub(crate) async fn check(nodes: &[Node], history: &History) -> Result<(), Strin
     for node in nodes {
         let view = node.view(true).await.map_err(|error| error.to_string())?;
         let member = node.shared().raft.member();
+        if let Some(failed) = node.shared().raft.failed().now_or_never() {
+            return Err(format!("member {member} has failed: {failed}"));
+        }
         hashes.push(history.check(&view).map_err(|error| format!("member {member}: {error}"))?);
     }
     // Each member has applied all that was acknowledged, but one may know of more.

@@ -74,6 +74,7 @@ struct Power {
     off_at: Option<u64>,
     off: bool,
     held: BTreeSet<Step>,
+    files_held_from: Option<u64>,
     went_off_before: Option<Step>,
     dirs: BTreeSet<PathBuf>,
 }
@@ -149,6 +150,12 @@ impl Machine {
         self.power().held.insert(step);
     }
 
+    /// Lets no operation on the log's files through from one on, counted from the machine's first, until the power goes
+    /// off. The engine goes on.
+    pub(crate) fn hold_files_from(&self, operation: u64) {
+        self.power().files_held_from = Some(operation);
+    }
+
     /// Lets them through again.
     pub(crate) fn release(&self, step: Step) {
         self.power().held.remove(&step);
@@ -176,7 +183,7 @@ impl Machine {
     /// Counts an operation and says whether there is power for it.
     fn step(&self, step: Step) -> io::Result<()> {
         let mut power = self.power();
-        while power.held.contains(&step) && !power.off {
+        while power.holds(step) && !power.off {
             power = self.0.changed.wait(power).unwrap_or_else(PoisonError::into_inner);
         }
         if power.off_at.is_some_and(|at| power.operations >= at) && !power.off {
@@ -192,6 +199,13 @@ impl Machine {
 
     fn power(&self) -> MutexGuard<'_, Power> {
         self.0.power.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Power {
+    fn holds(&self, step: Step) -> bool {
+        let is_of_files = !matches!(step, Step::Commit | Step::Flush);
+        self.held.contains(&step) || (is_of_files && self.files_held_from.is_some_and(|from| self.operations >= from))
     }
 }
 
