@@ -2,7 +2,7 @@
 //!
 //! Everything here is a function of (state, command): no IO, no clock, no randomness, no logging. Two nodes that
 //! apply the same log hold the same state, byte for byte, which is why the crate is `no_std` and why refusals are
-//! data ([`Outcome`]) while errors mean that this node's own storage is broken.
+//! data ([`outcome::Outcome`]) while errors mean that this node's own storage is broken.
 #![no_std]
 #![deny(clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type, clippy::float_arithmetic, clippy::expect_used)]
 #![warn(missing_docs)]

@@ -1,7 +1,7 @@
 //! What of a transaction is carried out: the path of branches that its compares choose.
 //!
 //! As in etcd, the compares of every level on the way, and the revisions that its ranges ask for, are looked at before
-//! anything is written, so a transaction is carried out whole or refused whole. Hence two steps: [`Taken::of`] decides,
+//! anything is written, so a transaction is carried out whole or refused whole. Hence two steps: `Taken::of` decides,
 //! and then [`read_txn`] or apply carries it out.
 
 use alloc::vec::Vec;

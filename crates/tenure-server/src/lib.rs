@@ -1,4 +1,4 @@
-//! The server: the node (what it does) and the services (how it is asked), put together by [`serve`].
+//! The server: the node (what it does) and the services (how it is asked), put together by [`serve()`].
 //!
 //! `node/` knows nothing of gRPC or HTTP; `grpc/` and `http/` hold no state of their own.
 
