@@ -89,8 +89,15 @@ impl Client {
     /// Votes must not queue behind entries, whatever lane the client replicates on.
     const VOTE_LANE: Lane = Lane::Control;
 
-    fn failed(&self, lane: Lane, status: &Status) -> RPCError<Config> {
-        broken(&self.links, self.target, lane, status)
+    /// Waits for the answer of a unary call as long as openraft does, and forgets the connection if there is none.
+    async fn answer<T>(
+        &self,
+        lane: Lane,
+        option: &RPCOption,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>> + Send,
+    ) -> Answer<T> {
+        let answer = tokio::time::timeout(option.soft_ttl(), call).await.unwrap_or_else(|_| Err(timed_out()));
+        answer.map(tonic::Response::into_inner).map_err(|status| broken(&self.links, self.target, lane, &status))
     }
 }
 
@@ -150,11 +157,7 @@ impl RaftNetworkV2<Config> for Client {
         let (mut client, route) =
             self.links.client(self.target, Client::VOTE_LANE).await.map_err(|e| unreachable(&e))?;
         let call = client.vote(wire::vote_request(route, &request));
-        let answer = match tokio::time::timeout(option.soft_ttl(), call).await {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Err(self.failed(Client::VOTE_LANE, &status)),
-            Err(_) => return Err(self.failed(Client::VOTE_LANE, &timed_out())),
-        };
+        let answer = self.answer(Client::VOTE_LANE, &option, call).await?;
         wire::read_vote_response(&answer).map_err(malformed)
     }
 
@@ -162,11 +165,7 @@ impl RaftNetworkV2<Config> for Client {
         let (mut client, route) =
             self.links.client(self.target, Client::VOTE_LANE).await.map_err(|e| unreachable(&e))?;
         let call = client.pre_vote(wire::vote_request(route, &request));
-        let answer = match tokio::time::timeout(option.soft_ttl(), call).await {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Err(self.failed(Client::VOTE_LANE, &status)),
-            Err(_) => return Err(self.failed(Client::VOTE_LANE, &timed_out())),
-        };
+        let answer = self.answer(Client::VOTE_LANE, &option, call).await?;
         wire::read_vote_response(&answer).map_err(malformed)
     }
 
@@ -196,14 +195,8 @@ impl RaftNetworkV2<Config> for Client {
         let (mut client, route) =
             self.links.client(self.target, Client::VOTE_LANE).await.map_err(|e| unreachable(&e))?;
         let call = client.transfer_leader(wire::transfer_request(route, &request));
-        match tokio::time::timeout(option.soft_ttl(), call).await {
-            Ok(Ok(answer)) => {
-                let answer = answer.into_inner();
-                if answer.refused.is_empty() { Ok(Ok(())) } else { Err(malformed(answer.refused)) }
-            }
-            Ok(Err(status)) => Err(self.failed(Client::VOTE_LANE, &status)),
-            Err(_) => Err(self.failed(Client::VOTE_LANE, &timed_out())),
-        }
+        let answer = self.answer(Client::VOTE_LANE, &option, call).await?;
+        if answer.refused.is_empty() { Ok(Ok(())) } else { Err(malformed(answer.refused)) }
     }
 
     fn backoff(&self) -> Option<Backoff> {
@@ -221,11 +214,7 @@ impl Client {
         let acknowledged = self.links.acknowledged(self.target, term_of(&request));
         let term = term_of(&request);
         let call = client.heartbeat(wire::append_request(route, &request, 0, acknowledged));
-        let answer = match tokio::time::timeout(option.soft_ttl(), call).await {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Err(self.failed(self.lane, &status)),
-            Err(_) => return Err(self.failed(self.lane, &timed_out())),
-        };
+        let answer = self.answer(self.lane, &option, call).await?;
         let result = wire::read_append_response(&answer).map_err(malformed)?;
         self.links.note_acknowledged(self.target, term, &result);
         Ok(result)
