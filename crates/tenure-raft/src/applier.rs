@@ -19,9 +19,10 @@ use tenure_core::command::{Command, EntryPosition};
 use tenure_core::{LogIndex, Term};
 use tenure_storage::flusher::Flusher;
 use tenure_storage::state_view::StateView;
-use tenure_storage::store::{Applied, StateStore};
+use tenure_storage::store::{Applied, Committed, StateStore};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::effects::{AppliedRun, Effects};
 use crate::entry_codec::encode_stored_membership;
 use crate::runtime::BootInstant;
 use crate::types::{Config, Entry, GroupReply, Payload, StoredMembership};
@@ -30,10 +31,10 @@ use crate::types::{Config, Entry, GroupReply, Payload, StoredMembership};
 const JOBS_MAX: usize = 4;
 
 /// A committed entry and, on the node that proposed it, where its result goes.
-pub(crate) type Committed = (Entry, Option<ApplyResponder<Config>>);
+pub(crate) type CommittedEntry = (Entry, Option<ApplyResponder<Config>>);
 
 struct Job {
-    entries: Vec<Committed>,
+    entries: Vec<CommittedEntry>,
     done: oneshot::Sender<io::Result<()>>,
 }
 
@@ -43,13 +44,18 @@ pub(crate) struct SharedStore {
     store: Arc<Mutex<StateStore>>,
     published: watch::Sender<Arc<StateView>>,
     flusher: Flusher,
+    effects: Arc<[Arc<dyn Effects>]>,
 }
 
 impl SharedStore {
-    pub(crate) fn new(store: StateStore) -> SharedStore {
+    /// The effects are told of the state as it is now.
+    pub(crate) fn new(store: StateStore, effects: Vec<Arc<dyn Effects>>) -> SharedStore {
         let published = watch::Sender::new(store.view());
         let flusher = store.flusher();
-        SharedStore { store: Arc::new(Mutex::new(store)), published, flusher }
+        for effect in &effects {
+            effect.replaced(&store.view());
+        }
+        SharedStore { store: Arc::new(Mutex::new(store)), published, flusher, effects: effects.into() }
     }
 
     /// The view published last.
@@ -77,6 +83,15 @@ impl SharedStore {
 
     pub(crate) fn publish(&self, store: &StateStore) {
         self.published.send_replace(store.view());
+    }
+
+    /// Hands on what a run changed, once its view is published and still under the store's lock: in log order.
+    fn tell(&self, committed: Committed) {
+        let Committed { view, events, leases } = committed;
+        let run = AppliedRun { view, events: events.into(), leases: leases.into() };
+        for effect in self.effects.iter() {
+            effect.applied(&run);
+        }
     }
 }
 
@@ -109,7 +124,7 @@ impl Applier {
     }
 
     /// Applies entries in order and returns when their effects are visible.
-    pub(crate) async fn apply(&self, entries: Vec<Committed>) -> io::Result<()> {
+    pub(crate) async fn apply(&self, entries: Vec<CommittedEntry>) -> io::Result<()> {
         if is_light(&entries)
             && let Ok(mut store) = self.store.store.try_lock()
         {
@@ -135,7 +150,7 @@ impl Drop for Applier {
 }
 
 /// Whether a run is sure to take little time. What cannot be read is for the apply thread to complain of.
-fn is_light(entries: &[Committed]) -> bool {
+fn is_light(entries: &[CommittedEntry]) -> bool {
     let mut bytes = 0;
     let mut commands = 0;
     for (entry, _) in entries {
@@ -158,7 +173,7 @@ fn is_light(entries: &[Committed]) -> bool {
 fn apply_run(
     shared: &SharedStore,
     store: &mut StateStore,
-    entries: Vec<Committed>,
+    entries: Vec<CommittedEntry>,
     slow: Option<Duration>,
 ) -> io::Result<()> {
     let started = BootInstant::now();
@@ -177,8 +192,9 @@ fn apply_run(
             answers.push((responder, reply));
         }
     }
-    run.commit(applied).map_err(io::Error::other)?;
+    let committed = run.commit(applied).map_err(io::Error::other)?;
     shared.publish(store);
+    shared.tell(committed);
     let took = started.elapsed();
     if slow.is_some_and(|limit| took > limit) {
         tracing::warn!(entries = count, ?took, "slow apply");

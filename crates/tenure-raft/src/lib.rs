@@ -5,6 +5,7 @@
 pub mod accept;
 mod applier;
 mod bootstrap;
+mod effects;
 mod entry_codec;
 mod error;
 mod housekeeping;
@@ -16,6 +17,7 @@ pub mod runtime;
 mod state_machine;
 mod types;
 
+pub use effects::{AppliedRun, Effects};
 pub use error::{NodeError, ProposeError, ReadIndexError};
 pub use housekeeping::Housekeeping;
 pub use identity::Founding;

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 
 use crate::applier::{Applier, SharedStore, nothing_applied};
 use crate::bootstrap::{self, Beginning};
+use crate::effects::Effects;
 use crate::error::{NodeError, ProposeError, ReadIndexError};
 use crate::housekeeping::{self, Housekeeping};
 use crate::identity::{Founding, Identity, raft_dir};
@@ -126,12 +127,13 @@ struct Inner {
 impl RaftNode {
     /// Opens log and state, joins the cluster and returns once this member takes part in it.
     ///
-    /// `peers` are bound listeners of the peer port.
+    /// `peers` are bound listeners of the peer port; `effects` are told of everything that is applied from now on.
     pub async fn start(
         options: NodeOptions,
         engine: Arc<dyn Engine>,
         files: Arc<dyn FileLayer>,
         peers: Vec<TcpListener>,
+        effects: Vec<Arc<dyn Effects>>,
     ) -> Result<RaftNode, NodeError> {
         let identity = Arc::new(Identity::open(&options.data_dir, &options.founding)?);
         let failure = watch::Sender::new(None);
@@ -144,7 +146,7 @@ impl RaftNode {
         let store = StateStore::open(engine)?;
         reconcile(&log, store.applied()).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
         let beginning = Beginning::of(&log, &store).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
-        let store = SharedStore::new(store);
+        let store = SharedStore::new(store, effects);
         let views = store.views();
         let applier = Applier::start(store.clone(), options.slow_apply)
             .map_err(|e| NodeError::Io("starting the apply thread".into(), e))?;

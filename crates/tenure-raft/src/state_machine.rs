@@ -12,7 +12,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use tenure_storage::store::Applied;
 
-use crate::applier::{Applier, Committed, SharedStore, nothing_applied};
+use crate::applier::{Applier, CommittedEntry, SharedStore, nothing_applied};
 use crate::entry_codec::decode_stored_membership;
 use crate::types::{Config, LogId, StoredMembership, log_id};
 
@@ -63,7 +63,7 @@ impl RaftStateMachine<Config> for StateMachine {
     where
         S: Stream<Item = io::Result<EntryResponder<Config>>> + Unpin + OptionalSend,
     {
-        let mut run: Vec<Committed> = Vec::new();
+        let mut run: Vec<CommittedEntry> = Vec::new();
         let mut run_bytes = 0;
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;

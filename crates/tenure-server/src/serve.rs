@@ -92,7 +92,7 @@ async fn run(
     listeners: Listeners,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let starting = RaftNode::start(options, engine, Arc::new(OsFiles), listeners.peers);
+    let starting = RaftNode::start(options, engine, Arc::new(OsFiles), listeners.peers, Vec::new());
     let raft = tokio::select! {
         started = starting => started?,
         () = stop_asked(&mut shutdown) => return Ok(()),

@@ -66,6 +66,8 @@ pub struct Committed {
     pub view: Arc<StateView>,
     /// The events of the run, in order.
     pub events: Vec<EventRow>,
+    /// The leases that changed, by id, as they are after the run; `None` is one that is gone.
+    pub leases: Vec<(LeaseId, Option<LeaseRow>)>,
 }
 
 impl<'s> Run<'s> {

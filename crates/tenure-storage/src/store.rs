@@ -152,7 +152,7 @@ impl StateStore {
         self.write(batch)?;
         self.learn(&pending);
         self.publish(meta, applied, local);
-        Ok(Committed { view: self.view(), events: pending.events })
+        Ok(Committed { view: self.view(), events: pending.events, leases: pending.leases.into_iter().collect() })
     }
 
     /// The byte counts after a run.

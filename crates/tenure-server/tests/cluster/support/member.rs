@@ -227,7 +227,7 @@ async fn live(
     mut ended: oneshot::Receiver<End>,
 ) {
     let listener = bind(address);
-    let starting = RaftNode::start(options, machine.engine(), machine.files(), vec![listener]);
+    let starting = RaftNode::start(options, machine.engine(), machine.files(), vec![listener], Vec::new());
     let raft = tokio::select! {
         started = starting => match started {
             Ok(raft) => raft,
