@@ -10,6 +10,7 @@ mod entry_codec;
 mod error;
 mod housekeeping;
 mod identity;
+mod leader_watch;
 pub mod log;
 mod node;
 mod peer;

@@ -29,6 +29,7 @@ use crate::effects::Effects;
 use crate::error::{NodeError, ProposeError, ReadIndexError};
 use crate::housekeeping::{self, Housekeeping};
 use crate::identity::{Founding, Identity, raft_dir};
+use crate::leader_watch::{self, LeaderWatch};
 use crate::log::{FileLayer, LogError, LogOptions, LogStore};
 use crate::peer::gate::Gate;
 use crate::peer::network::Network;
@@ -119,6 +120,7 @@ struct Inner {
     views: watch::Receiver<Arc<StateView>>,
     identity: Arc<Identity>,
     gate: Arc<Gate>,
+    leader_watch: LeaderWatch,
     /// Why the log or the storage failed, if it did outside openraft's sight.
     failure: watch::Sender<Option<String>>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
@@ -161,13 +163,16 @@ impl RaftNode {
         .await
         .map_err(|e| NodeError::Raft(format!("log and state do not fit together, replace this member: {e}")))?;
         let gate = Arc::new(Gate::closed());
+        let leader_watch = LeaderWatch::new();
+        let tasks = Default::default();
         let node = RaftNode {
-            inner: Arc::new(Inner { options, raft, log, views, identity, gate, failure, tasks: Default::default() }),
+            inner: Arc::new(Inner { options, raft, log, views, identity, gate, leader_watch, failure, tasks }),
         };
         let mut tasks = JoinSet::new();
         peer::serve(&node, peers, &mut tasks)?;
         bootstrap::begin(&node, &links, beginning).await?;
         housekeeping::spawn(&node, store, &mut tasks);
+        tasks.spawn(leader_watch::watch_loop(node.clone()));
         *node.inner.tasks.lock().await = tasks;
         Ok(node)
     }
@@ -250,9 +255,31 @@ impl RaftNode {
         Term(self.raft().server_metrics().borrow_watched().vote.leader_id.term)
     }
 
-    /// The leader, if one is known.
+    /// The leader, if one is known. It may have gone silent: good enough to know whom to ask.
     pub fn leader(&self) -> Option<MemberId> {
         self.raft().server_metrics().borrow_watched().current_leader.map(MemberId)
+    }
+
+    /// The leader, if it has shown within an election timeout that it leads: good enough to be told to clients.
+    pub fn present_leader(&self) -> Option<MemberId> {
+        let leader = self.leader()?;
+        let silence = if leader == self.member() { self.quorum_silence() } else { self.leader_watch().silence() };
+        silence.is_some_and(|silence| silence <= self.options().election_timeout).then_some(leader)
+    }
+
+    /// True while there has been no [`RaftNode::present_leader`] for three election timeouts.
+    pub fn leader_lost(&self) -> watch::Receiver<bool> {
+        self.leader_watch().lost()
+    }
+
+    /// On a leader: how long ago a quorum last acknowledged it.
+    fn quorum_silence(&self) -> Option<Duration> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.membership_config.membership().voter_ids().all(|id| id == self.member().0) {
+            return Some(Duration::ZERO);
+        }
+        metrics.last_quorum_acked.as_deref().map(|at| at.elapsed())
     }
 
     /// Returns once somebody else than `leader`, or nobody, is known to lead.
@@ -393,6 +420,10 @@ impl RaftNode {
 
     pub(crate) fn identity(&self) -> &Arc<Identity> {
         &self.inner.identity
+    }
+
+    pub(crate) fn leader_watch(&self) -> &LeaderWatch {
+        &self.inner.leader_watch
     }
 
     pub(crate) fn gate(&self) -> &Arc<Gate> {

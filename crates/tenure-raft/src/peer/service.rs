@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::RaftLogReader;
 use openraft::errors::RaftError;
+use openraft::raft::{AppendEntriesResponse, StreamAppendError};
 use tenure_core::codec::{DecodeError, GROUP_COMMANDS_MAX, GroupBuilder};
 use tenure_core::command::GroupHeader;
 use tenure_proto::tenure::peer::v1::peer_server::Peer;
@@ -126,8 +127,14 @@ impl PeerService {
             futures::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
-        let answers = self.node.raft().stream_append(requests).map(|answer| match answer {
-            Ok(result) => Ok(wire::append_response(&result)),
+        let node = self.node.clone();
+        let answers = self.node.raft().stream_append(requests).map(move |answer| match answer {
+            Ok(result) => {
+                if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+                    node.leader_watch().note_heard();
+                }
+                Ok(wire::append_response(&result))
+            }
             Err(fatal) => Err(Status::unavailable(fatal.to_string())),
         });
         Ok(answers.boxed())
@@ -160,6 +167,10 @@ impl Peer for PeerService {
         self.check_kept(acknowledged, &request.vote).await?;
         let (prev, last) = wire::append_bounds(&request);
         let answer = self.node.raft().append_entries(request).await.map_err(stopped)?;
+        // A leader of the past is answered with the vote that overruled it, and leads nobody.
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.node.leader_watch().note_heard();
+        }
         Ok(Response::new(wire::append_response(&answer.into_stream_result(prev, last))))
     }
 

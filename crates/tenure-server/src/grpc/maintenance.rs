@@ -101,6 +101,7 @@ impl Maintenance for MaintenanceService {
     async fn status(&self, _request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         let shared = self.node.shared();
         let status = shared.raft.status();
+        let leader = shared.raft.present_leader();
         let view = shared.raft.view();
         let mut errors: Vec<String> = view
             .meta()
@@ -108,14 +109,14 @@ impl Maintenance for MaintenanceService {
             .iter()
             .map(|alarm| format!("memberID:{} alarm:{} ", alarm.member.0, alarm_type(alarm.kind).as_str_name()))
             .collect();
-        if status.leader.is_none() {
+        if leader.is_none() {
             errors.push(ApiError::NoLeader.to_string());
         }
         Ok(Response::new(pb::StatusResponse {
             header: Some(header(&self.node, view.meta().revision)),
             version: ETCD_API_VERSION.to_owned(),
             db_size: signed(view.bytes().logical),
-            leader: status.leader.map_or(0, |id| id.0),
+            leader: leader.map_or(0, |id| id.0),
             raft_index: status.committed.0,
             raft_term: status.term.0,
             raft_applied_index: status.applied.0,

@@ -4,6 +4,7 @@ mod cluster;
 pub mod convert;
 pub mod errors;
 mod fallback;
+mod gate;
 mod health;
 mod kv;
 mod maintenance;
@@ -54,6 +55,7 @@ pub(crate) async fn serve(
             }
         };
         let server = tonic::transport::Server::builder()
+            .layer(gate::GateLayer::new(&node.shared().raft))
             .accept_http1(true)
             .max_concurrent_streams(config.max_concurrent_streams)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -104,8 +106,7 @@ fn routes(node: &Node, config: &ServerConfig) -> Routes {
     let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
     let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
     let health = HealthServer::new(health::HealthService);
-    let services =
-        Routes::new(fallback::EtcdCodes(kv)).add_service(cluster).add_service(maintenance).add_service(health);
+    let services = Routes::new(kv).add_service(cluster).add_service(maintenance).add_service(health);
     let router = services.into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
     Routes::from(router)
 }

@@ -38,7 +38,11 @@ fn page(node: &Node) -> String {
     let view = raft.view();
     let mut page = Page::default();
     page.gauge("tenure_raft_leader", "1 if this member leads.", u8::from(status.is_leader));
-    page.gauge("tenure_raft_has_leader", "1 if a leader is known.", u8::from(status.leader.is_some()));
+    page.gauge(
+        "tenure_raft_has_leader",
+        "1 if a leader was heard of lately.",
+        u8::from(raft.present_leader().is_some()),
+    );
     page.gauge("tenure_raft_term", "The current term.", status.term);
     page.gauge("tenure_raft_last_log_index", "The last entry of the local log.", status.last_log);
     page.gauge("tenure_raft_committed_index", "The last entry known to be committed.", status.committed);

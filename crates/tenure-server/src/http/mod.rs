@@ -75,7 +75,7 @@ async fn unhealthy(node: &Node, query: &HealthQuery) -> Option<String> {
             return Some(format!("ALARM {name}"));
         }
     }
-    if node.shared().raft.leader().is_none() {
+    if node.shared().raft.present_leader().is_none() {
         return Some("RAFT NO LEADER".to_owned());
     }
     match node.view(query.serializable).await {

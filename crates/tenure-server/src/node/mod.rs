@@ -18,7 +18,7 @@ use tenure_core::row::{AlarmKind, MemberAttributes};
 use tenure_core::state::StateRead;
 use tenure_core::txn::read_txn;
 use tenure_core::validate::cost_bytes;
-use tenure_core::{LogIndex, MemberId, Revision, Term};
+use tenure_core::{LogIndex, Revision, Term};
 use tenure_raft::RaftNode;
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
@@ -223,11 +223,6 @@ impl Node {
         if took > limit {
             tracing::warn!(request, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "slow request");
         }
-    }
-
-    /// The leader's id for clients; 0 if none is known.
-    pub fn leader_id(&self) -> MemberId {
-        self.shared.raft.leader().unwrap_or_default()
     }
 }
 

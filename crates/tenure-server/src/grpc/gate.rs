@@ -1,0 +1,228 @@
+//! What holds for every call, whatever its service: the metadata that clients may send with it, and etcd's own codes.
+//!
+//! A client that sends `hasleader: true` would rather be refused than served by a member that has no leader. Its streams
+//! are cut when the leader is lost later, by ending the response here: services need not know.
+//!
+//! It wraps the routes as a whole, once a connection. A layer on the router would cost every request a copy of the
+//! router.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use tenure_raft::RaftNode;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::errors::ApiError;
+use super::fallback::etcd_code_for_oversized;
+
+/// Metadata by which a client insists on a leader, with the value `true`.
+const HAS_LEADER: &str = "hasleader";
+
+/// Metadata by which a client tells its version.
+const CLIENT_API_VERSION: &str = "client-api-version";
+
+/// Calls whose answer is a stream: what may outlive the leader.
+const STREAMS: &[&str] = &[
+    "/etcdserverpb.KV/RangeStream",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/etcdserverpb.Maintenance/Snapshot",
+    "/etcdserverpb.Watch/Watch",
+    "/grpc.health.v1.Health/Watch",
+    "/v3electionpb.Election/Observe",
+];
+
+/// Puts a [`Gate`] before a service.
+#[derive(Clone)]
+pub(super) struct GateLayer {
+    raft: RaftNode,
+}
+
+impl GateLayer {
+    pub(super) fn new(raft: &RaftNode) -> GateLayer {
+        GateLayer { raft: raft.clone() }
+    }
+}
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gate<S>;
+
+    fn layer(&self, inner: S) -> Gate<S> {
+        Gate { inner, raft: self.raft.clone() }
+    }
+}
+
+/// See the module's header.
+#[derive(Clone)]
+pub(super) struct Gate<S> {
+    inner: S,
+    raft: RaftNode,
+}
+
+impl<S> Gate<S> {
+    /// Lets a call pass, or says why not. For a stream that insists on a leader: with what tells that it is lost.
+    fn admit(&self, path: &str, metadata: &HeaderMap) -> Result<Option<watch::Receiver<bool>>, ApiError> {
+        if metadata.get(CLIENT_API_VERSION).is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
+            return Err(ApiError::InvalidClientApiVersion);
+        }
+        if metadata.get(HAS_LEADER).is_none_or(|insists| insists.as_bytes() != b"true") {
+            return Ok(None);
+        }
+        if self.raft.present_leader().is_none() {
+            return Err(ApiError::NoLeader);
+        }
+        Ok(STREAMS.contains(&path).then(|| self.raft.leader_lost()))
+    }
+}
+
+impl<S, B> Service<http::Request<B>> for Gate<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Passing<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        match self.admit(request.uri().path(), request.headers()) {
+            Ok(lost) => Passing::Admitted(self.inner.call(request), lost),
+            Err(refusal) => Passing::Refused(refusal),
+        }
+    }
+}
+
+/// The answer to a call, or to none.
+pub(super) enum Passing<F> {
+    Admitted(F, Option<watch::Receiver<bool>>),
+    Refused(ApiError),
+}
+
+impl<F> Future for Passing<F>
+where
+    F: Future<Output = Result<http::Response<Body>, Infallible>> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match &mut *self {
+            Passing::Refused(refusal) => Poll::Ready(Ok(Status::from(*refusal).into_http())),
+            Passing::Admitted(answer, lost) => Pin::new(answer).poll(cx).map_ok(|response| match lost.take() {
+                Some(lost) => response.map(|body| Body::new(UntilLeaderLost::new(body, lost))),
+                None => etcd_code_for_oversized(response),
+            }),
+        }
+    }
+}
+
+/// A stream's body that ends with "no leader" when the leader is lost.
+struct UntilLeaderLost {
+    body: Body,
+    lost: BoxFuture<'static, ()>,
+}
+
+impl UntilLeaderLost {
+    fn new(body: Body, mut lost: watch::Receiver<bool>) -> UntilLeaderLost {
+        let lost = Box::pin(async move {
+            if lost.wait_for(|lost| *lost).await.is_err() {
+                // The member is stopping, which ends the connection by itself.
+                std::future::pending::<()>().await;
+            }
+        });
+        UntilLeaderLost { body, lost }
+    }
+}
+
+impl http_body::Body for UntilLeaderLost {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.lost.as_mut().poll(cx).is_ready() {
+            // Tells the service that nobody listens any more; and nothing follows the trailers.
+            self.body = Body::empty();
+            self.lost = Box::pin(std::future::pending());
+            let mut trailers = HeaderMap::new();
+            return Poll::Ready(Some(
+                Status::from(ApiError::NoLeader).add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
+            ));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use futures::future::poll_immediate;
+    use http_body::Body as _;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_ends_with_etcds_words_when_the_leader_is_lost() {
+        let (lost, receiver) = watch::channel(false);
+        let event = Ok::<_, Status>(Frame::data(Bytes::from_static(b"event")));
+        let endless = futures::stream::iter([event]).chain(futures::stream::pending());
+        let mut body = UntilLeaderLost::new(Body::new(http_body_util::StreamBody::new(endless)), receiver);
+        let first = body.frame().await.expect("a frame").expect("no error");
+        assert_eq!(first.into_data().expect("data"), "event");
+        assert!(poll_immediate(body.frame()).await.is_none(), "nothing follows yet");
+        lost.send_replace(true);
+        let last = body.frame().await.expect("a frame").expect("no error");
+        let trailers = last.into_trailers().expect("trailers");
+        let status = Status::from_header_map(&trailers).expect("a status");
+        assert_eq!((status.code(), status.message()), (tonic::Code::Unavailable, "etcdserver: no leader"));
+        assert!(body.is_end_stream());
+        assert!(body.frame().await.is_none());
+    }
+
+    #[test]
+    fn every_call_that_is_answered_by_a_stream_is_listed() {
+        let protocols = [
+            include_str!("../../../../proto/etcdserverpb/rpc.proto"),
+            include_str!("../../../../proto/grpc/health/v1/health.proto"),
+            include_str!("../../../../proto/v3electionpb/v3election.proto"),
+            include_str!("../../../../proto/v3lockpb/v3lock.proto"),
+        ];
+        let mut streams: Vec<String> = protocols.iter().flat_map(|protocol| answered_by_streams(protocol)).collect();
+        streams.sort();
+        assert_eq!(streams, STREAMS);
+    }
+
+    fn answered_by_streams(protocol: &str) -> Vec<String> {
+        let word = |line: &str| line.split([' ', '(', '{', ';']).nth(1).unwrap_or_default().to_owned();
+        let (mut package, mut service, mut streams) = (String::new(), String::new(), Vec::new());
+        for line in protocol.lines().map(str::trim) {
+            if line.starts_with("package ") {
+                package = word(line);
+            } else if line.starts_with("service ") {
+                service = word(line);
+            } else if line.starts_with("rpc ") && line.contains("returns (stream ") {
+                streams.push(format!("/{package}.{service}/{}", word(line)));
+            }
+        }
+        streams
+    }
+}
