@@ -57,7 +57,8 @@ pub(crate) async fn watch_loop(node: RaftNode) {
     let mut absence = Absence::default();
     loop {
         tokio::time::sleep(timeout / LOOKS_PER_TIMEOUT).await;
-        let lost = absence.look(BootInstant::now(), node.present_leader().is_some(), timeout);
+        let (now, present) = (BootInstant::now(), node.present_leader().is_some());
+        let lost = absence.look(now, present, node.leader_silence(), timeout);
         node.leader_watch().lost.send_if_modified(|known| std::mem::replace(known, lost) != lost);
     }
 }
@@ -69,13 +70,16 @@ struct Absence {
 }
 
 impl Absence {
-    /// Whether the leader is lost, after another look.
-    fn look(&mut self, now: BootInstant, present: bool, timeout: Duration) -> bool {
+    /// Whether the leader is lost, after another look. A leader that came and went between two looks is seen by the
+    /// silence since.
+    fn look(&mut self, now: BootInstant, present: bool, silence: Option<Duration>, timeout: Duration) -> bool {
         if present {
             self.since = None;
             return false;
         }
-        now - *self.since.get_or_insert(now) >= timeout * TIMEOUTS_UNTIL_LOST
+        let since = self.since.unwrap_or(now).max(silence.map_or(BootInstant::default(), |silence| now - silence));
+        self.since = Some(since);
+        now - since >= timeout * TIMEOUTS_UNTIL_LOST
     }
 }
 
@@ -89,7 +93,7 @@ mod tests {
     fn a_leader_is_lost_after_three_election_timeouts_without_one() {
         let start = BootInstant::now();
         let mut absence = Absence::default();
-        let mut look = |millis, present| absence.look(start + Duration::from_millis(millis), present, TIMEOUT);
+        let mut look = |millis, present| absence.look(start + Duration::from_millis(millis), present, None, TIMEOUT);
         assert!(!look(0, false));
         assert!(!look(2999, false));
         assert!(look(3000, false));
@@ -98,6 +102,20 @@ mod tests {
         assert!(!look(9002, false), "the next absence counts from its own beginning");
         assert!(!look(12_001, false));
         assert!(look(12_002, false));
+    }
+
+    #[test]
+    fn a_leader_between_two_looks_is_not_overlooked() {
+        let start = BootInstant::now();
+        let mut absence = Absence::default();
+        let mut look = |millis: u64, silence: u64| {
+            let now = start + Duration::from_millis(millis);
+            absence.look(now, false, Some(Duration::from_millis(silence)), TIMEOUT)
+        };
+        assert!(!look(1000, 5000));
+        assert!(!look(2000, 200), "heard at 1800");
+        assert!(!look(4799, 2999));
+        assert!(look(4800, 3000));
     }
 
     #[test]

@@ -263,8 +263,12 @@ impl RaftNode {
     /// The leader, if it has shown within an election timeout that it leads: good enough to be told to clients.
     pub fn present_leader(&self) -> Option<MemberId> {
         let leader = self.leader()?;
-        let silence = if leader == self.member() { self.quorum_silence() } else { self.leader_watch().silence() };
-        silence.is_some_and(|silence| silence <= self.options().election_timeout).then_some(leader)
+        self.leader_silence().is_some_and(|silence| silence <= self.options().election_timeout).then_some(leader)
+    }
+
+    /// How long there has been no sign of a leader: of this member's own quorum if it leads.
+    pub(crate) fn leader_silence(&self) -> Option<Duration> {
+        if self.leader() == Some(self.member()) { self.quorum_silence() } else { self.leader_watch().silence() }
     }
 
     /// True while there has been no [`RaftNode::present_leader`] for three election timeouts.

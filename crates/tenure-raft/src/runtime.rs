@@ -18,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 type Tokio = openraft::TokioRuntime;
 
 /// A reading of `CLOCK_BOOTTIME`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootInstant(Duration);
 
 impl BootInstant {

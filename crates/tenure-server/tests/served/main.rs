@@ -1,0 +1,7 @@
+//! Whole servers within the test's process: flags in, sockets out, nothing in between taken apart.
+//!
+//! The engine is in memory; the log, the peers and the clients' ports are real. What the services themselves decide is
+//! tested where they live; this is about what a client on the wire is told.
+
+mod metadata;
+mod support;
