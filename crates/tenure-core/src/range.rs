@@ -39,6 +39,19 @@ pub fn read_range<S: StateRead>(state: &S, request: &Range) -> Result<Result<Ran
     Ok(Ok(result))
 }
 
+/// Visits the key-values of a range at a revision, in ascending key order, until the visitor breaks off.
+pub fn walk_range<S: StateRead>(
+    state: &S,
+    range: &KeyRange,
+    revision: Revision,
+    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+) -> Result<Result<(), Refusal>, S::Error> {
+    match resolve_revision(state.meta(), revision) {
+        Ok(at) => scan_at(state, range, at, visit).map(Ok),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
 /// Which revision a request means, and whether it can be read. The compacted revision itself still can.
 fn resolve_revision(meta: &Meta, asked: Revision) -> Result<At, Refusal> {
     if asked > meta.revision {

@@ -6,13 +6,14 @@ use std::time::Instant;
 use tenure_core::Revision;
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::kv_server::Kv;
-use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Limits};
 use super::errors::ApiError;
 use super::header;
-use crate::node::Node;
+use crate::node::{ChunkLimits, Node};
 
 /// See the module's header.
 pub(super) struct KvService {
@@ -45,9 +46,17 @@ impl Kv for KvService {
 
     async fn range_stream(
         &self,
-        _request: Request<pb::RangeRequest>,
+        request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        Err(ApiError::Unimplemented("RangeStream").into())
+        let call = convert::range_stream_call(request.into_inner())?;
+        let limits = ChunkLimits::new(self.limits.max_request_bytes);
+        let chunks = self.node.range_stream(call.range, call.serializable, limits).await.map_err(ApiError::from)?;
+        let node = self.node.clone();
+        let answers = ReceiverStream::new(chunks).map(move |chunk| match chunk {
+            Ok(chunk) => Ok(convert::range_stream_response(chunk, |revision| header(&node, revision))),
+            Err(error) => Err(ApiError::from(error).into()),
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {

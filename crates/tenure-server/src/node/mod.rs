@@ -5,6 +5,7 @@
 
 mod error;
 mod proposer;
+mod range_stream;
 mod read_barrier;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 
 pub use error::RequestError;
 pub use proposer::{GroupCounters, Proposer, Written};
+pub use range_stream::{ChunkLimits, RangeChunk, RangeChunks, RangeEnd};
 pub use read_barrier::ReadBarrier;
 
 /// Reads of more than one key go to threads of their own, so that they hold up nobody's request; this many at a time per
@@ -61,6 +63,7 @@ pub struct Node {
     proposer: Proposer,
     reads: ReadBarrier,
     long_reads: Arc<Semaphore>,
+    range_streams: Arc<Semaphore>,
 }
 
 /// The result of a read, and the revision and term for its header.
@@ -77,7 +80,9 @@ impl Node {
     pub fn start(shared: Arc<Shared>) -> Node {
         let proposer = Proposer::start(shared.raft.clone(), shared.request_timeout, shared.groups.clone());
         let reads = ReadBarrier::start(shared.raft.clone(), shared.request_timeout);
-        Node { shared, proposer, reads, long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)) }
+        let long_reads = Arc::new(Semaphore::new(LONG_READS_MAX));
+        let range_streams = Arc::new(Semaphore::new(range_stream::RANGE_STREAMS_MAX));
+        Node { shared, proposer, reads, long_reads, range_streams }
     }
 
     /// What every runtime shares.

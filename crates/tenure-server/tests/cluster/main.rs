@@ -7,5 +7,6 @@ mod crash_points;
 mod hashes;
 mod membership_begin;
 mod peer_port;
+mod range_stream;
 mod requests;
 mod support;

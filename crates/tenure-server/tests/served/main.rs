@@ -4,4 +4,5 @@
 //! tested where they live; this is about what a client on the wire is told.
 
 mod metadata;
+mod ranges;
 mod support;

@@ -20,7 +20,7 @@ pub use request::{
 };
 pub use response::{
     compaction_answer, delete_range_answer, delete_range_response, key_value, lease_grant_answer, lease_revoke_answer,
-    put_answer, put_response, range_response, txn_answer, txn_response,
+    put_answer, put_response, range_response, range_stream_response, txn_answer, txn_response,
 };
 pub use txn::{TxnCall, txn_call};
 

@@ -14,12 +14,14 @@
 //! range a                 8
 //! ```
 
+use tenure_core::Revision;
 use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Response, TxnResponse};
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::response_op::Response as OpAnswer;
 use tenure_proto::mvccpb;
 
 use crate::grpc::errors::ApiError;
+use crate::node::RangeChunk;
 
 /// An outcome belongs to another command than the one that was asked. Its own text would be a lie to the client.
 const MISMATCH: ApiError = ApiError::Internal("the outcome answers another command");
@@ -44,6 +46,19 @@ pub fn range_response(header: pb::ResponseHeader, result: RangeResult) -> pb::Ra
         more: result.more,
         count: result.count,
     }
+}
+
+/// A piece of a read's answer. What is said once is said in the last piece.
+pub fn range_stream_response(
+    chunk: RangeChunk,
+    header: impl FnOnce(Revision) -> pb::ResponseHeader,
+) -> pb::RangeStreamResponse {
+    let (header, more, count) = match chunk.end {
+        Some(end) => (Some(header(end.revision)), end.more, end.count),
+        None => (None, false, 0),
+    };
+    let kvs = chunk.kvs.into_iter().map(key_value).collect();
+    pb::RangeStreamResponse { range_response: Some(pb::RangeResponse { header, kvs, more, count }) }
 }
 
 /// A put's answer.
