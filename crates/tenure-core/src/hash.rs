@@ -12,7 +12,7 @@ use crate::command::KeyRange;
 use crate::history::{newest_event, previous_event};
 use crate::ids::Revision;
 use crate::outcome::Refusal;
-use crate::row::{CurrentRow, EventRow};
+use crate::row::{AlarmKind, AlarmRow, CurrentRow, EventRow, Incarnation, LeaseRow, MemberAttributes, Meta};
 use crate::scan::try_scan_current;
 use crate::state::StateRead;
 use bytes::Bytes;
@@ -45,6 +45,41 @@ pub fn hash_kv<S: StateRead>(state: &S, revision: Revision) -> Result<Result<Has
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(Ok(HashKv { hash: hasher.finalize(), compacted, revision }))
+}
+
+/// A hash of everything that is replicated: the key-values as [`hash_kv`] takes them, leases, alarms, members and the
+/// scalars. Members that applied the same entries agree on it, whatever they have purged.
+pub fn hash_state<S: StateRead>(state: &S) -> Result<u32, S::Error> {
+    let Ok(keys) = hash_kv(state, Revision(0))? else {
+        return Err(state.corrupt("the present is compacted, or lies ahead"));
+    };
+    let mut hasher = Hasher::new_with_initial(keys.hash);
+    let mut numbers = |numbers: &[u64]| numbers.iter().for_each(|number| hasher.update(&number.to_be_bytes()));
+    let Meta { revision, compacted, lease_clock_ms, alarms, members } = state.meta();
+    numbers(&[revision.0.cast_unsigned(), compacted.0.cast_unsigned(), *lease_clock_ms, alarms.len() as u64]);
+    for AlarmRow { member, kind } in alarms {
+        let kind = match kind {
+            AlarmKind::NoSpace => 1,
+            AlarmKind::Corrupt => 2,
+        };
+        numbers(&[member.0, kind]);
+    }
+    let mut leases = 0;
+    state.scan_leases(&mut |id, row| {
+        let LeaseRow { incarnation: Incarnation { index, place }, ttl_ms, renewals, clock_ms } = row;
+        numbers(&[id.0.cast_unsigned(), index.0, u64::from(place), ttl_ms, renewals, clock_ms]);
+        leases += 1;
+        ControlFlow::Continue(())
+    })?;
+    numbers(&[leases, members.len() as u64]);
+    for MemberAttributes { member, name, client_urls } in members {
+        hasher.update(&member.0.to_be_bytes());
+        for text in core::iter::once(name).chain(client_urls) {
+            hasher.update(&(text.len() as u64).to_be_bytes());
+            hasher.update(text.as_bytes());
+        }
+    }
+    Ok(hasher.finalize())
 }
 
 fn hash_key<S: StateRead>(

@@ -16,6 +16,7 @@ mod node;
 mod peer;
 pub mod runtime;
 mod state_machine;
+mod transfer;
 mod types;
 
 pub use effects::{AppliedRun, Effects};
@@ -24,4 +25,5 @@ pub use housekeeping::Housekeeping;
 pub use identity::Founding;
 pub use node::{Member, NodeOptions, RaftNode, Status};
 pub use peer::{ForwardError, Forwarded, Links};
+pub use transfer::MoveError;
 pub use types::{GroupReply, Peer};

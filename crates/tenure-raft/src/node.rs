@@ -324,49 +324,6 @@ impl RaftNode {
         &self.inner.log
     }
 
-    /// Hands leadership to the follower that is furthest along, if this member leads and there is one.
-    ///
-    /// Returns whether another leader was seen within an election timeout.
-    pub async fn hand_over(&self) -> bool {
-        let Some(target) = self.best_successor() else { return false };
-        tracing::info!(member = %self.member(), successor = %target, "handing leadership over");
-        let timeout = self.options().election_timeout;
-        if !matches!(tokio::time::timeout(timeout, self.raft().trigger().transfer_leader(target.0)).await, Ok(Ok(()))) {
-            return false;
-        }
-        let mut metrics = self.raft().server_metrics();
-        let moved = async {
-            loop {
-                let leader = metrics.borrow_watched().current_leader;
-                if leader.is_some_and(|leader| leader != self.member().0) {
-                    return true;
-                }
-                if metrics.changed().await.is_err() {
-                    return false;
-                }
-            }
-        };
-        tokio::time::timeout(timeout, moved).await.unwrap_or(false)
-    }
-
-    fn best_successor(&self) -> Option<MemberId> {
-        let metrics = self.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        if metrics.state != ServerState::Leader {
-            return None;
-        }
-        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        let heard = metrics.heartbeat.as_ref()?;
-        let fresh = self.options().heartbeat * 3;
-        let replication = metrics.replication.as_ref()?;
-        replication
-            .iter()
-            .filter(|(id, _)| **id != self.member().0 && voters.contains(id))
-            .filter(|(id, _)| heard.get(id).and_then(Option::as_ref).is_some_and(|at| at.elapsed() < fresh))
-            .max_by_key(|(_, matched)| matched.as_ref().map(openraft::LogId::index))
-            .map(|(id, _)| MemberId(*id))
-    }
-
     /// Reports a failure that ends this member.
     pub fn fail(&self, why: String) {
         self.inner.failure.send_replace(Some(why));

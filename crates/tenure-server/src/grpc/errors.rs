@@ -8,6 +8,7 @@
 
 use tenure_core::outcome::Refusal;
 use tenure_core::validate::InvalidTxn;
+use tenure_raft::MoveError;
 use thiserror::Error;
 use tonic::{Code, Status};
 
@@ -156,6 +157,8 @@ pub enum ApiError {
     TimeoutConnectionLost,
     #[error("etcdserver: request timed out, waiting for the applied index took too long")]
     TimeoutWaitAppliedIndex,
+    #[error("etcdserver: request timed out, leader transfer took too long")]
+    TimeoutLeaderTransfer,
     #[error("etcdserver: unhealthy cluster")]
     Unhealthy,
     #[error("etcdserver: watch canceled")]
@@ -179,6 +182,8 @@ pub enum ApiError {
     DowngradeInProcess,
     #[error("etcdserver: no inflight downgrade job")]
     NoInflightDowngrade,
+    #[error("etcdserver: unknown method")]
+    UnknownMethod,
 }
 
 impl ApiError {
@@ -224,7 +229,11 @@ impl ApiError {
             E::DeadlineExceeded => Code::DeadlineExceeded,
             E::Internal(_) => Code::Internal,
             // etcd returns these as plain errors, which its gRPC library makes Unknown.
-            E::MissingLeaderKey | E::ElectionNoLeader | E::SessionExpired => Code::Unknown,
+            E::MissingLeaderKey
+            | E::ElectionNoLeader
+            | E::SessionExpired
+            | E::TimeoutLeaderTransfer
+            | E::UnknownMethod => Code::Unknown,
             E::LeaseExists
             | E::MemberExists
             | E::PeerUrlExists
@@ -268,6 +277,16 @@ impl From<RequestError> for ApiError {
             RequestError::TooManyRequests => ApiError::TooManyRequests,
             RequestError::Stopped => ApiError::Stopped,
             RequestError::Storage => ApiError::Internal("storage failed, see the server's log"),
+        }
+    }
+}
+
+impl From<MoveError> for ApiError {
+    fn from(error: MoveError) -> ApiError {
+        match error {
+            MoveError::NotLeader => ApiError::NotLeader,
+            MoveError::BadTarget => ApiError::BadLeaderTransferee,
+            MoveError::Timeout => ApiError::TimeoutLeaderTransfer,
         }
     }
 }
@@ -394,11 +413,17 @@ mod tests {
         (Code::DeadlineExceeded, &[(ApiError::DeadlineExceeded, "context deadline exceeded")]),
     ];
 
-    /// What has no prefix, or no counterpart in etcd.
+    /// What has no prefix, no code of its own, or no counterpart in etcd.
     const OTHERS: &[(Code, ApiError, &str)] = &[
         (Code::Unknown, ApiError::MissingLeaderKey, "\"leader\" field must be provided"),
         (Code::Unknown, ApiError::ElectionNoLeader, "election: no leader"),
         (Code::Unknown, ApiError::SessionExpired, "mutex: session is expired"),
+        (
+            Code::Unknown,
+            ApiError::TimeoutLeaderTransfer,
+            "etcdserver: request timed out, leader transfer took too long",
+        ),
+        (Code::Unknown, ApiError::UnknownMethod, "etcdserver: unknown method"),
         (Code::Unimplemented, ApiError::StreamSortOrder, "RangeStream does not support custom sort orders"),
         (Code::Unimplemented, ApiError::StreamRevisionFilters, "RangeStream does not support revision filters"),
         (

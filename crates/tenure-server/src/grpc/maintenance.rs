@@ -1,4 +1,4 @@
-//! etcdserverpb.Maintenance: status, hashes, alarms.
+//! etcdserverpb.Maintenance: status, hashes, alarms, moving leadership.
 
 use std::pin::Pin;
 
@@ -8,6 +8,7 @@ use tenure_core::state::StateRead;
 use tenure_core::{MemberId, Revision};
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::alarm_request::AlarmAction;
+use tenure_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use tenure_proto::etcdserverpb::maintenance_server::Maintenance;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -28,21 +29,24 @@ impl MaintenanceService {
         MaintenanceService { node }
     }
 
-    fn alarms(&self) -> Vec<AlarmRow> {
-        self.node.shared().raft.view().meta().alarms.clone()
+    /// The alarms of a kind, or all of them, as of now.
+    async fn list(&self, kind: Option<AlarmKind>) -> Result<Vec<AlarmRow>, ApiError> {
+        let view = self.node.view(false).await?;
+        Ok(view.meta().alarms.iter().filter(|alarm| kind.is_none_or(|kind| alarm.kind == kind)).copied().collect())
     }
 
-    /// etcd's `member 0` means every member that raised it.
-    async fn clear(&self, member: MemberId, kind: AlarmKind) -> Result<Vec<AlarmRow>, ApiError> {
-        let raised: Vec<AlarmRow> = self
-            .alarms()
-            .into_iter()
-            .filter(|alarm| alarm.kind == kind && (member.0 == 0 || alarm.member == member))
-            .collect();
-        for alarm in &raised {
-            self.node.write(&Command::AlarmClear(alarm.member, kind)).await?.result?;
+    async fn raise(&self, alarm: AlarmRow) -> Result<Vec<AlarmRow>, ApiError> {
+        self.node.write(&Command::AlarmRaise(alarm.member, alarm.kind)).await?.result?;
+        Ok(vec![alarm])
+    }
+
+    /// Clears one alarm. As in etcd, member 0 is a member like any other, and what was not raised is no error.
+    async fn clear(&self, alarm: AlarmRow) -> Result<Vec<AlarmRow>, ApiError> {
+        if !self.list(Some(alarm.kind)).await?.contains(&alarm) {
+            return Ok(Vec::new());
         }
-        Ok(raised)
+        self.node.write(&Command::AlarmClear(alarm.member, alarm.kind)).await?.result?;
+        Ok(vec![alarm])
     }
 }
 
@@ -53,12 +57,19 @@ fn alarm_type(kind: AlarmKind) -> pb::AlarmType {
     }
 }
 
-fn alarm_kind(number: i32) -> Result<Option<AlarmKind>, ApiError> {
+/// What a number stands for: no kind, a kind, or one that nobody can have raised.
+enum AskedAlarm {
+    None,
+    Kind(AlarmKind),
+    Unknown,
+}
+
+fn asked_alarm(number: i32) -> AskedAlarm {
     match pb::AlarmType::try_from(number) {
-        Ok(pb::AlarmType::None) => Ok(None),
-        Ok(pb::AlarmType::Nospace) => Ok(Some(AlarmKind::NoSpace)),
-        Ok(pb::AlarmType::Corrupt) => Ok(Some(AlarmKind::Corrupt)),
-        Err(_) => Err(ApiError::UnknownEnum { what: "alarm type", value: number }),
+        Ok(pb::AlarmType::None) => AskedAlarm::None,
+        Ok(pb::AlarmType::Nospace) => AskedAlarm::Kind(AlarmKind::NoSpace),
+        Ok(pb::AlarmType::Corrupt) => AskedAlarm::Kind(AlarmKind::Corrupt),
+        Err(_) => AskedAlarm::Unknown,
     }
 }
 
@@ -77,21 +88,19 @@ impl Maintenance for MaintenanceService {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         let request = request.into_inner();
         let member = MemberId(request.member_id);
-        let kind = alarm_kind(request.alarm)?;
         let action = AlarmAction::try_from(request.action)
             .map_err(|_| ApiError::UnknownEnum { what: "alarm action", value: request.action })?;
-        let alarms = match (action, kind) {
-            (AlarmAction::Get, kind) => {
-                let view = self.node.view(false).await.map_err(ApiError::from)?;
-                view.meta().alarms.iter().filter(|alarm| kind.is_none_or(|kind| alarm.kind == kind)).copied().collect()
+        let alarms = match (action, asked_alarm(request.alarm)) {
+            (AlarmAction::Get, AskedAlarm::None) => self.list(None).await?,
+            (AlarmAction::Get, AskedAlarm::Kind(kind)) => self.list(Some(kind)).await?,
+            (AlarmAction::Activate, AskedAlarm::Kind(kind)) => self.raise(AlarmRow { member, kind }).await?,
+            (AlarmAction::Deactivate, AskedAlarm::Kind(kind)) => self.clear(AlarmRow { member, kind }).await?,
+            // etcd does not survive this one.
+            (AlarmAction::Activate, AskedAlarm::Unknown) => {
+                return Err(ApiError::UnknownEnum { what: "alarm type", value: request.alarm }.into());
             }
-            (AlarmAction::Activate, Some(kind)) => {
-                let outcome = self.node.write(&Command::AlarmRaise(member, kind)).await.map_err(ApiError::from)?;
-                outcome.result.map_err(ApiError::from)?;
-                vec![AlarmRow { member, kind }]
-            }
-            (AlarmAction::Deactivate, Some(kind)) => self.clear(member, kind).await?,
-            (AlarmAction::Activate | AlarmAction::Deactivate, None) => Vec::new(),
+            (AlarmAction::Activate | AlarmAction::Deactivate, AskedAlarm::None)
+            | (AlarmAction::Get | AlarmAction::Deactivate, AskedAlarm::Unknown) => Vec::new(),
         };
         let header = header(&self.node, self.node.shared().raft.view().meta().revision);
         let alarms = alarms.iter().map(alarm_member).collect();
@@ -103,15 +112,11 @@ impl Maintenance for MaintenanceService {
         let status = shared.raft.status();
         let leader = shared.raft.present_leader();
         let view = shared.raft.view();
-        let mut errors: Vec<String> = view
-            .meta()
-            .alarms
-            .iter()
-            .map(|alarm| format!("memberID:{} alarm:{} ", alarm.member.0, alarm_type(alarm.kind).as_str_name()))
-            .collect();
-        if leader.is_none() {
-            errors.push(ApiError::NoLeader.to_string());
-        }
+        let no_leader = leader.is_none().then(|| ApiError::NoLeader.to_string());
+        let alarms = view.meta().alarms.iter();
+        let alarms =
+            alarms.map(|alarm| format!("memberID:{} alarm:{} ", alarm.member.0, alarm_type(alarm.kind).as_str_name()));
+        let errors = no_leader.into_iter().chain(alarms).collect();
         Ok(Response::new(pb::StatusResponse {
             header: Some(header(&self.node, view.meta().revision)),
             version: ETCD_API_VERSION.to_owned(),
@@ -136,12 +141,13 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         let compacted = self.node.shared().raft.view().meta().compacted;
         self.node.purged(compacted).await.map_err(ApiError::from)?;
-        let header = header(&self.node, self.node.shared().raft.view().meta().revision);
-        Ok(Response::new(pb::DefragmentResponse { header: Some(header) }))
+        // As in etcd, without a header.
+        Ok(Response::new(pb::DefragmentResponse::default()))
     }
 
     async fn hash(&self, _request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        Err(ApiError::Unimplemented("Hash").into())
+        let answer = self.node.hash_state().await.map_err(ApiError::from)?;
+        Ok(Response::new(pb::HashResponse { header: Some(header(&self.node, answer.revision)), hash: answer.result }))
     }
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
@@ -162,15 +168,51 @@ impl Maintenance for MaintenanceService {
 
     async fn move_leader(
         &self,
-        _request: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(ApiError::Unimplemented("MoveLeader").into())
+        self.node.move_leader(MemberId(request.into_inner().target_id)).await.map_err(ApiError::from)?;
+        // As in etcd, without a header.
+        Ok(Response::new(pb::MoveLeaderResponse::default()))
     }
 
+    /// Tenure has no earlier version to go back to, and above all none of etcd's: every target is invalid.
     async fn downgrade(
         &self,
-        _request: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(ApiError::Unimplemented("Downgrade").into())
+        let request = request.into_inner();
+        let refusal = match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) if is_version(&request.version) => {
+                ApiError::InvalidDowngradeTargetVersion
+            }
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => ApiError::WrongDowngradeVersionFormat,
+            Ok(DowngradeAction::Cancel) => ApiError::NoInflightDowngrade,
+            Err(_) => ApiError::UnknownMethod,
+        };
+        Err(refusal.into())
+    }
+}
+
+/// Two or three numbers with dots between, and after three whatever a semantic version may add.
+fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| part.parse::<u64>().is_ok() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let mut parts = text.splitn(3, '.');
+    let (major, minor, patch) = (parts.next(), parts.next(), parts.next());
+    let patch = patch.map(|patch| patch.split(['-', '+']).next().unwrap_or(patch));
+    major.is_some_and(is_number) && minor.is_some_and(is_number) && patch.is_none_or(is_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_told_from_other_texts_as_by_etcd() {
+        for text in ["3.4", "3.4.0", "3.5.1", "4.0.0", "0.0", "3.6.0-rc.1", "3.6.0+build.7"] {
+            assert!(is_version(text), "{text}");
+        }
+        for text in ["", "x", "3", "v3.4.0", "3.", ".4", "3.4.", "3.4.x", "3.4.0.1", "-3.4", "+3.4.0", "3.4-rc.1"] {
+            assert!(!is_version(text), "{text}");
+        }
     }
 }

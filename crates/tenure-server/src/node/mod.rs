@@ -12,15 +12,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tenure_core::command::{Command, Op, Range, Txn};
-use tenure_core::hash::{HashKv, hash_kv};
+use tenure_core::hash::{HashKv, hash_kv, hash_state};
 use tenure_core::outcome::{Outcome, RangeResult, Refusal, TxnResponse};
 use tenure_core::range::read_range;
 use tenure_core::row::{AlarmKind, MemberAttributes};
 use tenure_core::state::StateRead;
 use tenure_core::txn::read_txn;
 use tenure_core::validate::cost_bytes;
-use tenure_core::{LogIndex, Revision, Term};
-use tenure_raft::RaftNode;
+use tenure_core::{LogIndex, MemberId, Revision, Term};
+use tenure_raft::{MoveError, RaftNode};
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
 use tokio::sync::Semaphore;
@@ -174,6 +174,16 @@ impl Node {
     /// The hash of the state's content at a revision, 0 for the present, and the present revision.
     pub async fn hash_kv(&self, revision: Revision) -> Result<ReadAnswer<HashKv>, RequestError> {
         self.read(self.shared.raft.view(), false, move |view| hash_kv(view, revision)).await
+    }
+
+    /// The hash of all that is replicated, and the present revision.
+    pub async fn hash_state(&self) -> Result<ReadAnswer<u32>, RequestError> {
+        self.read(self.shared.raft.view(), false, |view| hash_state(view).map(Ok)).await
+    }
+
+    /// Moves leadership from this member to another.
+    pub async fn move_leader(&self, target: MemberId) -> Result<(), MoveError> {
+        self.shared.raft.move_leader(target, self.shared.request_timeout).await
     }
 
     /// Waits until this member has applied everything that was acknowledged before the call.

@@ -5,6 +5,7 @@
 mod cluster_crashes;
 mod crash_points;
 mod hashes;
+mod leadership;
 mod membership_begin;
 mod peer_port;
 mod range_stream;
