@@ -57,20 +57,34 @@ impl<E> From<E> for ApplyError<E> {
 /// What carrying out a command gives: an error of this node, or a replicated answer or refusal.
 type Applied<T, E> = Result<Result<T, Refusal>, ApplyError<E>>;
 
-/// Carries out a group of commands. There is one outcome per command, in order.
+/// What became of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppliedGroup {
+    /// One per command, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Whether it told the time: its reading of the lease clock counted, even if an earlier one was ahead of it.
+    pub told_time: bool,
+}
+
+/// Carries out a group of commands. There is one outcome per command, in order. A group without commands may still carry
+/// a reading of the lease clock: a tick.
 ///
 /// After an error the state must be thrown away: it may hold a part of a command.
 pub fn apply_group<S: StateWrite>(
     state: &mut S,
     position: EntryPosition,
     group: &Bytes,
-) -> Result<Vec<Outcome>, ApplyError<S::Error>> {
+) -> Result<AppliedGroup, ApplyError<S::Error>> {
     let group = Group::decode(group).map_err(ApplyError::Decode)?;
     if group.header.origin_term.is_some_and(|term| term != position.term) {
         let fenced = Outcome { revision: state.meta().revision, result: Err(Refusal::Fenced) };
-        return Ok(group.commands.iter().map(|_| fenced.clone()).collect());
+        return Ok(AppliedGroup {
+            outcomes: group.commands.iter().map(|_| fenced.clone()).collect(),
+            told_time: false,
+        });
     }
-    if let Some(reading) = group.header.lease_clock_ms
+    let reading = group.header.lease_clock_ms;
+    if let Some(reading) = reading
         && reading > state.meta().lease_clock_ms
     {
         state.meta_mut().lease_clock_ms = reading;
@@ -78,14 +92,24 @@ pub fn apply_group<S: StateWrite>(
     let mut outcomes = Vec::with_capacity(group.commands.len());
     for (place, bytes) in (0..).zip(&group.commands) {
         let command = Command::decode(bytes).map_err(ApplyError::Decode)?;
-        let result = apply(state, Incarnation { index: position.index, place }, command)?;
+        let at = At { place: Incarnation { index: position.index, place }, timed: reading.is_some() };
+        let result = apply(state, at, command)?;
         outcomes.push(Outcome { revision: state.meta().revision, result });
     }
-    Ok(outcomes)
+    Ok(AppliedGroup { outcomes, told_time: reading.is_some() })
 }
 
-/// Carries out one command. `place` names it, and the lease that it may grant.
-fn apply<S: StateWrite>(state: &mut S, place: Incarnation, command: Command) -> Applied<Response, S::Error> {
+/// Where a command stands.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    /// Names it, and the lease that it may grant.
+    place: Incarnation,
+    /// Whether its group carries a reading of the lease clock.
+    timed: bool,
+}
+
+/// Carries out one command.
+fn apply<S: StateWrite>(state: &mut S, at: At, command: Command) -> Applied<Response, S::Error> {
     if let Some(refusal) = alarm::refusal(state.meta(), &command) {
         return Ok(Err(refusal));
     }
@@ -97,8 +121,9 @@ fn apply<S: StateWrite>(state: &mut S, place: Incarnation, command: Command) -> 
         }
         Command::Txn(txn) => Ok(txn::apply(state, &txn)?.map(Response::Txn)),
         Command::Compact(revision) => Ok(compact::apply(state, revision).map(|()| Response::Compact)),
-        Command::LeaseGrant(grant) => lease::grant(state, place, grant),
+        Command::LeaseGrant(grant) => lease::grant(state, at, grant),
         Command::LeaseRevoke(revoke) => lease::revoke(state, revoke),
+        Command::LeaseRenew(id) => lease::renew(state, at, id),
         Command::AlarmRaise(member, kind) => {
             alarm::raise(state, member, kind);
             Ok(Ok(Response::Alarm))

@@ -25,6 +25,8 @@ pub enum Command {
     LeaseGrant(LeaseGrant),
     /// Revoke a lease and delete its keys.
     LeaseRevoke(LeaseRevoke),
+    /// Let a lease live for another TTL from now on.
+    LeaseRenew(LeaseId),
     /// Raise an alarm.
     AlarmRaise(MemberId, AlarmKind),
     /// Clear an alarm.
@@ -246,7 +248,8 @@ pub struct ExpiryGuard {
 /// The header of a group: what the leader adds to the commands that share one Raft entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupHeader {
-    /// The leader's reading of the lease clock, in milliseconds, if the group carries one.
+    /// The leader's reading of the lease clock, in milliseconds, if the group carries one. Grants and renewals need it,
+    /// taken after they were asked for: without one they are refused, since the last reading applied may be old.
     pub lease_clock_ms: Option<u64>,
     /// The term the group was proposed in, if it must not be applied in another.
     pub origin_term: Option<Term>,

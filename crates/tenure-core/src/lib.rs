@@ -29,5 +29,5 @@ pub mod state;
 pub mod txn;
 pub mod validate;
 
-pub use apply::{ApplyError, apply_group};
+pub use apply::{AppliedGroup, ApplyError, apply_group};
 pub use ids::{ClusterId, EventId, LeaseId, LogIndex, MemberId, Revision, Term};

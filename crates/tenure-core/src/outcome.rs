@@ -35,6 +35,11 @@ pub enum Response {
     },
     /// The lease and its keys are gone.
     LeaseRevoke,
+    /// The lease lives for another TTL.
+    LeaseRenew {
+        /// Its TTL in milliseconds.
+        ttl_ms: u64,
+    },
     /// The alarm is raised or cleared (or was so before).
     Alarm,
     /// The member's attributes are recorded.
@@ -146,4 +151,7 @@ pub enum Refusal {
     /// The group was proposed in another term than it was appended in.
     #[error("proposed by a former leader")]
     Fenced,
+    /// A grant or renewal in a group that tells no time; only a log written by a faulty proposer holds one.
+    #[error("granted or renewed without a reading of the lease clock")]
+    NoReading,
 }

@@ -84,6 +84,7 @@ pub fn cost_bytes(command: &Command) -> u64 {
         Command::DeleteRange(_)
         | Command::Compact(_)
         | Command::LeaseRevoke(_)
+        | Command::LeaseRenew(_)
         | Command::AlarmRaise(..)
         | Command::AlarmClear(..)
         | Command::MemberPublish(_) => 0,

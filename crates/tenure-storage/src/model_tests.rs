@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use tenure_core::apply::AppliedGroup;
 use tenure_core::codec::GroupBuilder;
 use tenure_core::command::{
     Command, Compare, CompareResult, CompareTarget, DeleteRange, EntryPosition, GroupHeader, KeyRange, LeaseGrant,
@@ -17,7 +18,6 @@ use tenure_core::command::{
 };
 use tenure_core::hash::hash_kv;
 use tenure_core::memory::MemoryState;
-use tenure_core::outcome::Outcome;
 use tenure_core::range::read_range;
 use tenure_core::row::{AlarmKind, EventRow, MemberAttributes};
 use tenure_core::state::StateRead;
@@ -147,6 +147,7 @@ fn command() -> impl Strategy<Value = Command> {
         6 => txn().prop_map(Command::Txn),
         3 => (0..60i64).prop_map(|revision| Command::Compact(Revision(revision))),
         2 => (-1..3i64).prop_map(|id| Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms: 1000 })),
+        3 => (-1..3i64).prop_map(|id| Command::LeaseRenew(LeaseId(id))),
         2 => (-1..3i64).prop_map(|id| Command::LeaseRevoke(LeaseRevoke { id: LeaseId(id), expiry: None })),
         1 => member.clone().prop_map(|member| Command::AlarmClear(member, AlarmKind::NoSpace)),
         1 => member.prop_map(|member| Command::MemberPublish(MemberAttributes {
@@ -158,7 +159,7 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    (proptest::option::weighted(0.2, 0..10_000u64), vec(command(), 0..5))
+    (proptest::option::weighted(0.7, 0..10_000u64), vec(command(), 0..5))
         .prop_map(|(lease_clock_ms, commands)| Entry { lease_clock_ms, commands })
 }
 
@@ -180,7 +181,7 @@ struct Node {
     store: StateStore,
     log: Vec<Bytes>,
     model: MemoryState,
-    outcomes: Vec<Vec<Outcome>>,
+    outcomes: Vec<AppliedGroup>,
     work: Option<PurgeWork>,
     kept: Vec<(Arc<StateView>, Dump)>,
 }

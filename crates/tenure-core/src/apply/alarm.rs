@@ -7,15 +7,18 @@ use crate::row::{AlarmKind, AlarmRow, Meta};
 use crate::state::StateWrite;
 use crate::validate::txn_puts;
 
-/// Why the alarms that are raised forbid a command, if they do. What frees space stays allowed when space is out; only
-/// the alarms themselves and what members say of themselves stay allowed once members disagree.
+/// Why the alarms that are raised forbid a command, if they do. What frees space stays allowed when space is out. Once
+/// members disagree, only the alarms themselves stay allowed, what members say of themselves, and renewals: whatever is
+/// wrong with the data, its holders are still there.
 pub(super) fn refusal(meta: &Meta, command: &Command) -> Option<Refusal> {
     if meta.alarms.is_empty() {
         return None;
     }
     let raised = |kind: AlarmKind| meta.alarms.iter().any(|alarm| alarm.kind == kind);
     let grows = match command {
-        Command::AlarmRaise(..) | Command::AlarmClear(..) | Command::MemberPublish(_) => return None,
+        Command::AlarmRaise(..) | Command::AlarmClear(..) | Command::MemberPublish(_) | Command::LeaseRenew(_) => {
+            return None;
+        }
         Command::Put(_) | Command::LeaseGrant(_) => true,
         Command::Txn(txn) => txn_puts(txn),
         Command::DeleteRange(_) | Command::Compact(_) | Command::LeaseRevoke(_) => false,

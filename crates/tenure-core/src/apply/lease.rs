@@ -1,7 +1,8 @@
 //! Leases: granted and revoked through the log, time included.
 //!
-//! A lease's row keeps the reading of the replicated lease clock at its grant or last renewal. The leader's lessor
-//! proposes the revoke of a lease that is due as a compare-and-set: it names the incarnation and the number of
+//! A lease's row keeps the reading of the replicated lease clock at its grant or last renewal. That reading must have been
+//! taken after the client asked: a grant or renewal that went by an older one would end too early, so one whose group
+//! carries no reading is refused. The leader's lessor proposes the revoke of a lease that is due as a compare-and-set: it names the incarnation and the number of
 //! renewals that it saw, and apply ignores it if either differs or the clock has not come that far. So no leader,
 //! however stale, ends a lease early, and ids may be used again.
 
@@ -9,10 +10,11 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use super::changes::Changes;
-use super::{Applied, ApplyError};
+use super::{Applied, ApplyError, At};
 use crate::command::{LeaseGrant, LeaseRevoke};
+use crate::ids::LeaseId;
 use crate::outcome::{Refusal, Response};
-use crate::row::{Incarnation, LeaseRow};
+use crate::row::LeaseRow;
 use crate::state::StateWrite;
 
 /// How much longer than its TTL a lease lives by the lease clock, in percent. The rates of two nodes' clocks may differ
@@ -25,12 +27,11 @@ pub fn due_ms(lease: &LeaseRow) -> u64 {
     lease.clock_ms.saturating_add(lease.ttl_ms).saturating_add(margin_ms)
 }
 
-pub(super) fn grant<S: StateWrite>(
-    state: &mut S,
-    place: Incarnation,
-    grant: LeaseGrant,
-) -> Applied<Response, S::Error> {
+pub(super) fn grant<S: StateWrite>(state: &mut S, at: At, grant: LeaseGrant) -> Applied<Response, S::Error> {
     let LeaseGrant { id, ttl_ms } = grant;
+    if !at.timed {
+        return Ok(Err(Refusal::NoReading));
+    }
     if !id.is_some() {
         return Ok(Err(Refusal::LeaseNotFound));
     }
@@ -38,8 +39,26 @@ pub(super) fn grant<S: StateWrite>(
         return Ok(Err(Refusal::LeaseExists));
     }
     let clock_ms = state.meta().lease_clock_ms;
-    state.put_lease(id, LeaseRow { incarnation: place, ttl_ms, renewals: 0, clock_ms });
+    state.put_lease(id, LeaseRow { incarnation: at.place, ttl_ms, renewals: 0, clock_ms });
     Ok(Ok(Response::LeaseGrant { id, ttl_ms }))
+}
+
+/// Starts a lease's TTL anew. The clock is the largest reading applied, which is the group's own or one ahead of it.
+pub(super) fn renew<S: StateWrite>(state: &mut S, at: At, id: LeaseId) -> Applied<Response, S::Error> {
+    if !at.timed {
+        return Ok(Err(Refusal::NoReading));
+    }
+    let Some(lease) = state.lease(id)? else {
+        return Ok(Err(Refusal::LeaseNotFound));
+    };
+    let clock_ms = state.meta().lease_clock_ms;
+    if clock_ms < lease.clock_ms {
+        return Err(ApplyError::Invariant("a lease is ahead of the lease clock"));
+    }
+    let renewals = lease.renewals.checked_add(1);
+    let renewals = renewals.ok_or(ApplyError::Invariant("a lease's renewals have reached their end"))?;
+    state.put_lease(id, LeaseRow { renewals, clock_ms, ..lease });
+    Ok(Ok(Response::LeaseRenew { ttl_ms: lease.ttl_ms }))
 }
 
 /// Revokes a lease and deletes its keys in ascending order, in one revision.

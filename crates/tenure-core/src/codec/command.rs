@@ -13,6 +13,9 @@ use crate::row::{AlarmKind, Incarnation, MemberAttributes};
 
 const VERSION: u8 = 1;
 
+const TAG_LEASE_GRANT: u8 = 5;
+const TAG_LEASE_RENEW: u8 = 10;
+
 /// What a command takes besides its keys and values: a guess that spares a plain put a reallocation.
 const OVERHEAD_BYTES_GUESS: usize = 32;
 
@@ -39,7 +42,7 @@ impl Command {
                 put_signed(&mut out, revision.0);
             }
             Command::LeaseGrant(grant) => {
-                out.put_u8(5);
+                out.put_u8(TAG_LEASE_GRANT);
                 put_signed(&mut out, grant.id.0);
                 put_varint(&mut out, grant.ttl_ms);
             }
@@ -59,6 +62,10 @@ impl Command {
                 out.put_u8(9);
                 encode_attributes(&mut out, attributes);
             }
+            Command::LeaseRenew(id) => {
+                out.put_u8(TAG_LEASE_RENEW);
+                put_signed(&mut out, id.0);
+            }
         }
         out.freeze()
     }
@@ -72,15 +79,35 @@ impl Command {
             2 => Command::DeleteRange(decode_delete(&mut reader)?),
             3 => Command::Txn(decode_txn(&mut reader, 1)?),
             4 => Command::Compact(Revision(reader.signed()?)),
-            5 => Command::LeaseGrant(LeaseGrant { id: LeaseId(reader.signed()?), ttl_ms: reader.varint()? }),
+            TAG_LEASE_GRANT => {
+                Command::LeaseGrant(LeaseGrant { id: LeaseId(reader.signed()?), ttl_ms: reader.varint()? })
+            }
             6 => Command::LeaseRevoke(decode_revoke(&mut reader)?),
             7 => Command::AlarmRaise(MemberId(reader.varint()?), decode_alarm_kind(&mut reader)?),
             8 => Command::AlarmClear(MemberId(reader.varint()?), decode_alarm_kind(&mut reader)?),
             9 => Command::MemberPublish(decode_attributes(&mut reader)?),
+            TAG_LEASE_RENEW => Command::LeaseRenew(LeaseId(reader.signed()?)),
             found => return Err(DecodeError::UnknownTag { what: "command", found }),
         };
         reader.finish()?;
         Ok(command)
+    }
+
+    /// Whether an encoded command is one that needs its group to carry a reading of the lease clock: a grant or a
+    /// renewal. Looks at two bytes, so that it can be asked of every command that is proposed.
+    pub fn needs_reading(encoded: &[u8]) -> bool {
+        matches!(encoded, [VERSION, TAG_LEASE_GRANT | TAG_LEASE_RENEW, ..])
+    }
+
+    /// The lease that an encoded command renews, if it is a renewal.
+    pub fn renewed_lease(encoded: &Bytes) -> Option<LeaseId> {
+        if !matches!(encoded[..], [VERSION, TAG_LEASE_RENEW, ..]) {
+            return None;
+        }
+        match Command::decode(encoded) {
+            Ok(Command::LeaseRenew(id)) => Some(id),
+            Ok(_) | Err(_) => None,
+        }
     }
 
     /// The bytes of the key and value of a put; other commands are rare or small enough to let the buffer grow.
@@ -92,6 +119,7 @@ impl Command {
             | Command::Compact(_)
             | Command::LeaseGrant(_)
             | Command::LeaseRevoke(_)
+            | Command::LeaseRenew(_)
             | Command::AlarmRaise(..)
             | Command::AlarmClear(..)
             | Command::MemberPublish(_) => 0,

@@ -41,6 +41,10 @@ impl Outcome {
             Ok(Response::Alarm) => out.put_u8(7),
             Ok(Response::MemberPublish) => out.put_u8(8),
             Ok(Response::ExpiryStale) => out.put_u8(9),
+            Ok(Response::LeaseRenew { ttl_ms }) => {
+                out.put_u8(10);
+                put_varint(out, *ttl_ms);
+            }
         }
     }
 
@@ -64,6 +68,7 @@ impl Outcome {
             7 => Response::Alarm,
             8 => Response::MemberPublish,
             9 => Response::ExpiryStale,
+            10 => Response::LeaseRenew { ttl_ms: reader.varint()? },
             found => return Err(DecodeError::UnknownTag { what: "response", found }),
         };
         bytes.advance(reader.position());
@@ -82,6 +87,7 @@ fn refusal_code(refusal: Refusal) -> u8 {
         Refusal::Corrupt => 7,
         Refusal::DuplicateKey => 8,
         Refusal::Fenced => 9,
+        Refusal::NoReading => 10,
     }
 }
 
@@ -96,6 +102,7 @@ fn decode_refusal(reader: &mut Reader) -> Result<Refusal, DecodeError> {
         7 => Refusal::Corrupt,
         8 => Refusal::DuplicateKey,
         9 => Refusal::Fenced,
+        10 => Refusal::NoReading,
         found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
     })
 }

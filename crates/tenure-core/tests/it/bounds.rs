@@ -25,9 +25,9 @@ impl Store {
         let mut builder = tenure_core::codec::GroupBuilder::new(Default::default());
         builder.push(&command.encode());
         let position = EntryPosition { index: LogIndex(self.index), term: Term(1) };
-        let mut outcomes = apply_group(&mut self.state, position, &builder.finish()).unwrap();
+        let mut outcomes = apply_group(&mut self.state, position, &builder.finish()).unwrap().outcomes;
         let place = Incarnation { index: position.index, place: 0 };
-        assert_eq!(outcomes, [self.model.apply(command, place)]);
+        assert_eq!(outcomes, [self.model.apply(command, place, false)]);
         outcomes.remove(0)
     }
 

@@ -113,6 +113,8 @@ fn other_commands_keep_their_bytes() {
     check(&Command::AlarmClear(MemberId(1), AlarmKind::Corrupt), "01 08 01 02");
     let attributes = MemberAttributes { member: MemberId(9), name: "n1".into(), client_urls: vec!["u".into()] };
     check(&Command::MemberPublish(attributes), "01 09 09 02 6e 31 01 01 75");
+    check(&Command::LeaseRenew(LeaseId(7)), "01 0a 0e");
+    check(&Command::LeaseRenew(LeaseId(i64::MIN)), "01 0a ff ff ff ff ff ff ff ff ff 01");
 }
 
 #[test]
@@ -131,6 +133,12 @@ fn a_group_keeps_its_bytes() {
 
     let plain = GroupBuilder::new(GroupHeader::default()).finish();
     assert_eq!(hex(&plain), "01 00 00 00 00 00");
+
+    // A tick of the lease clock: a reading and nothing else.
+    let tick = GroupHeader { lease_clock_ms: Some(500), origin_term: Some(Term(3)) };
+    let bytes = GroupBuilder::new(tick).finish();
+    assert_eq!(hex(&bytes), "01 03 00 00 00 00 00 00 01 f4 00 00 00 00 00 00 00 03 00 00 00 00");
+    assert_eq!(Group::decode(&bytes), Ok(Group { header: tick, commands: vec![] }));
 }
 
 #[test]
@@ -155,6 +163,8 @@ fn an_outcome_keeps_its_bytes() {
     assert_eq!(hex(&out.split()), "01 0a 01 01 01 6b 01 76 02 04 06 08");
     Outcome { revision: Revision(5), result: Ok(response) }.encode(&mut out);
     assert_eq!(hex(&out.split()), "01 0a 03 01 04 00 01 12 01 01 72 01 76 02 04 06 08 01 00 02 02 00 03 00 00");
+    Outcome { revision: Revision(5), result: Ok(Response::LeaseRenew { ttl_ms: 60_000 }) }.encode(&mut out);
+    assert_eq!(hex(&out.split()), "01 0a 0a e0 d4 03");
     for (code, refusal) in (1u8..).zip(strategies::REFUSALS) {
         Outcome { revision: Revision(0), result: Err(refusal) }.encode(&mut out);
         assert_eq!(out.split()[..], [1, 0, 0, code]);
@@ -175,7 +185,7 @@ fn what_this_version_does_not_know_is_an_error() {
     let decode = |bytes: &'static [u8]| Command::decode(&Bytes::from_static(bytes));
     assert_eq!(decode(b""), Err(DecodeError::Truncated));
     assert_eq!(decode(b"\x02\x04\x02"), Err(DecodeError::UnknownVersion { what: "command", found: 2 }));
-    assert_eq!(decode(b"\x01\x0a"), Err(DecodeError::UnknownTag { what: "command", found: 10 }));
+    assert_eq!(decode(b"\x01\x0b"), Err(DecodeError::UnknownTag { what: "command", found: 11 }));
     assert_eq!(decode(b"\x01\x01\x08"), Err(DecodeError::UnknownTag { what: "put flags", found: 8 }));
     assert_eq!(decode(b"\x01\x02\x00\x03"), Err(DecodeError::UnknownTag { what: "key range", found: 3 }));
     assert_eq!(decode(b"\x01\x04\x02\x00"), Err(DecodeError::TrailingBytes));
@@ -261,6 +271,16 @@ proptest! {
     }
 
     #[test]
+    fn grants_and_renewals_are_told_by_their_first_bytes(command in strategies::command()) {
+        let encoded = command.encode();
+        let needs = matches!(command, Command::LeaseGrant(_) | Command::LeaseRenew(_));
+        prop_assert_eq!(Command::needs_reading(&encoded), needs);
+        let renewed = if let Command::LeaseRenew(id) = command { Some(id) } else { None };
+        prop_assert_eq!(Command::renewed_lease(&encoded), renewed);
+        prop_assert_eq!(Command::renewed_lease(&encoded.slice(..encoded.len() - 1)), None);
+    }
+
+    #[test]
     fn every_group_comes_back(
         clock in proptest::option::of(any::<u64>()),
         term in proptest::option::of(any::<u64>()),
@@ -288,7 +308,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(version in 0u8..3, tag in 0u8..11, rest in proptest::collection::vec(0u8..6, 0..60)) {
+    fn no_bytes_panic(version in 0u8..3, tag in 0u8..12, rest in proptest::collection::vec(0u8..6, 0..60)) {
         check_any_bytes(&[&[version, tag][..], &rest].concat().into());
     }
 

@@ -19,9 +19,10 @@ fn parse(line: &str) -> Command {
 }
 
 fn apply_bytes(state: &mut MemoryState, commands: &[&[u8]]) -> Result<Vec<Outcome>, ApplyError<MemoryError>> {
-    let mut builder = GroupBuilder::new(GroupHeader::default());
+    let header = GroupHeader { lease_clock_ms: Some(state.meta.lease_clock_ms), origin_term: None };
+    let mut builder = GroupBuilder::new(header);
     commands.iter().for_each(|command| builder.push(command));
-    apply_group(state, POSITION, &builder.finish())
+    apply_group(state, POSITION, &builder.finish()).map(|applied| applied.outcomes)
 }
 
 fn apply(state: &mut MemoryState, line: &str) -> Result<Vec<Outcome>, ApplyError<MemoryError>> {
@@ -46,7 +47,8 @@ fn a_fenced_group_is_not_read_at_all() {
     let mut state = MemoryState::default();
     let mut builder = GroupBuilder::new(GroupHeader { lease_clock_ms: Some(9), origin_term: Some(Term(2)) });
     builder.push(b"\x01\x7f");
-    assert_eq!(apply_group(&mut state, POSITION, &builder.finish()).unwrap().len(), 1);
+    let applied = apply_group(&mut state, POSITION, &builder.finish()).unwrap();
+    assert_eq!((applied.outcomes.len(), applied.told_time), (1, false));
     assert_eq!(state, MemoryState::default());
 }
 
@@ -64,12 +66,25 @@ fn a_lease_that_holds_a_foreign_key_stops_the_node() {
 }
 
 #[test]
+fn a_lease_ahead_of_the_clock_stops_the_node() {
+    let mut state = MemoryState::default();
+    apply(&mut state, "grant 1 1000").unwrap();
+    state.leases.get_mut(&LeaseId(1)).unwrap().clock_ms = 1;
+    assert_eq!(apply(&mut state, "renew 1"), Err(ApplyError::Invariant("a lease is ahead of the lease clock")));
+}
+
+#[test]
 fn counters_that_have_reached_their_end_stop_the_node() {
     let mut state = MemoryState::default();
     apply(&mut state, "put a 1").unwrap();
     let mut worn = state.clone();
     worn.current.get_mut(&b"a"[..]).unwrap().meta.version = i64::MAX;
     assert_eq!(apply(&mut worn, "put a 2"), Err(ApplyError::Invariant("a version has reached its end")));
+    apply(&mut state, "grant 1 1000").unwrap();
+    let mut worn = state.clone();
+    worn.leases.get_mut(&LeaseId(1)).unwrap().renewals = u64::MAX;
+    let expected = ApplyError::Invariant("a lease's renewals have reached their end");
+    assert_eq!(apply(&mut worn, "renew 1"), Err(expected));
     state.meta.revision = Revision(i64::MAX);
     assert_eq!(apply(&mut state, "put a 2"), Err(ApplyError::Invariant("revisions have reached their end")));
 }

@@ -226,6 +226,7 @@ pub(crate) fn command(name: &str, tokens: &mut Tokens<'_>) -> Result<Option<Comm
             Command::LeaseGrant(LeaseGrant { id, ttl_ms: tokens.next()?.parse()? })
         }
         "revoke" => Command::LeaseRevoke(LeaseRevoke { id: LeaseId(tokens.number()?), expiry: None }),
+        "renew" => Command::LeaseRenew(LeaseId(tokens.number()?)),
         _ => return Ok(None),
     };
     tokens.end()?;

@@ -9,7 +9,7 @@ use tenure_core::command::{
     SortTarget, Txn,
 };
 use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
-use tenure_core::row::{AlarmKind, AlarmRow, Incarnation};
+use tenure_core::row::{AlarmKind, AlarmRow, Incarnation, LeaseRow};
 use tenure_core::{EventId, LeaseId, Revision};
 
 pub(crate) type Keys = BTreeMap<Bytes, KeyValue>;
@@ -17,19 +17,12 @@ pub(crate) type Keys = BTreeMap<Bytes, KeyValue>;
 /// An event: its key, and what the key became (nothing if it was deleted).
 pub(crate) type Event = (Bytes, Option<KeyValue>);
 
-#[derive(Clone, Copy)]
-pub(crate) struct Lease {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) ttl_ms: u64,
-    pub(crate) granted_ms: u64,
-}
-
 pub(crate) struct Model {
     /// The keys at each revision; places 0 and 1 are empty.
     pub(crate) at: Vec<Keys>,
     pub(crate) events: BTreeMap<EventId, Event>,
     pub(crate) compacted: i64,
-    pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    pub(crate) leases: BTreeMap<LeaseId, LeaseRow>,
     pub(crate) clock_ms: u64,
     pub(crate) alarms: Vec<AlarmRow>,
 }
@@ -63,17 +56,20 @@ impl Model {
         self.at.last().unwrap()
     }
 
-    pub(crate) fn apply(&mut self, command: &Command, place: Incarnation) -> Outcome {
+    /// Carries out a command of a group, which carries a reading of the lease clock or not.
+    pub(crate) fn apply(&mut self, command: &Command, place: Incarnation, timed: bool) -> Outcome {
         let result = match self.refused_by_alarm(command) {
             Some(refusal) => Err(refusal),
-            None => self.carry_out(command, place),
+            None => self.carry_out(command, place, timed),
         };
         Outcome { revision: Revision(self.revision()), result }
     }
 
     fn refused_by_alarm(&self, command: &Command) -> Option<Refusal> {
         let grows = match command {
-            Command::AlarmRaise(..) | Command::AlarmClear(..) | Command::MemberPublish(_) => return None,
+            Command::AlarmRaise(..) | Command::AlarmClear(..) | Command::MemberPublish(_) | Command::LeaseRenew(_) => {
+                return None;
+            }
             Command::Put(_) | Command::LeaseGrant(_) => true,
             Command::Txn(txn) => paths(txn).iter().flatten().any(|op| matches!(op, Op::Put(_))),
             _ => false,
@@ -84,7 +80,7 @@ impl Model {
         (grows && !self.alarms.is_empty()).then_some(Refusal::NoSpace)
     }
 
-    fn carry_out(&mut self, command: &Command, place: Incarnation) -> Result<Response, Refusal> {
+    fn carry_out(&mut self, command: &Command, place: Incarnation, timed: bool) -> Result<Response, Refusal> {
         match command {
             Command::Put(put) => {
                 if put.lease.0 != 0 && !self.leases.contains_key(&put.lease) {
@@ -107,6 +103,7 @@ impl Model {
                 self.compacted = *revision;
                 Ok(Response::Compact)
             }
+            Command::LeaseGrant(_) | Command::LeaseRenew(_) if !timed => Err(Refusal::NoReading),
             Command::LeaseGrant(grant) => {
                 if grant.id.0 == 0 {
                     return Err(Refusal::LeaseNotFound);
@@ -114,11 +111,17 @@ impl Model {
                 if self.leases.contains_key(&grant.id) {
                     return Err(Refusal::LeaseExists);
                 }
-                let lease = Lease { incarnation: place, ttl_ms: grant.ttl_ms, granted_ms: self.clock_ms };
-                self.leases.insert(grant.id, lease);
+                let (ttl_ms, clock_ms) = (grant.ttl_ms, self.clock_ms);
+                self.leases.insert(grant.id, LeaseRow { incarnation: place, ttl_ms, renewals: 0, clock_ms });
                 Ok(Response::LeaseGrant { id: grant.id, ttl_ms: grant.ttl_ms })
             }
             Command::LeaseRevoke(revoke) => self.revoke(revoke),
+            Command::LeaseRenew(id) => {
+                let lease = self.leases.get_mut(id).ok_or(Refusal::LeaseNotFound)?;
+                lease.renewals += 1;
+                lease.clock_ms = self.clock_ms;
+                Ok(Response::LeaseRenew { ttl_ms: lease.ttl_ms })
+            }
             Command::AlarmRaise(member, kind) => {
                 self.alarms.retain(|alarm| *alarm != AlarmRow { member: *member, kind: *kind });
                 self.alarms.push(AlarmRow { member: *member, kind: *kind });
@@ -135,9 +138,11 @@ impl Model {
     fn revoke(&mut self, revoke: &LeaseRevoke) -> Result<Response, Refusal> {
         let lease = self.leases.get(&revoke.id);
         if let Some(guard) = revoke.expiry {
-            let due = |lease: &Lease| lease.granted_ms + lease.ttl_ms + lease.ttl_ms.div_ceil(100);
+            let due = |lease: &LeaseRow| lease.clock_ms + lease.ttl_ms + lease.ttl_ms.div_ceil(100);
             let holds = lease.is_some_and(|lease| {
-                lease.incarnation == guard.incarnation && guard.renewals == 0 && self.clock_ms >= due(lease)
+                lease.incarnation == guard.incarnation
+                    && lease.renewals == guard.renewals
+                    && self.clock_ms >= due(lease)
             });
             if !holds {
                 return Ok(Response::ExpiryStale);

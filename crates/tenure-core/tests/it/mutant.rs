@@ -23,18 +23,21 @@ pub(crate) enum Bug {
     TombstoneWithValue,
     /// A lease is born with the clock at 0.
     GrantedAtZero,
+    /// A renewal is not counted.
+    RenewalUncounted,
     /// A lease keeps a key that was taken off it.
     DetachForgotten,
     /// A range without end is counted without its first key.
     CountOneShort,
 }
 
-pub(crate) const BUGS: [Bug; 7] = [
+pub(crate) const BUGS: [Bug; 8] = [
     Bug::CreateForgotten,
     Bug::PreviousForgotten,
     Bug::SubSkipped,
     Bug::TombstoneWithValue,
     Bug::GrantedAtZero,
+    Bug::RenewalUncounted,
     Bug::DetachForgotten,
     Bug::CountOneShort,
 ];
@@ -174,6 +177,9 @@ impl StateWrite for Mutant {
     fn put_lease(&mut self, id: LeaseId, mut row: LeaseRow) {
         if self.bug == Some(Bug::GrantedAtZero) {
             row.clock_ms = 0;
+        }
+        if self.bug == Some(Bug::RenewalUncounted) {
+            row.renewals = 0;
         }
         self.state.put_lease(id, row);
     }

@@ -9,6 +9,7 @@
 //! expire LEASE INDEX PLACE RENEWALS    the lessor's revoke                         alarm raise|clear MEMBER KIND
 //! publish MEMBER NAME URL…     purge [MAX]     hash [REV]     prev REV SUB         read …     a transaction as a read
 //! rows  events  leases  meta   dump a table    damage REV SUB VALUE                [fenced]   proposed in a former term
+//! [timeless]   without a reading of the lease clock (else the clock as it is)
 //! ```
 //!
 //! To accept changed answers after reading them: `UPDATE_GOLDENFILES=1 cargo test -p tenure-core scripts`.
@@ -71,9 +72,9 @@ impl goldenscript::Runner for Runner {
             .collect();
         let mut tokens = Tokens::new(&words);
         if let Some(command) = command(&line.name, &mut tokens)? {
-            return self.apply(&[command], None, context.tags.contains("fenced"));
+            return self.apply(&[command], self.reading(context), context.tags.contains("fenced"));
         }
-        self.run_special(&line.name, &mut tokens, &words)
+        self.run_special(&line.name, &mut tokens, &words, self.reading(context))
     }
 }
 
@@ -95,7 +96,7 @@ impl Runner {
             builder.push(&command.encode());
         }
         let position = EntryPosition { index: LogIndex(self.index), term: TERM };
-        let outcomes = apply_group(&mut self.state, position, &builder.finish())?;
+        let outcomes = apply_group(&mut self.state, position, &builder.finish())?.outcomes;
         assert_eq!(outcomes.len(), commands.len());
         self.check_purged_copy()?;
         tables::check(&self.state);
@@ -115,7 +116,18 @@ impl Runner {
         Ok(())
     }
 
-    fn run_special(&mut self, name: &str, tokens: &mut Tokens<'_>, words: &[String]) -> Result<String, Box<dyn Error>> {
+    /// Groups carry the clock as it is, unless a script says that one carries no reading.
+    fn reading(&self, context: &goldenscript::Context) -> Option<u64> {
+        (!context.tags.contains("timeless")).then_some(self.state.meta.lease_clock_ms)
+    }
+
+    fn run_special(
+        &mut self,
+        name: &str,
+        tokens: &mut Tokens<'_>,
+        words: &[String],
+        reading: Option<u64>,
+    ) -> Result<String, Box<dyn Error>> {
         let mut out = String::new();
         match name {
             "group" => {
@@ -124,7 +136,7 @@ impl Runner {
                     let name = tokens.next()?;
                     command(name, &mut tokens)?.ok_or_else(|| format!("{name} is no command").into())
                 });
-                return self.apply(&commands.collect::<Result<Vec<_>, Box<dyn Error>>>()?, None, false);
+                return self.apply(&commands.collect::<Result<Vec<_>, Box<dyn Error>>>()?, reading, false);
             }
             "clock" => return self.apply(&[], Some(tokens.next()?.parse()?), false),
             "expire" => return self.expire(tokens),
@@ -234,7 +246,10 @@ impl Runner {
                     let keys: Vec<String> = keys.map(|(_, key)| text(key)).collect();
                     let Incarnation { index, place } = lease.incarnation;
                     let (ttl, clock) = (lease.ttl_ms, lease.clock_ms);
-                    writeln!(out, "{id}: {ttl} ms since {clock} ms, granted at {index}/{place}, keys {keys:?}")?;
+                    let renewed =
+                        if lease.renewals > 0 { format!(", renewed {}", lease.renewals) } else { String::new() };
+                    write!(out, "{id}: {ttl} ms since {clock} ms{renewed}, ")?;
+                    writeln!(out, "granted at {index}/{place}, keys {keys:?}")?;
                 }
             }
             "meta" => {
@@ -336,5 +351,6 @@ fn show_outcome(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
         Ok(Response::Alarm) => writeln!(out, "done"),
         Ok(Response::MemberPublish) => writeln!(out, "published"),
         Ok(Response::ExpiryStale) => writeln!(out, "stale, ignored"),
+        Ok(Response::LeaseRenew { ttl_ms }) => writeln!(out, "renewed for {ttl_ms} ms"),
     }
 }

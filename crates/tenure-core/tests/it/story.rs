@@ -41,7 +41,8 @@ enum Step {
     /// The lessor's revoke of a lease, by its row as it is, or as it is not.
     Expire {
         lease: LeaseId,
-        stale: bool,
+        /// How far off its incarnation's place and its renewals are.
+        off: (u32, u64),
     },
     Read(Range),
     ReadTxn(Txn),
@@ -61,6 +62,11 @@ fn value() -> impl Strategy<Value = Bytes> {
 
 fn lease() -> impl Strategy<Value = LeaseId> {
     prop_oneof![2 => Just(0), 3 => 1..4i64].prop_map(LeaseId)
+}
+
+/// A lease that may well be there.
+fn granted() -> impl Strategy<Value = LeaseId> {
+    prop_oneof![1 => Just(0), 9 => 1..4i64].prop_map(LeaseId)
 }
 
 fn revision() -> impl Strategy<Value = Revision> {
@@ -157,20 +163,22 @@ fn command() -> impl Strategy<Value = Command> {
         12 => delete().prop_map(Command::DeleteRange),
         20 => txn().prop_map(Command::Txn),
         8 => (-2..20i64).prop_map(|revision| Command::Compact(Revision(revision))),
-        12 => (0..4i64, 1..3000u64)
+        16 => (0..4i64, 1..1500u64)
             .prop_map(|(id, ttl_ms)| Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms })),
-        5 => lease().prop_map(|id| Command::LeaseRevoke(LeaseRevoke { id, expiry: None })),
+        10 => granted().prop_map(Command::LeaseRenew),
+        6 => granted().prop_map(|id| Command::LeaseRevoke(LeaseRevoke { id, expiry: None })),
         1 => alarm().prop_map(|(member, kind)| Command::AlarmRaise(MemberId(member), kind)),
         4 => alarm().prop_map(|(member, kind)| Command::AlarmClear(MemberId(member), kind)),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let clock = proptest::option::weighted(0.3, 0..8000u64);
+    let clock = proptest::option::weighted(0.85, 0..8000u64);
+    let off = prop_oneof![5 => Just((0, 0)), 1 => Just((1, 0)), 1 => Just((0, 1))];
     prop_oneof![
         12 => (vec(command(), 0..3), clock, proptest::bool::weighted(0.03))
             .prop_map(|(commands, clock_ms, fenced)| Step::Group { commands, clock_ms, fenced }),
-        2 => (lease(), proptest::bool::weighted(0.3)).prop_map(|(lease, stale)| Step::Expire { lease, stale }),
+        3 => (granted(), off).prop_map(|(lease, off)| Step::Expire { lease, off }),
         5 => range().prop_map(Step::Read),
         2 => read_only_txn().prop_map(Step::ReadTxn),
         2 => (0..6usize).prop_map(|max_events| Step::Purge { max_events }),
@@ -197,12 +205,9 @@ impl World {
     fn step(&mut self, step: &Step) -> Checked {
         match step {
             Step::Group { commands, clock_ms, fenced } => self.apply(commands, *clock_ms, *fenced),
-            Step::Expire { lease, stale } => {
-                let row = self.kept.state.leases.get(lease);
-                let mut incarnation = row.map(|row| row.incarnation).unwrap_or_default();
-                incarnation.place += u32::from(*stale);
-                let expiry = Some(ExpiryGuard { incarnation, renewals: 0 });
-                self.apply(&[Command::LeaseRevoke(LeaseRevoke { id: *lease, expiry })], None, false)
+            Step::Expire { lease, off } => {
+                let expiry = self.expiry(*lease, *off);
+                self.apply(&[expiry], None, false)
             }
             Step::Read(range) => self.check_read(range),
             Step::ReadTxn(txn) => {
@@ -215,6 +220,14 @@ impl World {
         }
     }
 
+    fn expiry(&self, id: LeaseId, off: (u32, u64)) -> Command {
+        let row = self.model.leases.get(&id);
+        let (mut incarnation, mut renewals) = row.map(|row| (row.incarnation, row.renewals)).unwrap_or_default();
+        incarnation.place += off.0;
+        renewals += off.1;
+        Command::LeaseRevoke(LeaseRevoke { id, expiry: Some(ExpiryGuard { incarnation, renewals }) })
+    }
+
     fn apply(&mut self, commands: &[Command], clock_ms: Option<u64>, fenced: bool) -> Checked {
         self.index += 1;
         let origin_term = fenced.then_some(Term(TERM.0 + 1));
@@ -225,8 +238,10 @@ impl World {
         let expected = self.expect(commands, clock_ms, fenced);
         let position = EntryPosition { index: LogIndex(self.index), term: TERM };
         for state in [&mut self.kept, &mut self.purged] {
-            let outcomes = apply_group(state, position, &group).map_err(|error| TestCaseError::fail(error.to_string()));
-            prop_assert_eq!(&outcomes?, &expected);
+            let applied =
+                apply_group(state, position, &group).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert_eq!(&applied.outcomes, &expected);
+            prop_assert_eq!(applied.told_time, clock_ms.is_some() && !fenced);
         }
         Ok(())
     }
@@ -238,7 +253,8 @@ impl World {
         }
         self.model.clock_ms = self.model.clock_ms.max(clock_ms.unwrap_or(0));
         let places = (0..).map(|place| Incarnation { index: LogIndex(self.index), place });
-        commands.iter().zip(places).map(|(command, place)| self.model.apply(command, place)).collect()
+        let timed = clock_ms.is_some();
+        commands.iter().zip(places).map(|(command, place)| self.model.apply(command, place, timed)).collect()
     }
 
     fn purge(&mut self, max_events: usize) -> Checked {
@@ -269,6 +285,9 @@ impl World {
     fn check_all(&self) -> Checked {
         let model = &self.model;
         prop_assert_eq!(self.kept.state.meta.revision.0, model.revision());
+        prop_assert_eq!(self.kept.state.meta.lease_clock_ms, model.clock_ms);
+        prop_assert_eq!(&self.kept.state.leases, &model.leases);
+        prop_assert_eq!(&self.purged.state.leases, &model.leases);
         for revision in model.compacted.max(1)..=model.revision() {
             let revision = Revision(revision);
             let expected = &model.at[usize::try_from(revision.0).unwrap()];
@@ -399,7 +418,7 @@ fn planted_bugs_are_found() {
 /// The stories reach the corners that they are there for.
 #[test]
 fn stories_are_eventful() {
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     let rng = TestRng::deterministic_rng(config.rng_algorithm);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let seen = std::cell::RefCell::new(std::collections::BTreeMap::<String, usize>::new());
@@ -407,6 +426,13 @@ fn stories_are_eventful() {
     let told = runner.run(&vec(step(), 1..40), |steps| {
         let mut world = World::new(None);
         for step in &steps {
+            if let Step::Expire { lease, off } = step {
+                world.index += 1;
+                let expiry = world.expiry(*lease, *off);
+                for outcome in world.expect(&[expiry], None, false) {
+                    note(format!("expiry {:?}", outcome.result));
+                }
+            }
             if let Step::Group { commands, clock_ms, fenced } = step {
                 world.index += 1;
                 for outcome in world.expect(commands, *clock_ms, *fenced) {
@@ -415,6 +441,7 @@ fn stories_are_eventful() {
                         Ok(Response::Txn(txn)) => format!("txn {}", txn.succeeded),
                         Ok(Response::Compact) => "compact".into(),
                         Ok(Response::LeaseRevoke) => "revoke".into(),
+                        Ok(Response::LeaseRenew { .. }) => "renew".into(),
                         Ok(_) => "other".into(),
                     });
                 }
@@ -434,10 +461,14 @@ fn stories_are_eventful() {
         "Corrupt",
         "DuplicateKey",
         "Fenced",
+        "NoReading",
         "txn true",
         "txn false",
         "compact",
         "revoke",
+        "renew",
+        "expiry Ok(LeaseRevoke)",
+        "expiry Ok(ExpiryStale)",
     ] {
         assert!(seen.get(what).is_some_and(|times| *times >= 5), "{what} hardly happens: {seen:?}");
     }

@@ -140,6 +140,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         any::<i64>().prop_map(|revision| Command::Compact(Revision(revision))),
         (lease(), any::<u64>()).prop_map(|(id, ttl_ms)| Command::LeaseGrant(LeaseGrant { id, ttl_ms })),
         revoke().prop_map(Command::LeaseRevoke),
+        lease().prop_map(Command::LeaseRenew),
         (any::<u64>(), alarm()).prop_map(|(member, kind)| Command::AlarmRaise(MemberId(member), kind)),
         (any::<u64>(), alarm()).prop_map(|(member, kind)| Command::AlarmClear(MemberId(member), kind)),
         (any::<u64>(), ".{0,8}", vec(".{0,8}", 0..3)).prop_map(|(member, name, client_urls)| {
@@ -173,7 +174,7 @@ fn txn_response() -> impl Strategy<Value = TxnResponse> {
     (any::<bool>(), vec(response, 0..4)).prop_map(|(succeeded, responses)| TxnResponse { succeeded, responses })
 }
 
-pub(crate) const REFUSALS: [Refusal; 9] = [
+pub(crate) const REFUSALS: [Refusal; 10] = [
     Refusal::KeyNotFound,
     Refusal::LeaseNotFound,
     Refusal::LeaseExists,
@@ -183,6 +184,7 @@ pub(crate) const REFUSALS: [Refusal; 9] = [
     Refusal::Corrupt,
     Refusal::DuplicateKey,
     Refusal::Fenced,
+    Refusal::NoReading,
 ];
 
 /// Any outcome at all.
@@ -197,6 +199,7 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Response::Alarm),
         Just(Response::MemberPublish),
         Just(Response::ExpiryStale),
+        any::<u64>().prop_map(|ttl_ms| Response::LeaseRenew { ttl_ms }),
     ];
     let result = prop_oneof![4 => response.prop_map(Ok), 1 => proptest::sample::select(&REFUSALS[..]).prop_map(Err)];
     (any::<i64>(), result).prop_map(|(revision, result)| Outcome { revision: Revision(revision), result })
