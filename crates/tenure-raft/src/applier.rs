@@ -16,6 +16,7 @@ use openraft::storage::ApplyResponder;
 use tenure_core::apply::apply_group;
 use tenure_core::codec::Group;
 use tenure_core::command::{Command, EntryPosition};
+use tenure_core::state::StateRead;
 use tenure_core::{LogIndex, Term};
 use tenure_storage::flusher::Flusher;
 use tenure_storage::state_view::StateView;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::effects::{AppliedRun, Effects};
 use crate::entry_codec::encode_stored_membership;
+use crate::lease_clock::LeaseClock;
 use crate::runtime::BootInstant;
 use crate::types::{Config, Entry, GroupReply, Payload, StoredMembership};
 
@@ -45,6 +47,7 @@ pub(crate) struct SharedStore {
     published: watch::Sender<Arc<StateView>>,
     flusher: Flusher,
     effects: Arc<[Arc<dyn Effects>]>,
+    lease_clock: Arc<LeaseClock>,
 }
 
 impl SharedStore {
@@ -55,12 +58,18 @@ impl SharedStore {
         for effect in &effects {
             effect.replaced(&store.view());
         }
-        SharedStore { store: Arc::new(Mutex::new(store)), published, flusher, effects: effects.into() }
+        let lease_clock = Arc::new(LeaseClock::new(store.view().meta().lease_clock_ms, BootInstant::now()));
+        SharedStore { store: Arc::new(Mutex::new(store)), published, flusher, effects: effects.into(), lease_clock }
     }
 
     /// The view published last.
     pub(crate) fn view(&self) -> Arc<StateView> {
         self.published.borrow().clone()
+    }
+
+    /// The lease clock as this node reckons it.
+    pub(crate) fn lease_clock(&self) -> Arc<LeaseClock> {
+        self.lease_clock.clone()
     }
 
     /// Makes what is applied durable, without the store's lock.
@@ -83,6 +92,15 @@ impl SharedStore {
 
     pub(crate) fn publish(&self, store: &StateStore) {
         self.published.send_replace(store.view());
+    }
+
+    /// Tells the lease clock what the entries of a run told, before the run's view is published: whoever sees that this
+    /// node has applied all of earlier terms may go by the clock.
+    fn tell_time(&self, view: &StateView, terms: &[Term]) {
+        let now = BootInstant::now();
+        for term in terms {
+            self.lease_clock.told(view.meta().lease_clock_ms, *term, now);
+        }
     }
 
     /// Hands on what a run changed, once its view is published and still under the store's lock: in log order.
@@ -180,9 +198,13 @@ fn apply_run(
     let count = entries.len();
     let mut answers = Vec::with_capacity(entries.len());
     let mut applied = store.applied().clone();
+    let mut told_time = Vec::new();
     let mut run = store.begin();
     for (entry, responder) in entries {
-        let (reply, membership) = apply_entry(&mut run, entry)?;
+        let Carried { reply, membership, tells_time } = apply_entry(&mut run, entry)?;
+        if tells_time && told_time.last() != Some(&reply.term) {
+            told_time.push(reply.term);
+        }
         applied.index = reply.index;
         applied.term = reply.term;
         if let Some(membership) = membership {
@@ -193,6 +215,7 @@ fn apply_run(
         }
     }
     let committed = run.commit(applied).map_err(io::Error::other)?;
+    shared.tell_time(&committed.view, &told_time);
     shared.publish(store);
     shared.tell(committed);
     let took = started.elapsed();
@@ -205,22 +228,32 @@ fn apply_run(
     Ok(())
 }
 
-fn apply_entry(run: &mut tenure_storage::store::Run<'_>, entry: Entry) -> io::Result<(GroupReply, Option<Bytes>)> {
+/// What carrying out an entry gave.
+struct Carried {
+    reply: GroupReply,
+    /// The membership that it puts in force.
+    membership: Option<Bytes>,
+    /// Whether it carried a reading of the lease clock.
+    tells_time: bool,
+}
+
+fn apply_entry(run: &mut tenure_storage::store::Run<'_>, entry: Entry) -> io::Result<Carried> {
     let log_id = entry.log_id();
     let position = EntryPosition { index: LogIndex(log_id.index()), term: Term(log_id.committed_leader_id().term) };
     let mut reply = GroupReply { index: position.index, term: position.term, outcomes: Vec::new() };
-    let mut membership = None;
+    let (mut membership, mut tells_time) = (None, false);
     match entry.payload {
         Payload::Blank => {}
         Payload::Normal(proposal) => {
-            reply.outcomes = apply_group(run, position, &proposal.0)
+            let applied = apply_group(run, position, &proposal.0)
                 .map_err(|error| io::Error::other(format!("entry {} cannot be applied: {error}", position.index)))?;
+            (reply.outcomes, tells_time) = (applied.outcomes, applied.told_time);
         }
         Payload::Membership(change) => {
             membership = Some(encode_stored_membership(&StoredMembership::new(Some(log_id), change)));
         }
     }
-    Ok((reply, membership))
+    Ok(Carried { reply, membership, tells_time })
 }
 
 /// What was applied before anything was: no membership yet.

@@ -16,6 +16,8 @@ use openraft::entry::RaftEntry;
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::storage::RaftLogStorage;
 use openraft::{Raft, RaftLogReader, ReadPolicy, ServerState, SnapshotPolicy};
+use tenure_core::codec::GroupBuilder;
+use tenure_core::command::{Command, GroupHeader};
 use tenure_core::{ClusterId, LogIndex, MemberId, Term};
 use tenure_storage::engine::Engine;
 use tenure_storage::state_view::StateView;
@@ -30,10 +32,13 @@ use crate::error::{NodeError, ProposeError, ReadIndexError};
 use crate::housekeeping::{self, Housekeeping};
 use crate::identity::{Founding, Identity, raft_dir};
 use crate::leader_watch::{self, LeaderWatch};
+use crate::lease_clock::LeaseClock;
 use crate::log::{FileLayer, LogError, LogOptions, LogStore};
 use crate::peer::gate::Gate;
 use crate::peer::network::Network;
 use crate::peer::{self, Links};
+use crate::renewals::RenewalsUnderWay;
+use crate::runtime::BootInstant;
 use crate::state_machine::StateMachine;
 use crate::types::{Config, GroupReply, GroupResponder, Peer, Proposal};
 
@@ -121,6 +126,8 @@ struct Inner {
     identity: Arc<Identity>,
     gate: Arc<Gate>,
     leader_watch: LeaderWatch,
+    lease_clock: Arc<LeaseClock>,
+    renewals: RenewalsUnderWay,
     /// Why the log or the storage failed, if it did outside openraft's sight.
     failure: watch::Sender<Option<String>>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
@@ -164,9 +171,22 @@ impl RaftNode {
         .map_err(|e| NodeError::Raft(format!("log and state do not fit together, replace this member: {e}")))?;
         let gate = Arc::new(Gate::closed());
         let leader_watch = LeaderWatch::new();
-        let tasks = Default::default();
+        let lease_clock = store.lease_clock();
+        let (renewals, tasks) = Default::default();
         let node = RaftNode {
-            inner: Arc::new(Inner { options, raft, log, views, identity, gate, leader_watch, failure, tasks }),
+            inner: Arc::new(Inner {
+                options,
+                raft,
+                log,
+                views,
+                identity,
+                gate,
+                leader_watch,
+                lease_clock,
+                renewals,
+                failure,
+                tasks,
+            }),
         };
         let mut tasks = JoinSet::new();
         peer::serve(&node, peers, &mut tasks)?;
@@ -177,10 +197,45 @@ impl RaftNode {
         Ok(node)
     }
 
-    /// Proposes a group of commands and waits until it is applied here. Without a deadline: callers set theirs.
+    /// Proposes commands as one group and waits until it is applied here. Without a deadline: callers set theirs.
     ///
+    /// If one of them grants or renews a lease, the group goes the way of [`RaftNode::propose_timed`].
+    pub async fn propose<'c>(
+        &self,
+        commands: impl Iterator<Item = &'c Bytes> + Clone,
+    ) -> Result<GroupReply, ProposeError> {
+        if commands.clone().any(|command| Command::needs_reading(command)) {
+            self.propose_timed(commands).await
+        } else {
+            let group = build_group(GroupHeader::default(), commands);
+            self.append(group, None).await
+        }
+    }
+
+    /// Proposes commands as one group that carries a reading of the lease clock, taken now. None at all make a tick.
+    ///
+    /// The reading is this leader's, so the group is appended in its term or refused as [`ProposeError::NotLeader`]: it
+    /// may be proposed again, and then carries a new reading.
+    pub async fn propose_timed<'c>(
+        &self,
+        commands: impl Iterator<Item = &'c Bytes> + Clone,
+    ) -> Result<GroupReply, ProposeError> {
+        let term = self.promoted().ok_or(ProposeError::NotLeader(None))?;
+        let renewed = self.inner.renewals.note(commands.clone().filter_map(Command::renewed_lease).collect());
+        let reading = self.inner.lease_clock.hand_out(term, BootInstant::now());
+        let header = GroupHeader { lease_clock_ms: Some(reading), origin_term: Some(term) };
+        let group = build_group(header, commands);
+        let reply = self.append(group, Some(term)).await;
+        drop(renewed);
+        match reply {
+            // What is born in another term than it was fenced by changes nothing. Consensus refuses it before.
+            Ok(reply) if reply.term != term => Err(ProposeError::NotLeader(None)),
+            reply => reply,
+        }
+    }
+
     /// With `fence`, the group is appended in that term or refused.
-    pub async fn propose(&self, group: Bytes, fence: Option<Term>) -> Result<GroupReply, ProposeError> {
+    async fn append(&self, group: Bytes, fence: Option<Term>) -> Result<GroupReply, ProposeError> {
         let (answer, result) = oneshot::channel();
         let mut write = self.raft().write(Proposal(group)).responder(GroupResponder(answer));
         if let Some(term) = fence {
@@ -192,6 +247,30 @@ impl RaftNode {
             Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(ProposeError::NotLeader(leader_of(&forward))),
             Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
         }
+    }
+
+    /// The term that this member leads, if it leads and has applied an entry of that term, and so all earlier ones: it
+    /// then knows all that the lease clock and the leases were before. It may be over by now: fence by it.
+    pub fn promoted(&self) -> Option<Term> {
+        let term = {
+            let metrics = self.raft().server_metrics();
+            let metrics = metrics.borrow_watched();
+            let vote = &metrics.vote;
+            let leads =
+                metrics.state == ServerState::Leader && vote.committed && vote.leader_id.voted_for == metrics.id;
+            leads.then_some(Term(vote.leader_id.term))?
+        };
+        (self.view().applied().term == term).then_some(term)
+    }
+
+    /// The lease clock as this member reckons it.
+    pub fn lease_clock(&self) -> &LeaseClock {
+        &self.inner.lease_clock
+    }
+
+    /// The renewals that this member is carrying out.
+    pub fn renewals(&self) -> &RenewalsUnderWay {
+        &self.inner.renewals
     }
 
     /// The index that a linearizable read has to wait for, confirmed by a quorum. Only a leader can tell.
@@ -428,6 +507,14 @@ async fn reconcile(log: &LogStore, applied: &Applied) -> std::io::Result<()> {
         None => log.get_log_state().await?.last_purged_log_id,
     };
     log.truncate_after(before).await
+}
+
+fn build_group<'c>(header: GroupHeader, commands: impl Iterator<Item = &'c Bytes>) -> Bytes {
+    let mut group = GroupBuilder::new(header);
+    for command in commands {
+        group.push(command);
+    }
+    group.finish()
 }
 
 fn leader_of(forward: &ForwardToLeader<Config>) -> Option<MemberId> {

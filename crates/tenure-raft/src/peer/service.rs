@@ -8,8 +8,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::RaftLogReader;
 use openraft::errors::RaftError;
 use openraft::raft::{AppendEntriesResponse, StreamAppendError};
-use tenure_core::codec::{DecodeError, GROUP_COMMANDS_MAX, GroupBuilder};
-use tenure_core::command::GroupHeader;
+use tenure_core::codec::{DecodeError, GROUP_COMMANDS_MAX};
 use tenure_proto::tenure::peer::v1::peer_server::Peer;
 use tenure_proto::tenure::peer::v1::{
     AppendRequest, AppendResponse, ProbeRequest, ProbeResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
@@ -232,13 +231,11 @@ impl Peer for PeerService {
         if request.commands.len() > GROUP_COMMANDS_MAX as usize {
             return Err(invalid(DecodeError::TooManyCommands));
         }
-        let mut group = GroupBuilder::new(GroupHeader::default());
         for command in &request.commands {
             tenure_core::command::Command::decode(command).map_err(invalid)?;
-            group.push(command);
         }
         let deadline = Duration::from_millis(request.deadline_ms).min(DEADLINE_MAX);
-        let result = tokio::time::timeout(deadline, self.node.propose(group.finish(), None)).await;
+        let result = tokio::time::timeout(deadline, self.node.propose(request.commands.iter())).await;
         match result.unwrap_or(Err(ProposeError::Unknown)) {
             Ok(reply) => {
                 answer.log_index = reply.index.0;

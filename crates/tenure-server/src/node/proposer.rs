@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tenure_core::codec::GroupBuilder;
-use tenure_core::command::GroupHeader;
 use tenure_core::outcome::Outcome;
 use tenure_core::{MemberId, Term};
 use tenure_raft::{ForwardError, Links, ProposeError, RaftNode};
@@ -204,11 +202,7 @@ impl Flight {
     }
 
     async fn propose(&self, group: &[Pending]) -> Attempt {
-        let mut builder = GroupBuilder::new(GroupHeader::default());
-        for pending in group {
-            builder.push(&pending.command);
-        }
-        match self.node.propose(builder.finish(), None).await {
+        match self.node.propose(group.iter().map(|pending| &pending.command)).await {
             Ok(reply) => {
                 self.count(group);
                 Attempt::Done(reply.outcomes, reply.term)

@@ -1,0 +1,109 @@
+//! This node's reckoning of the replicated lease clock.
+//!
+//! The lease clock is a duration that only leaders advance. What is replicated is the largest reading that any leader put
+//! into the log; between readings each node goes on by its own `CLOCK_BOOTTIME`. The rule that makes it safe to let
+//! leases end by it is when a node starts to count anew: *at every reading that it applies*, from the largest reading
+//! applied so far, be that ahead of its own reckoning or behind it, and whether the largest moved or not. An example, in
+//! seconds:
+//!
+//! ```text
+//! n1 leads and is slow: it says 100 when n2 reckons 104.
+//! A client renews a lease of 10 s through n1 at 100. The lease is due at 110.1.
+//! n2 applies that entry: from now on it reckons 100, too.
+//! n1 dies, n2 leads, 6 s after the renewal. It reckons 106, and the lease stays.
+//! Had n2 kept its 104, it would reckon 110 by then, and end the lease 4 s early.
+//! ```
+//!
+//! A leader does not count anew at the readings of its own term: they are its own reckoning of a moment ago, and it would
+//! lose what every commit takes. `docs/LEASES.md` has the whole argument.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tenure_core::Term;
+
+use crate::runtime::BootInstant;
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct LeaseClock(Mutex<Reckoning>);
+
+impl LeaseClock {
+    /// The clock of a node whose state holds `clock_ms`.
+    pub(crate) fn new(clock_ms: u64, now: BootInstant) -> LeaseClock {
+        LeaseClock(Mutex::new(Reckoning::new(clock_ms, now)))
+    }
+
+    /// What the lease clock shows, in milliseconds.
+    pub fn reading(&self, now: BootInstant) -> u64 {
+        self.reckoning().reading(now)
+    }
+
+    /// When a reading was last applied here; the start of this node or its last snapshot if none was since.
+    pub fn told_at(&self) -> BootInstant {
+        self.reckoning().told_at
+    }
+
+    /// A reading for a group that this node proposes as the leader of `term`.
+    pub(crate) fn hand_out(&self, term: Term, now: BootInstant) -> u64 {
+        self.reckoning().hand_out(term, now)
+    }
+
+    /// An entry of `term` that carried a reading was applied, after which the largest reading is `clock_ms`.
+    pub(crate) fn told(&self, clock_ms: u64, term: Term, now: BootInstant) {
+        self.reckoning().told(clock_ms, term, now);
+    }
+
+    /// The state was replaced by one that holds `clock_ms`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the state machine, once snapshots come from peers"))]
+    pub(crate) fn replaced(&self, clock_ms: u64, now: BootInstant) {
+        self.reckoning().replaced(clock_ms, now);
+    }
+
+    fn reckoning(&self) -> MutexGuard<'_, Reckoning> {
+        // Its fields are set without a panic in between.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The clock without its lock.
+#[derive(Clone, Copy, Debug)]
+struct Reckoning {
+    base_ms: u64,
+    base_at: BootInstant,
+    told_at: BootInstant,
+    /// The last term in which this node handed out readings. One is enough: when it hands out the first of a term, all
+    /// entries of earlier terms are applied here.
+    own_term: Option<Term>,
+}
+
+impl Reckoning {
+    fn new(clock_ms: u64, now: BootInstant) -> Reckoning {
+        Reckoning { base_ms: clock_ms, base_at: now, told_at: now, own_term: None }
+    }
+
+    /// Rounded down, so that rounding never makes a node's clock run ahead of what it was told.
+    fn reading(&self, now: BootInstant) -> u64 {
+        let since = u64::try_from((now - self.base_at).as_millis()).unwrap_or(u64::MAX);
+        self.base_ms.saturating_add(since)
+    }
+
+    fn hand_out(&mut self, term: Term, now: BootInstant) -> u64 {
+        self.own_term = self.own_term.max(Some(term));
+        self.reading(now)
+    }
+
+    fn told(&mut self, clock_ms: u64, term: Term, now: BootInstant) {
+        self.told_at = now;
+        if self.own_term != Some(term) {
+            (self.base_ms, self.base_at) = (clock_ms, now);
+        }
+    }
+
+    fn replaced(&mut self, clock_ms: u64, now: BootInstant) {
+        *self = Reckoning { own_term: self.own_term, ..Reckoning::new(clock_ms, now) };
+    }
+}
+
+#[cfg(test)]
+#[path = "lease_clock_tests.rs"]
+mod tests;

@@ -1,0 +1,317 @@
+//! The clock's law, on a small world of nodes that lead, lag, restart and disagree about the speed of time: no lease ends
+//! before its client may believe so. The world is the log and nothing else, so that only the clock can be at fault.
+
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRng, TestRunner};
+use tenure_core::apply::due_ms;
+use tenure_core::row::{Incarnation, LeaseRow};
+
+use super::*;
+
+const NODES: usize = 3;
+
+/// The one lease of the world, as its client sees it.
+const TTL_MS: u64 = 10_000;
+
+/// Nodes' and clients' clocks differ by at most half a percent, here in parts of a million of true time.
+const RATE_PPM: i64 = 2_500;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// True time goes on.
+    Pass { ms: u64 },
+    /// A node applies some of what the log holds.
+    Apply { node: usize, entries: usize },
+    /// A node wins the next term.
+    Elect { node: usize },
+    /// The leader takes a reading, and holds it for a while before its entry is appended.
+    Propose { what: What },
+    /// One of the entries held is appended, or refused because its term is over.
+    Append { which: usize },
+    /// A node starts again on what it had applied, but for some entries that it had not flushed.
+    Restart { node: usize, lost: usize },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Tick,
+    Renew,
+    Expire,
+}
+
+/// A bug planted in the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    /// Nodes count anew only when the largest reading moved.
+    OnlyWhenItMoves,
+    /// Nodes count anew only upwards.
+    OnlyUpwards,
+    /// Leases are due at their TTL, without a margin.
+    NoMargin,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    term: Term,
+    reading: u64,
+    what: What,
+    /// The true time, in microseconds, at which the reading was taken; the client asked just before.
+    taken_us: u64,
+    /// For an expiry: the renewals that the leader saw.
+    renewals: u64,
+}
+
+/// What applying the log gives.
+#[derive(Clone, Copy)]
+struct State {
+    clock_ms: u64,
+    lease: LeaseRow,
+}
+
+impl State {
+    fn new() -> State {
+        let lease = LeaseRow { incarnation: Incarnation::default(), ttl_ms: TTL_MS, renewals: 0, clock_ms: 0 };
+        State { clock_ms: 0, lease }
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        self.clock_ms = self.clock_ms.max(entry.reading);
+        if entry.what == What::Renew {
+            self.lease.renewals += 1;
+            self.lease.clock_ms = self.clock_ms;
+        }
+    }
+
+    fn due_ms(&self, bug: Option<Bug>) -> u64 {
+        if bug == Some(Bug::NoMargin) { self.lease.clock_ms + TTL_MS } else { due_ms(&self.lease) }
+    }
+}
+
+struct Node {
+    clock: LeaseClock,
+    applied: usize,
+    state: State,
+    rate_ppm: i64,
+}
+
+struct World {
+    start: BootInstant,
+    now_us: u64,
+    log: Vec<Entry>,
+    /// The state after the whole log.
+    state: State,
+    held: Vec<Entry>,
+    nodes: Vec<Node>,
+    leader: usize,
+    term: Term,
+    /// The length of the log when the leader won; it hands out no reading before it has applied that much.
+    term_begin: usize,
+    /// How often a lease was ended.
+    ended: usize,
+    bug: Option<Bug>,
+}
+
+impl World {
+    fn new(rates: &[i64], bug: Option<Bug>) -> World {
+        let start = BootInstant::now();
+        let node = |rate: &i64| {
+            let clock = LeaseClock::new(0, start);
+            Node { clock, applied: 0, state: State::new(), rate_ppm: *rate }
+        };
+        let nodes = rates.iter().map(node).collect();
+        let (log, state, held, term) = (Vec::new(), State::new(), Vec::new(), Term(1));
+        World { start, now_us: 0, log, state, held, nodes, leader: 0, term, term_begin: 0, ended: 0, bug }
+    }
+
+    /// The present by a node's own clock.
+    fn now(&self, node: usize) -> BootInstant {
+        let ppm = 1_000_000u64.checked_add_signed(self.nodes[node].rate_ppm).expect("a small rate");
+        self.start + Duration::from_nanos(self.now_us * ppm / 1000)
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Pass { ms } => self.now_us += ms * 1000,
+            Step::Apply { node, entries } => {
+                for _ in 0..*entries {
+                    self.apply_next(*node);
+                }
+            }
+            Step::Elect { node } => {
+                self.leader = *node;
+                self.term = Term(self.term.0 + 1);
+                self.term_begin = self.log.len();
+            }
+            Step::Propose { what } => self.propose(*what),
+            Step::Append { which } => return self.append(*which),
+            Step::Restart { node, lost } => self.restart(*node, *lost),
+        }
+        Ok(())
+    }
+
+    fn apply_next(&mut self, at: usize) {
+        let now = self.now(at);
+        let node = &mut self.nodes[at];
+        let Some(entry) = self.log.get(node.applied) else { return };
+        node.applied += 1;
+        let moved = entry.reading > node.state.clock_ms;
+        node.state.apply(entry);
+        let counts = match self.bug {
+            Some(Bug::OnlyWhenItMoves) => moved,
+            Some(Bug::OnlyUpwards) => node.state.clock_ms > node.clock.reading(now),
+            Some(Bug::NoMargin) | None => true,
+        };
+        if counts {
+            node.clock.told(node.state.clock_ms, entry.term, now);
+        }
+    }
+
+    fn propose(&mut self, what: What) {
+        let (term, now) = (self.term, self.now(self.leader));
+        let node = &mut self.nodes[self.leader];
+        if node.applied < self.term_begin {
+            return;
+        }
+        let reading = node.clock.hand_out(term, now);
+        if what == What::Expire && reading < node.state.due_ms(self.bug) {
+            return;
+        }
+        let renewals = node.state.lease.renewals;
+        self.held.push(Entry { term, reading, what, taken_us: self.now_us, renewals });
+    }
+
+    fn append(&mut self, which: usize) -> Result<(), TestCaseError> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let entry = self.held.swap_remove(which % self.held.len());
+        if entry.term != self.term {
+            return Ok(());
+        }
+        self.log.push(entry);
+        self.state.apply(&entry);
+        let holds = self.state.lease.renewals == entry.renewals && self.state.clock_ms >= self.state.due_ms(self.bug);
+        if entry.what == What::Expire && holds {
+            let renewals = self.log.iter().filter(|entry| entry.what == What::Renew);
+            let renewed_us = renewals.map(|renewal| renewal.taken_us).max().unwrap_or(0);
+            let by_the_slowest_client =
+                (entry.taken_us - renewed_us) * (1_000_000 - RATE_PPM.unsigned_abs()) / 1_000_000;
+            prop_assert!(by_the_slowest_client >= TTL_MS * 1000, "ended after {by_the_slowest_client} µs");
+            self.ended += 1;
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, at: usize, lost: usize) {
+        let now = self.now(at);
+        let node = &mut self.nodes[at];
+        node.applied = node.applied.saturating_sub(lost);
+        node.state = State::new();
+        self.log[..node.applied].iter().for_each(|entry| node.state.apply(entry));
+        node.clock = LeaseClock::new(node.state.clock_ms, now);
+        if self.leader == at {
+            // A term belongs to one process. Nobody leads until the next election.
+            self.term = Term(self.term.0 + 1);
+            self.term_begin = usize::MAX;
+        }
+    }
+}
+
+/// Out of small numbers rather than of nested strategies: stories are long, and there are many.
+fn step((kind, by, ms): (u8, u8, u16)) -> Step {
+    let (which, ms) = (usize::from(by), u64::from(ms));
+    let node = which % NODES;
+    match kind % 32 {
+        0..=4 => Step::Pass { ms: ms % 800 },
+        5 | 6 => Step::Pass { ms: ms % 6000 },
+        7..=12 => Step::Apply { node, entries: 1 + which % 5 },
+        13 | 14 => Step::Elect { node },
+        15..=17 => Step::Propose { what: What::Tick },
+        18 | 19 => Step::Propose { what: What::Renew },
+        20..=22 => Step::Propose { what: What::Expire },
+        23..=30 => Step::Append { which },
+        _ => Step::Restart { node, lost: which % 9 },
+    }
+}
+
+type Story = (Vec<i64>, Vec<Step>);
+
+fn story() -> impl Strategy<Value = Story> {
+    let steps = vec(any::<(u8, u8, u16)>(), 20..200);
+    (vec(-RATE_PPM..=RATE_PPM, NODES), steps.prop_map(|steps| steps.into_iter().map(step).collect()))
+}
+
+fn tell((rates, steps): &Story, bug: Option<Bug>) -> Result<usize, TestCaseError> {
+    let mut world = World::new(rates, bug);
+    for step in steps {
+        world.step(step)?;
+    }
+    Ok(world.ended)
+}
+
+fn runner(cases: u32) -> TestRunner {
+    let config = ProptestConfig { failure_persistence: None, max_shrink_iters: 0, ..ProptestConfig::with_cases(cases) };
+    let rng = TestRng::deterministic_rng(config.rng_algorithm);
+    TestRunner::new_with_rng(config, rng)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(5000) })]
+
+    #[test]
+    fn no_lease_ends_early_whoever_leads(story in story()) {
+        tell(&story, None)?;
+    }
+}
+
+/// The law is not vacuous: leases do end in these stories, and bugs are found in them.
+#[test]
+fn planted_bugs_end_leases_early() {
+    let ended = std::cell::Cell::new(0);
+    let told = runner(2000).run(&story(), |story| {
+        ended.set(ended.get() + tell(&story, None)?);
+        Ok(())
+    });
+    told.expect("no lease ends early");
+    assert!(ended.get() > 200, "{} leases ended", ended.get());
+    for bug in [Bug::OnlyWhenItMoves, Bug::OnlyUpwards, Bug::NoMargin] {
+        let result = runner(20_000).run(&story(), |story| tell(&story, Some(bug)).map(drop));
+        assert!(matches!(result, Err(TestError::Fail(..))), "{bug:?} was not found");
+    }
+}
+
+#[test]
+fn a_leader_goes_on_by_its_own_time_in_its_own_term() {
+    let start = BootInstant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let clock = LeaseClock::new(1000, start);
+    assert_eq!(clock.hand_out(Term(2), at(10)), 1010);
+    clock.told(1010, Term(2), at(500));
+    assert_eq!(clock.reading(at(600)), 1600, "the 490 ms that the commit took are not lost");
+    assert_eq!(clock.told_at(), at(500));
+    clock.told(1400, Term(3), at(700));
+    assert_eq!(clock.reading(at(701)), 1401, "another leader's reading counts, even backwards");
+    clock.told(1400, Term(3), at(900));
+    assert_eq!(clock.reading(at(901)), 1401, "and again, although the largest did not move");
+}
+
+#[test]
+fn a_snapshot_brings_its_own_clock() {
+    let start = BootInstant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let clock = LeaseClock::new(0, start);
+    clock.replaced(70_000, at(5000));
+    assert_eq!(clock.reading(at(5001)), 70_001);
+    assert_eq!(clock.told_at(), at(5000));
+}
+
+#[test]
+fn a_clock_stands_rather_than_runs_back_or_over() {
+    let start = BootInstant::now() + Duration::from_secs(1000);
+    let clock = LeaseClock::new(u64::MAX - 1, start);
+    assert_eq!(clock.reading(start - Duration::from_secs(10)), u64::MAX - 1);
+    assert_eq!(clock.reading(start + Duration::from_secs(10)), u64::MAX);
+}
