@@ -28,6 +28,6 @@ pub use identity::Founding;
 pub use lease_clock::LeaseClock;
 pub use node::{Member, NodeOptions, RaftNode, Status};
 pub use peer::{ForwardError, Forwarded, Links};
-pub use renewals::{RenewalsNoted, RenewalsUnderWay};
+pub use renewals::{RenewalsNoted, RenewalsSeen, RenewalsUnderWay};
 pub use transfer::MoveError;
 pub use types::{GroupReply, Peer};

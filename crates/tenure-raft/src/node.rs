@@ -302,6 +302,11 @@ impl RaftNode {
         self.inner.views.clone()
     }
 
+    /// The flag of that name: what bounds in time are multiples of.
+    pub fn election_timeout(&self) -> Duration {
+        self.options().election_timeout
+    }
+
     /// This member's id.
     pub fn member(&self) -> MemberId {
         self.options().founding.member
@@ -353,6 +358,11 @@ impl RaftNode {
     /// True while there has been no [`RaftNode::present_leader`] for three election timeouts.
     pub fn leader_lost(&self) -> watch::Receiver<bool> {
         self.leader_watch().lost()
+    }
+
+    /// On a leader: whether a quorum acknowledged it within its leader lease. If not, another may lead by now.
+    pub fn quorum_heard(&self) -> bool {
+        self.quorum_silence().is_some_and(|silence| silence <= self.options().leader_lease())
     }
 
     /// On a leader: how long ago a quorum last acknowledged it.

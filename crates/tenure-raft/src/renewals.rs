@@ -21,6 +21,17 @@ pub struct RenewalsNoted {
     ids: Vec<LeaseId>,
 }
 
+/// The renewals under way, held as they are.
+#[derive(Debug)]
+pub struct RenewalsSeen<'r>(MutexGuard<'r, HashMap<LeaseId, u32>>);
+
+impl RenewalsSeen<'_> {
+    /// Whether a lease is being renewed.
+    pub fn contains(&self, id: LeaseId) -> bool {
+        self.0.contains_key(&id)
+    }
+}
+
 impl RenewalsUnderWay {
     /// Notes renewals that have arrived.
     pub fn note(&self, ids: Vec<LeaseId>) -> RenewalsNoted {
@@ -33,12 +44,9 @@ impl RenewalsUnderWay {
         RenewalsNoted { all: self.clone(), ids }
     }
 
-    /// Leaves out the leases that are being renewed.
-    pub fn without_renewed<T>(&self, leases: &mut Vec<T>, id: impl Fn(&T) -> LeaseId) {
-        let counts = self.counts();
-        if !counts.is_empty() {
-            leases.retain(|lease| !counts.contains_key(&id(lease)));
-        }
+    /// Looks at the renewals as they are now. None arrives or is done meanwhile: not to be kept.
+    pub fn look(&self) -> RenewalsSeen<'_> {
+        RenewalsSeen(self.counts())
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<LeaseId, u32>> {
@@ -69,9 +77,8 @@ mod tests {
     fn a_lease_is_left_alone_until_its_last_renewal_is_done() {
         let renewals = RenewalsUnderWay::default();
         let left = || {
-            let mut leases = vec![LeaseId(1), LeaseId(2), LeaseId(3)];
-            renewals.without_renewed(&mut leases, |id| *id);
-            leases.into_iter().map(|id| id.0).collect::<Vec<_>>()
+            let seen = renewals.look();
+            (1..4).filter(|id| !seen.contains(LeaseId(*id))).collect::<Vec<_>>()
         };
         assert_eq!(left(), [1, 2, 3]);
         let first = renewals.note(vec![LeaseId(1), LeaseId(2)]);

@@ -12,14 +12,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tenure_raft::log::{LogOptions, OsFiles};
-use tenure_raft::{Founding, Housekeeping, NodeError, NodeOptions, Peer, RaftNode};
+use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, Peer, RaftNode};
 use tenure_storage::engine::Engine;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::config::{ClusterState, ConfigError, ServerConfig};
 use crate::grpc;
-use crate::node::{GroupCounters, Node, Shared};
+use crate::node::{GroupCounters, LeaseFeed, LessorReports, LessorThread, Node, Shared};
 
 /// Connections that the kernel may hold before they are accepted.
 const ACCEPT_BACKLOG: i32 = 1024;
@@ -92,12 +92,15 @@ async fn run(
     listeners: Listeners,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let starting = RaftNode::start(options, engine, Arc::new(OsFiles), listeners.peers, Vec::new());
+    let leases = Arc::new(LeaseFeed::default());
+    let effects: Vec<Arc<dyn Effects>> = vec![leases.clone()];
+    let starting = RaftNode::start(options, engine, Arc::new(OsFiles), listeners.peers, effects);
     let raft = tokio::select! {
         started = starting => started?,
         () = stop_asked(&mut shutdown) => return Ok(()),
     };
     let shared = Arc::new(shared(&config, raft.clone()));
+    let lessor = LessorThread::start(raft.clone(), leases, shared.lessor.clone())?;
     let (drain, draining) = watch::channel(false);
     let config = Arc::new(config);
     let mut threads = Vec::new();
@@ -120,6 +123,7 @@ async fn run(
             tracing::error!("a client thread panicked");
         }
     }
+    drop(lessor);
     raft.stop().await;
     result
 }
@@ -142,6 +146,7 @@ fn shared(config: &ServerConfig, raft: RaftNode) -> Shared {
         connections: Arc::new(Semaphore::new(client_connections_max())),
         raising_alarm: tokio::sync::Mutex::default(),
         groups: Arc::new(GroupCounters::default()),
+        lessor: LessorReports::default(),
     }
 }
 

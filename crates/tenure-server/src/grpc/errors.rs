@@ -304,6 +304,7 @@ impl From<Refusal> for ApiError {
             Refusal::DuplicateKey => ApiError::DuplicateKey,
             // Nothing was done, and the new leader will do it: what etcd says when leadership moved under a request.
             Refusal::Fenced => ApiError::LeaderChanged,
+            Refusal::NoReading => ApiError::Internal("a lease was granted or renewed without the time"),
         }
     }
 }

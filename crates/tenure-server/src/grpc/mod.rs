@@ -7,6 +7,7 @@ mod fallback;
 mod gate;
 mod health;
 mod kv;
+mod lease;
 mod maintenance;
 
 use std::net::TcpListener;
@@ -16,6 +17,7 @@ use tenure_core::Revision;
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::cluster_server::ClusterServer;
 use tenure_proto::etcdserverpb::kv_server::KvServer;
+use tenure_proto::etcdserverpb::lease_server::LeaseServer;
 use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_proto::grpc::health::v1::health_server::HealthServer;
 use tenure_raft::accept::connections;
@@ -103,10 +105,11 @@ fn routes(node: &Node, config: &ServerConfig) -> Routes {
     let kv = KvServer::new(kv::KvService::new(node.clone(), limits))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(usize::MAX);
+    let lease = LeaseServer::new(lease::LeaseService::new(node.clone()));
     let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
     let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
     let health = HealthServer::new(health::HealthService);
-    let services = Routes::new(kv).add_service(cluster).add_service(maintenance).add_service(health);
+    let services = Routes::new(kv).add_service(lease).add_service(cluster).add_service(maintenance).add_service(health);
     let router = services.into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
     Routes::from(router)
 }

@@ -6,8 +6,9 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use tenure_core::state::StateRead;
+use tenure_raft::runtime::BootInstant;
 
-use crate::node::Node;
+use crate::node::{LATENESS_BOUNDS_MS, Lateness, LessorReport, Node};
 
 /// Text in the exposition format, one metric at a time.
 #[derive(Default)]
@@ -20,6 +21,17 @@ impl Page {
 
     fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
         self.sample(name, help, "counter", value);
+    }
+
+    fn lateness(&mut self, name: &str, help: &str, lateness: &Lateness) {
+        self.0 += &format!("# HELP {name} {help}\n# TYPE {name} histogram\n");
+        let mut below = 0;
+        for (bound, count) in LATENESS_BOUNDS_MS.iter().zip(lateness.classes) {
+            below += count;
+            self.0 += &format!("{name}_bucket{{le=\"{bound}\"}} {below}\n");
+        }
+        let (count, sum) = (lateness.count(), lateness.sum_ms);
+        self.0 += &format!("{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n");
     }
 
     fn sample(&mut self, name: &str, help: &str, kind: &str, value: impl std::fmt::Display) {
@@ -66,5 +78,27 @@ fn page(node: &Node) -> String {
     page.counter("tenure_proposed_commands_total", "Writes in those groups.", commands);
     let forwarded = groups.forwarded.load(Ordering::Relaxed);
     page.counter("tenure_forwarded_proposals_total", "Groups that went to a leader elsewhere.", forwarded);
+    leases(&mut page, node);
     page.0
+}
+
+fn leases(page: &mut Page, node: &Node) {
+    let clock_ms = node.shared().raft.lease_clock().reading(BootInstant::now());
+    let of_leases = node.shared().groups.of_leases.load(Ordering::Relaxed);
+    let LessorReport { live, oldest_overdue, promotions, promotion_took, ticks, tally } = node.shared().lessor.read();
+    page.counter("tenure_lease_proposals_total", "Groups of renewals and revokes proposed here.", of_leases);
+    page.gauge("tenure_lease_clock_millis", "The replicated lease clock.", clock_ms);
+    page.counter("tenure_lease_clock_ticks_total", "Log entries that only told the time.", ticks);
+    page.gauge("tenure_leases_live", "Leases that this member times: all if it leads, else none.", live);
+    page.counter("tenure_leases_granted_total", "Leases granted while this member led.", tally.granted);
+    page.counter("tenure_leases_renewed_total", "Renewals while this member led.", tally.renewed);
+    page.counter("tenure_leases_revoked_total", "Leases revoked by clients while this member led.", tally.revoked);
+    let expired = tally.lateness.count();
+    page.counter("tenure_leases_expired_total", "Leases that ended by themselves while this member led.", expired);
+    page.lateness("tenure_lease_lateness_millis", "How late leases ended that ended by themselves.", &tally.lateness);
+    let overdue = oldest_overdue.as_millis();
+    page.gauge("tenure_lease_oldest_overdue_millis", "How long the lease due for longest has been so.", overdue);
+    page.counter("tenure_lessor_promotions_total", "How often this member's lessor took over.", promotions);
+    let took = promotion_took.as_micros();
+    page.gauge("tenure_lessor_promotion_micros", "How long its last promotion took.", took);
 }

@@ -4,6 +4,9 @@
 //! writes and the read barrier live on the runtime of the connections they serve.
 
 mod error;
+mod lease;
+mod lease_lane;
+mod lessor;
 mod proposer;
 mod range_stream;
 mod read_barrier;
@@ -26,6 +29,8 @@ use tenure_storage::state_view::StateView;
 use tokio::sync::Semaphore;
 
 pub use error::RequestError;
+pub use lease::{LeaseInfo, pick_lease_id};
+pub use lessor::{LATENESS_BOUNDS_MS, Lateness, LeaseFeed, LessorReport, LessorReports, LessorThread, Tally};
 pub use proposer::{GroupCounters, Proposer, Written};
 pub use range_stream::{ChunkLimits, RangeChunk, RangeChunks, RangeEnd};
 pub use read_barrier::ReadBarrier;
@@ -54,6 +59,8 @@ pub struct Shared {
     pub raising_alarm: tokio::sync::Mutex<()>,
     /// How writes are grouped.
     pub groups: Arc<GroupCounters>,
+    /// What the lessor does.
+    pub lessor: LessorReports,
 }
 
 /// See the module's header. Cheap to clone.

@@ -6,6 +6,8 @@
 //! they serve, and only whole groups cross threads.
 //!
 //! A write is sent again only if it is certain that it was not appended. Everything else ends as an error that says so.
+//!
+//! Renewals and clients' revokes of leases have a lane of their own, in `lease_lane`: they pass a flood of writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::error::RequestError;
+use super::lease_lane;
 
 /// Groups between this proposer and consensus. Measured: one or two give the largest groups and the least CPU.
 const GROUPS_IN_FLIGHT_MAX: usize = 2;
@@ -36,7 +39,7 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 const BYTES_PER_PERMIT: usize = 64;
 
 /// How soon to look again for a leader when a group was refused without a better hint.
-const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The result of one write.
 #[derive(Clone, Debug)]
@@ -47,39 +50,64 @@ pub struct Written {
     pub term: Term,
 }
 
-struct Pending {
-    command: Bytes,
-    answer: oneshot::Sender<Result<Written, RequestError>>,
+pub(super) struct Pending {
+    pub(super) command: Bytes,
+    pub(super) answer: oneshot::Sender<Result<Written, RequestError>>,
     _bytes: OwnedSemaphorePermit,
 }
 
 /// See the module's header. One per runtime; cheap to clone.
 #[derive(Clone)]
 pub struct Proposer {
+    writes: Lane,
+    leases: Lane,
+    timeout: Duration,
+}
+
+/// The way into a queue.
+#[derive(Clone)]
+struct Lane {
     queue: mpsc::Sender<Pending>,
     bytes: Arc<Semaphore>,
-    timeout: Duration,
+}
+
+impl Lane {
+    fn new(commands_max: usize) -> (Lane, mpsc::Receiver<Pending>) {
+        let (queue, pending) = mpsc::channel(commands_max);
+        (Lane { queue, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / BYTES_PER_PERMIT)) }, pending)
+    }
 }
 
 impl Proposer {
     /// Starts a proposer on the calling runtime. It ends when its last handle is dropped.
     pub fn start(node: RaftNode, timeout: Duration, counters: Arc<GroupCounters>) -> Proposer {
-        let (queue, pending) = mpsc::channel(QUEUE_COMMANDS_MAX);
+        let (writes, pending_writes) = Lane::new(QUEUE_COMMANDS_MAX);
+        let (leases, pending_leases) = Lane::new(lease_lane::QUEUE_COMMANDS_MAX);
         let links = node.links();
         let flight = Flight { node, links, timeout, counters };
-        // The queue's end is the task's owner: it returns when the last `Proposer` is gone.
-        drop(tokio::task::spawn(group_loop(flight, pending)));
-        Proposer { queue, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / BYTES_PER_PERMIT)), timeout }
+        // The queues' ends are the tasks' owner: they return when the last `Proposer` is gone.
+        drop(tokio::task::spawn(lease_lane::group_loop(flight.clone(), pending_leases)));
+        drop(tokio::task::spawn(group_loop(flight, pending_writes)));
+        Proposer { writes, leases, timeout }
     }
 
     /// Replicates an encoded command and returns what applying it answered.
     pub async fn propose(&self, command: Bytes) -> Result<Written, RequestError> {
+        self.propose_through(&self.writes, command).await
+    }
+
+    /// Replicates a renewal or a client's revoke of a lease, past the writes that wait.
+    pub async fn propose_for_lease(&self, command: Bytes) -> Result<Written, RequestError> {
+        self.propose_through(&self.leases, command).await
+    }
+
+    async fn propose_through(&self, lane: &Lane, command: Bytes) -> Result<Written, RequestError> {
         let permits = u32::try_from(command.len() / BYTES_PER_PERMIT + 1).unwrap_or(u32::MAX);
-        let Ok(bytes) = self.bytes.clone().try_acquire_many_owned(permits) else {
+        let Ok(bytes) = lane.bytes.clone().try_acquire_many_owned(permits) else {
             return Err(RequestError::TooManyRequests);
         };
         let (answer, result) = oneshot::channel();
-        self.queue.try_send(Pending { command, answer, _bytes: bytes }).map_err(|full| match full {
+        lane.queue.try_send(Pending { command, answer, _bytes: bytes }).map_err(|full| match full {
             mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
             mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
         })?;
@@ -100,14 +128,16 @@ pub struct GroupCounters {
     pub commands: std::sync::atomic::AtomicU64,
     /// Groups that went to a leader elsewhere.
     pub forwarded: std::sync::atomic::AtomicU64,
+    /// Groups of renewals and revokes, which are among all of the above.
+    pub of_leases: std::sync::atomic::AtomicU64,
 }
 
 #[derive(Clone)]
-struct Flight {
-    node: RaftNode,
+pub(super) struct Flight {
+    pub(super) node: RaftNode,
     links: Links,
-    timeout: Duration,
-    counters: Arc<GroupCounters>,
+    pub(super) timeout: Duration,
+    pub(super) counters: Arc<GroupCounters>,
 }
 
 async fn group_loop(flight: Flight, mut queue: mpsc::Receiver<Pending>) {
@@ -150,7 +180,7 @@ fn cut_group(waiting: &mut Vec<Pending>) -> Vec<Pending> {
 }
 
 /// What became of one attempt to carry a group out.
-enum Attempt {
+pub(super) enum Attempt {
     Done(Vec<Outcome>, Term),
     /// Surely not appended.
     Again,
@@ -165,33 +195,27 @@ impl Flight {
             Err(_) => Err(RequestError::Timeout),
         };
         match result {
-            Ok((outcomes, term)) => {
-                for (pending, outcome) in group.into_iter().zip(outcomes) {
-                    // A client that has gone away is not answered.
-                    drop(pending.answer.send(Ok(Written { outcome, term })));
-                }
-            }
-            Err(error) => {
-                for pending in group {
-                    drop(pending.answer.send(Err(error)));
-                }
-            }
+            Ok((outcomes, term)) => answer(group, outcomes, term),
+            Err(error) => refuse(group, error),
         }
     }
 
     async fn attempts(&self, group: &[Pending]) -> Result<(Vec<Outcome>, Term), RequestError> {
         loop {
-            let attempt = match self.node.leader() {
-                Some(leader) if leader == self.node.member() => self.propose(group).await,
-                Some(leader) => self.forward(leader, group).await,
-                None => Attempt::Again,
-            };
-            match attempt {
+            match self.attempt(group).await {
                 Attempt::Done(outcomes, term) => return Ok((outcomes, term)),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Again => {}
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    pub(super) async fn attempt(&self, group: &[Pending]) -> Attempt {
+        match self.node.leader() {
+            Some(leader) if leader == self.node.member() => self.propose(group).await,
+            Some(leader) => self.forward(leader, group).await,
+            None => Attempt::Again,
         }
     }
 
@@ -240,5 +264,18 @@ impl Flight {
 
     async fn leader_is_not(&self, leader: MemberId) {
         self.node.leader_is_not(leader).await;
+    }
+}
+
+pub(super) fn answer(group: Vec<Pending>, outcomes: Vec<Outcome>, term: Term) {
+    for (pending, outcome) in group.into_iter().zip(outcomes) {
+        // A client that has gone away is not answered.
+        drop(pending.answer.send(Ok(Written { outcome, term })));
+    }
+}
+
+pub(super) fn refuse(group: Vec<Pending>, error: RequestError) {
+    for pending in group {
+        drop(pending.answer.send(Err(error)));
     }
 }

@@ -194,8 +194,11 @@ async fn lose_power_with_a_tail_of_its_own(hold_from: u64) -> bool {
     }
     // Each makes an entry of its own, and there are more of them than there will be instead.
     let raft = nodes[old].shared().raft.clone();
-    let alone =
-        join_all((0..20).map(|n| raft.propose(history.group_without_answer(&put("k", format!("alone {n}"))), None)));
+    let alone = join_all((0..20).map(|n| {
+        let command = history.command_without_answer(&put("k", format!("alone {n}")));
+        let raft = raft.clone();
+        async move { raft.propose([command].iter()).await }
+    }));
     let logged = eventually("the entries are logged", || {
         (Some(raft.status().last_log.0) >= both.map(|both| both + 20)).then_some(())
     });

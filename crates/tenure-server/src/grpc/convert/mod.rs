@@ -19,8 +19,9 @@ pub use request::{
     put_command, range_call, range_stream_call,
 };
 pub use response::{
-    compaction_answer, delete_range_answer, delete_range_response, key_value, lease_grant_answer, lease_revoke_answer,
-    put_answer, put_response, range_response, range_stream_response, txn_answer, txn_response,
+    compaction_answer, delete_range_answer, delete_range_response, key_value, lease_grant_answer,
+    lease_keep_alive_answer, lease_leases_response, lease_revoke_answer, lease_time_to_live_response, put_answer,
+    put_response, range_response, range_stream_response, txn_answer, txn_response,
 };
 pub use txn::{TxnCall, txn_call};
 

@@ -14,14 +14,14 @@
 //! range a                 8
 //! ```
 
-use tenure_core::Revision;
-use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Response, TxnResponse};
+use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
+use tenure_core::{LeaseId, Revision};
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::response_op::Response as OpAnswer;
 use tenure_proto::mvccpb;
 
 use crate::grpc::errors::ApiError;
-use crate::node::RangeChunk;
+use crate::node::{LeaseInfo, RangeChunk};
 
 /// An outcome belongs to another command than the one that was asked. Its own text would be a lie to the client.
 const MISMATCH: ApiError = ApiError::Internal("the outcome answers another command");
@@ -114,14 +114,13 @@ pub fn txn_answer(header: pb::ResponseHeader, outcome: Outcome) -> Result<pb::Tx
     }
 }
 
-/// What a lease grant's outcome answers. The TTL is in whole seconds, rounded down: a client that counts from it lets
-/// go too early rather than too late.
+/// What a lease grant's outcome answers.
 pub fn lease_grant_answer(header: pb::ResponseHeader, outcome: Outcome) -> Result<pb::LeaseGrantResponse, ApiError> {
     match carried_out(header, outcome)? {
         (header, Response::LeaseGrant { id, ttl_ms }) => Ok(pb::LeaseGrantResponse {
             header: Some(header),
             id: id.0,
-            ttl: i64::try_from(ttl_ms / 1000).unwrap_or(i64::MAX),
+            ttl: whole_seconds(ttl_ms),
             error: String::new(),
         }),
         _ => Err(MISMATCH),
@@ -134,6 +133,52 @@ pub fn lease_revoke_answer(header: pb::ResponseHeader, outcome: Outcome) -> Resu
         (header, Response::LeaseRevoke) => Ok(pb::LeaseRevokeResponse { header: Some(header) }),
         _ => Err(MISMATCH),
     }
+}
+
+/// What a renewal's outcome answers. A lease that is gone is no error: its TTL is 0.
+pub fn lease_keep_alive_answer(
+    header: pb::ResponseHeader,
+    id: LeaseId,
+    outcome: &Outcome,
+) -> Result<pb::LeaseKeepAliveResponse, ApiError> {
+    let header = pb::ResponseHeader { revision: outcome.revision.0, ..header };
+    let ttl = match &outcome.result {
+        Ok(Response::LeaseRenew { ttl_ms }) => whole_seconds(*ttl_ms),
+        Err(Refusal::LeaseNotFound) => 0,
+        Err(refusal) => return Err((*refusal).into()),
+        Ok(_) => return Err(MISMATCH),
+    };
+    Ok(pb::LeaseKeepAliveResponse { header: Some(header), id: id.0, ttl })
+}
+
+/// What is left of a lease, or that there is none.
+pub fn lease_time_to_live_response(
+    header: pb::ResponseHeader,
+    id: LeaseId,
+    lease: Option<LeaseInfo>,
+) -> pb::LeaseTimeToLiveResponse {
+    let header = Some(header);
+    match lease {
+        Some(LeaseInfo { ttl_ms, left_ms, keys, .. }) => pb::LeaseTimeToLiveResponse {
+            header,
+            id: id.0,
+            ttl: whole_seconds(left_ms),
+            granted_ttl: whole_seconds(ttl_ms),
+            keys,
+        },
+        None => pb::LeaseTimeToLiveResponse { header, id: id.0, ttl: -1, granted_ttl: 0, keys: Vec::new() },
+    }
+}
+
+/// All leases.
+pub fn lease_leases_response(header: pb::ResponseHeader, leases: Vec<LeaseInfo>) -> pb::LeaseLeasesResponse {
+    let leases = leases.into_iter().map(|lease| pb::LeaseStatus { id: lease.id.0 }).collect();
+    pb::LeaseLeasesResponse { header: Some(header), leases }
+}
+
+/// Rounded down: a client that counts from it lets go too early rather than too late.
+fn whole_seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1000).unwrap_or(i64::MAX)
 }
 
 fn carried_out(header: pb::ResponseHeader, outcome: Outcome) -> Result<(pb::ResponseHeader, Response), ApiError> {

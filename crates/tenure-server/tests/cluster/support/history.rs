@@ -10,8 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tenure_core::codec::GroupBuilder;
-use tenure_core::command::{Command, GroupHeader, KeyRange, LeaseGrant, LeaseRevoke, Range, SortOrder, SortTarget};
+use tenure_core::command::{Command, KeyRange, LeaseGrant, LeaseRevoke, Range, SortOrder, SortTarget};
 use tenure_core::hash::{HashKv, hash_kv};
 use tenure_core::outcome::{KeyValue, Outcome};
 use tenure_core::range::read_range;
@@ -95,12 +94,10 @@ impl History {
         self.known().told
     }
 
-    /// A group of one request that gets no answer, for who goes past the queue.
-    pub(crate) fn group_without_answer(&self, request: &Request) -> Bytes {
+    /// The command of a request that gets no answer, for who goes past the queue.
+    pub(crate) fn command_without_answer(&self, request: &Request) -> Bytes {
         self.asked(request);
-        let mut group = GroupBuilder::new(GroupHeader::default());
-        group.push(&request.command.encode());
-        group.finish()
+        request.command.encode()
     }
 
     fn asked(&self, request: &Request) -> usize {

@@ -13,8 +13,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tenure_core::ClusterId;
 use tenure_raft::log::{Keep, LogOptions, LogStore};
-use tenure_raft::{Founding, Housekeeping, NodeError, NodeOptions, RaftNode};
-use tenure_server::node::{Node, Shared};
+use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, RaftNode};
+use tenure_server::node::{LeaseFeed, LessorReports, LessorThread, Node, Shared};
 use tenure_storage::engine::Engine;
 use tenure_storage::store::StateStore;
 use tokio::sync::oneshot;
@@ -227,7 +227,9 @@ async fn live(
     mut ended: oneshot::Receiver<End>,
 ) {
     let listener = bind(address);
-    let starting = RaftNode::start(options, machine.engine(), machine.files(), vec![listener], Vec::new());
+    let leases = Arc::new(LeaseFeed::default());
+    let effects: Vec<Arc<dyn Effects>> = vec![leases.clone()];
+    let starting = RaftNode::start(options, machine.engine(), machine.files(), vec![listener], effects);
     let raft = tokio::select! {
         started = starting => match started {
             Ok(raft) => raft,
@@ -245,11 +247,15 @@ async fn live(
         request_timeout: settings.request_timeout,
         slow_request: None,
         groups: Arc::default(),
+        lessor: LessorReports::default(),
     };
+    let lessor = LessorThread::start(raft.clone(), leases, shared.lessor.clone()).expect("a thread");
     let node = Node::start(Arc::new(shared));
     // A test that was not interested has ended the wait.
     drop(ready.send(Ok(node)));
-    if ended.await == Ok(End::Stopped) {
+    let end = ended.await;
+    drop(lessor);
+    if end == Ok(End::Stopped) {
         raft.hand_over().await;
         raft.stop().await;
     }

@@ -1,0 +1,125 @@
+//! What the lease service asks of the node: to renew and revoke through the log, and what is left of leases.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt;
+use tenure_core::LeaseId;
+use tenure_core::command::Command;
+use tenure_core::outcome::{Outcome, Response};
+use tenure_core::row::LeaseRow;
+use tenure_core::state::StateRead;
+use tenure_raft::runtime::BootInstant;
+use tenure_storage::state_view::StateView;
+use tokio::time::Instant;
+
+use super::{Node, ReadAnswer, RequestError};
+
+/// A client counts from when it gets an answer, the lessor from when it got the request. An answer is not sent when more
+/// than this part of the TTL lies between the two; the lease is renewed once more instead.
+const ANSWER_AGE_PARTS: u32 = 3;
+
+/// What a client may know of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// Its id.
+    pub id: LeaseId,
+    /// The TTL it was granted with.
+    pub ttl_ms: u64,
+    /// How much of it is left; 0 if it is due and not gone yet.
+    pub left_ms: u64,
+    /// The keys attached to it, in ascending order, if they were asked for.
+    pub keys: Vec<Bytes>,
+}
+
+impl LeaseInfo {
+    fn new(id: LeaseId, row: &LeaseRow, reading: u64) -> LeaseInfo {
+        let end = row.clock_ms.saturating_add(row.ttl_ms);
+        LeaseInfo { id, ttl_ms: row.ttl_ms, left_ms: end.saturating_sub(reading).min(row.ttl_ms), keys: Vec::new() }
+    }
+}
+
+impl Node {
+    /// The shortest TTL for clients of etcd's API: a leader must be able to fail and be replaced within it. etcd's rule,
+    /// 1.5 election timeouts, in whole seconds.
+    pub fn lease_ttl_min(&self) -> Duration {
+        let secs = (self.shared.raft.election_timeout() * 3 / 2).as_millis().div_ceil(1000);
+        Duration::from_secs(u64::try_from(secs).unwrap_or(u64::MAX))
+    }
+
+    /// Revokes a lease for a client.
+    pub async fn revoke_lease(&self, command: &Command) -> Result<Outcome, RequestError> {
+        Ok(self.proposer.propose_for_lease(command.encode()).await?.outcome)
+    }
+
+    /// Renews a lease, once.
+    pub async fn renew_lease(&self, id: LeaseId) -> Result<Outcome, RequestError> {
+        // From now on the lessor, if it is here, leaves the lease alone.
+        let noted = self.shared.raft.renewals().note(vec![id]);
+        let written = self.proposer.propose_for_lease(Command::LeaseRenew(id).encode()).await;
+        drop(noted);
+        Ok(written?.outcome)
+    }
+
+    /// What to answer to a renewal that was asked for at `asked`: `outcome`, or that of another one if it comes too late.
+    pub async fn renewed_in_time(
+        &self,
+        id: LeaseId,
+        mut asked: BootInstant,
+        mut outcome: Result<Outcome, RequestError>,
+    ) -> Result<Outcome, RequestError> {
+        let deadline = Instant::now() + self.shared.request_timeout;
+        while let Ok(Outcome { result: Ok(Response::LeaseRenew { ttl_ms }), .. }) = &outcome {
+            if asked.elapsed() <= Duration::from_millis(*ttl_ms) / ANSWER_AGE_PARTS {
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(RequestError::Timeout);
+            }
+            asked = BootInstant::now();
+            outcome = self.renew_lease(id).await;
+        }
+        outcome
+    }
+
+    /// What is left of a lease, if there is one; with its keys or without.
+    pub async fn lease(&self, id: LeaseId, with_keys: bool) -> Result<ReadAnswer<Option<LeaseInfo>>, RequestError> {
+        let view = self.view(false).await?;
+        let reading = self.shared.raft.lease_clock().reading(BootInstant::now());
+        let evaluate = move |view: &StateView| {
+            let Some(row) = StateRead::lease(view, id)? else { return Ok(Ok(None)) };
+            let mut lease = LeaseInfo::new(id, &row, reading);
+            if with_keys {
+                view.scan_lease_keys(id, &mut |key| {
+                    lease.keys.push(key);
+                    ControlFlow::Continue(())
+                })?;
+            }
+            Ok(Ok(Some(lease)))
+        };
+        self.read(view, !with_keys, evaluate).await
+    }
+
+    /// All leases: the one that ends first comes first.
+    pub async fn leases(&self) -> Result<ReadAnswer<Vec<LeaseInfo>>, RequestError> {
+        let view = self.view(false).await?;
+        let reading = self.shared.raft.lease_clock().reading(BootInstant::now());
+        let evaluate = move |view: &StateView| {
+            let mut leases = Vec::new();
+            view.scan_leases(&mut |id, row| {
+                let end = row.clock_ms.saturating_add(row.ttl_ms);
+                leases.push((end, LeaseInfo::new(id, &row, reading)));
+                ControlFlow::Continue(())
+            })?;
+            leases.sort_unstable_by_key(|(end, lease)| (*end, lease.id));
+            Ok(Ok(leases.into_iter().map(|(_, lease)| lease).collect()))
+        };
+        self.read(view, false, evaluate).await
+    }
+}
+
+/// A positive id, as etcd picks them; with 63 random bits it is hardly ever taken.
+pub fn pick_lease_id() -> LeaseId {
+    LeaseId(rand::rng().random_range(1..=i64::MAX))
+}

@@ -1,0 +1,107 @@
+//! The lane of lease traffic: renewals and clients' revokes, grouped apart from the writes so that they pass a flood of them.
+//!
+//! A group costs one log append whatever its size, and most clients renew long before they must, so this lane waits for
+//! company where the other never does: a short while when writes sync the log anyway, longer when nothing else does. One
+//! group is under way at a time, and the next gathers meanwhile.
+//!
+//! Unlike a write, a renewal may be sent again when its fate is unknown: done twice it does no harm. So a leader that dies
+//! or hangs costs its clients nothing but time. A revoke whose fate is unknown ends as an error, like a write.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tenure_core::command::Command;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::error::RequestError;
+use super::proposer::{Attempt, Flight, Pending, RETRY_INTERVAL, answer, refuse};
+
+/// Renewals and revokes that may wait; beyond it, "too many requests". Two seconds' worth of a million leases of 30 s on
+/// one member.
+pub(super) const QUEUE_COMMANDS_MAX: usize = 128 * 1024;
+
+/// Commands of one group. Applying them takes about 20 ms, and the log's next entry waits so long.
+const GROUP_COMMANDS_MAX: usize = 4096;
+
+/// How long a group gathers while writes keep the log busy: it shares their syncs, so waiting saves only entries.
+const WINDOW_BUSY: Duration = Duration::from_millis(4);
+
+/// How long it gathers when nothing else is written: at most 50 groups a second and member. Clients renew after a third
+/// of a TTL of at least a second; they do not feel this.
+const WINDOW_IDLE: Duration = Duration::from_millis(20);
+
+pub(super) async fn group_loop(flight: Flight, mut queue: mpsc::Receiver<Pending>) {
+    let mut writes_seen = 0;
+    let mut group: Vec<Pending> = Vec::new();
+    while queue.recv_many(&mut group, GROUP_COMMANDS_MAX).await > 0 {
+        let writes = flight.write_groups();
+        let window = if writes == writes_seen { WINDOW_IDLE } else { WINDOW_BUSY };
+        writes_seen = writes;
+        gather(&mut group, &mut queue, window).await;
+        flight.carry_out_for_leases(std::mem::take(&mut group)).await;
+    }
+}
+
+/// Waits for company, unless somebody revokes: whoever waits for the end of a lease wants it now.
+async fn gather(group: &mut Vec<Pending>, queue: &mut mpsc::Receiver<Pending>, window: Duration) {
+    let end = Instant::now() + window;
+    let mut looked_at = 0;
+    while group.len() < GROUP_COMMANDS_MAX && group[looked_at..].iter().all(is_renewal) {
+        looked_at = group.len();
+        let room = GROUP_COMMANDS_MAX - group.len();
+        match tokio::time::timeout_at(end, queue.recv_many(group, room)).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+fn is_renewal(pending: &Pending) -> bool {
+    Command::renewed_lease(&pending.command).is_some()
+}
+
+impl Flight {
+    /// The groups of other lanes.
+    fn write_groups(&self) -> u64 {
+        let of_leases = self.counters.of_leases.load(Ordering::Relaxed);
+        self.counters.groups.load(Ordering::Relaxed).saturating_sub(of_leases)
+    }
+
+    async fn carry_out_for_leases(&self, mut group: Vec<Pending>) {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            // Clients that gave up meanwhile.
+            group.retain(|pending| !pending.answer.is_closed());
+            if group.is_empty() {
+                return;
+            }
+            match tokio::time::timeout_at(deadline, self.attempt_for_leases(&group)).await {
+                Ok(Attempt::Done(outcomes, term)) => {
+                    self.counters.of_leases.fetch_add(1, Ordering::Relaxed);
+                    return answer(group, outcomes, term);
+                }
+                Ok(Attempt::Again) => {}
+                Ok(Attempt::Failed(RequestError::LeaderLost)) => {
+                    let (renewals, others) = group.into_iter().partition(is_renewal);
+                    refuse(others, RequestError::LeaderLost);
+                    group = renewals;
+                }
+                Ok(Attempt::Failed(error)) => return refuse(group, error),
+                Err(_) => return refuse(group, RequestError::Timeout),
+            }
+            if tokio::time::timeout_at(deadline, tokio::time::sleep(RETRY_INTERVAL)).await.is_err() {
+                return refuse(group, RequestError::Timeout);
+            }
+        }
+    }
+
+    /// One attempt, given up when leadership moves: what a former leader holds may hang there for long.
+    async fn attempt_for_leases(&self, group: &[Pending]) -> Attempt {
+        let Some(leader) = self.node.leader() else { return Attempt::Again };
+        tokio::select! {
+            attempt = self.attempt(group) => attempt,
+            () = self.node.leader_is_not(leader) => Attempt::Failed(RequestError::LeaderLost),
+        }
+    }
+}

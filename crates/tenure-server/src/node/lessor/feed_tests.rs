@@ -1,0 +1,68 @@
+//! The feed forgets nothing without saying so, and holds nothing when nobody listens.
+
+use tenure_core::row::Incarnation;
+use tenure_storage::mem::MemEngine;
+use tenure_storage::store::StateStore;
+
+use super::*;
+
+fn view() -> Arc<StateView> {
+    StateStore::open(Arc::new(MemEngine::new())).expect("an empty store").view()
+}
+
+fn run(view: &Arc<StateView>, leases: usize) -> AppliedRun {
+    let row = LeaseRow { incarnation: Incarnation::default(), ttl_ms: 1000, renewals: 0, clock_ms: 0 };
+    let leases: Vec<_> = (1..).map(|id| (LeaseId(id), Some(row))).take(leases).collect();
+    AppliedRun { view: view.clone(), events: Arc::from([]), leases: leases.into() }
+}
+
+fn taken(feed: &LeaseFeed) -> Option<Vec<usize>> {
+    match feed.take() {
+        Waiting::Changes(runs) => Some(runs.iter().map(|(_, leases)| leases.len()).collect()),
+        Waiting::Missed => None,
+    }
+}
+
+#[test]
+fn only_an_open_feed_keeps_changes() {
+    let (feed, view) = (LeaseFeed::default(), view());
+    feed.applied(&run(&view, 1));
+    assert_eq!(taken(&feed), Some(vec![]));
+    feed.open();
+    feed.applied(&run(&view, 2));
+    feed.applied(&run(&view, 0));
+    feed.applied(&run(&view, 3));
+    assert_eq!(taken(&feed), Some(vec![2, 3]), "runs without lease changes are no news");
+    assert_eq!(taken(&feed), Some(vec![]));
+    feed.applied(&run(&view, 4));
+    feed.close();
+    feed.applied(&run(&view, 5));
+    assert_eq!(taken(&feed), Some(vec![]));
+}
+
+#[test]
+fn a_reader_that_falls_behind_is_told() {
+    let (feed, view) = (LeaseFeed::default(), view());
+    feed.open();
+    for _ in 0..4 {
+        feed.applied(&run(&view, WAITING_MAX / 4));
+    }
+    feed.applied(&run(&view, 1));
+    feed.applied(&run(&view, 1));
+    assert_eq!(taken(&feed), None);
+    assert_eq!(taken(&feed), None, "until it begins again");
+    feed.open();
+    feed.applied(&run(&view, 1));
+    assert_eq!(taken(&feed), Some(vec![1]));
+}
+
+#[test]
+fn a_snapshot_is_nothing_that_changes_tell() {
+    let (feed, view) = (LeaseFeed::default(), view());
+    feed.replaced(&view);
+    assert_eq!(taken(&feed), Some(vec![]), "nobody listens");
+    feed.open();
+    feed.applied(&run(&view, 1));
+    feed.replaced(&view);
+    assert_eq!(taken(&feed), None);
+}
