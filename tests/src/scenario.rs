@@ -2,6 +2,7 @@
 //!
 //! A failed scenario prints the end of every node's log, where the files are kept, and the command that runs it again.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::future::Future;
@@ -48,9 +49,11 @@ where
         Ok(()) => println!("{test}: passed in {:.1} s", started.elapsed().as_secs_f64()),
         Err(error) => {
             let kept = folder.keep();
+            // Cargo tells it to the tests that it runs.
+            let package = env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "tenure-tests".to_owned());
             print_logs(&kept);
             panic!(
-                "{test} failed after {:.1} s: {error:#}\nfiles kept in {}\nreproduce: cargo test -p tenure-tests --test \
+                "{test} failed after {:.1} s: {error:#}\nfiles kept in {}\nreproduce: cargo test -p {package} --test \
                  {target} {test} -- --exact --nocapture",
                 started.elapsed().as_secs_f64(),
                 kept.display()

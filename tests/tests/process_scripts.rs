@@ -3,13 +3,12 @@
 //! The scripts are what people reach for when something is wrong, so what matters here is that they tell the truth, can be
 //! repeated, and never touch a process that is not theirs.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
 use tenure_tests::binaries::Program;
+use tenure_tests::ports::free_base_port;
 
 /// A cluster of three in a directory of its own, removed in the end whatever happens.
 struct Scripts {
@@ -28,7 +27,7 @@ impl Scripts {
     fn new() -> Self {
         Self {
             binary: Program::Tenured.path().expect("the server"),
-            base_port: free_base_port(),
+            base_port: free_base_port().expect("free ports"),
             folder: tempfile::tempdir().expect("a temporary directory"),
         }
     }
@@ -160,17 +159,4 @@ impl Drop for Stranger {
         self.0.kill().ok();
         self.0.wait().ok();
     }
-}
-
-/// A base port from which all six ports of three nodes are free and below the kernel's ephemeral range.
-fn free_base_port() -> u16 {
-    /// Tests that run side by side each go on from where the last one stopped.
-    static TRIED: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 750).expect("small");
-    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    let mut bases =
-        std::iter::repeat_with(|| 1100 + (first + TRIED.fetch_add(1, Ordering::Relaxed)) % 750 * 2).take(750);
-    bases
-        .find(|base| [0, 1, 20_000, 20_001, 30_000, 30_001].iter().all(|up| is_free(base + up)))
-        .expect("six free ports in their places")
 }
