@@ -122,6 +122,18 @@ server_binary() {
     realpath "$bin"
 }
 
+# tenurectl for this cluster, so that it works when pasted where this script was called; fails if it is not built.
+command_line() {
+    local bin=${TENURECTL_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/release/tenurectl}
+    [[ -x $bin ]] || return 1
+    bin=$(realpath --relative-base="$PWD" "$bin")
+    [[ $bin == */* ]] || bin=./$bin
+    bin=$(printf %q "$bin")
+    # What it tries by itself need not be told.
+    [[ $(all_endpoints) == 127.0.0.1:2379,127.0.0.1:22379,127.0.0.1:32379 ]] || bin+=" --endpoints=$(all_endpoints)"
+    echo "$bin"
+}
+
 # Starts node $1 with binary $2 unless it runs. The log keeps growing over runs; `log.start` marks where this run begins.
 launch_node() {
     local index=$1 bin=$2 dir peers=() other

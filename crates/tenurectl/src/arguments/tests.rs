@@ -1,0 +1,125 @@
+//! What the command line accepts and refuses.
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+
+use super::{Arguments, Command, LeaseCommand, TxnOperation};
+use crate::ids::{LeaseId, Revision};
+use crate::output::Format;
+
+fn read(line: &[&str]) -> Result<Arguments, ErrorKind> {
+    Arguments::try_parse_from([&["tenurectl"], line].concat()).map_err(|error| error.kind())
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Arguments::command().debug_assert();
+    <TxnOperation as clap::CommandFactory>::command().debug_assert();
+}
+
+#[test]
+fn global_options_may_stand_before_and_after_the_command() {
+    for line in [
+        &["--endpoints", "n1:1,n2:2", "-o", "json", "get", "k"][..],
+        &["get", "k", "--endpoints=n1:1,n2:2", "--output=json"],
+        &["get", "--endpoints=n1:1,n2:2", "k", "-ojson"],
+    ] {
+        let arguments = read(line).expect("a command line");
+        assert_eq!(arguments.connection.endpoints.map(|list| list.0.len()), Some(2), "{line:?}");
+        assert_eq!(arguments.display.output, Format::Json, "{line:?}");
+    }
+}
+
+#[test]
+fn etcdctls_spellings_work() {
+    for line in [
+        &["get", "a", "z", "--order=DESCEND", "--sort-by=MODIFY", "--limit=3", "--consistency=s", "--print-value-only"]
+            [..],
+        &["get", "", "--prefix", "--keys-only", "--rev=7"],
+        &["get", "", "--from-key", "--count-only"],
+        &["put", "k", "v", "--lease=694d8f1e2a3b4c05", "--prev-kv"],
+        &["put", "k", "--ignore-value", "--lease=1"],
+        &["put", "k", "v", "--ignore-lease"],
+        &["put", "k", "--", "-v"],
+        &["put", "k", "-5"],
+        &["del", "a", "z", "--prev-kv"],
+        &["del", "", "--from-key"],
+        &["watch", "k", "--prefix", "--rev=3", "--prev-kv", "--progress-notify"],
+        &["compaction", "7", "--physical"],
+        &["lease", "keep-alive", "1f", "--once"],
+        &["lease", "keepalive", "1f"],
+        &["lease", "timetolive", "1f", "--keys"],
+        &["move-leader", "8e9e05c52164694d"],
+        &["alarm", "disarm"],
+        &["endpoint", "health", "--cluster"],
+        &["endpoint", "hashkv", "--rev=7"],
+        &["member", "list"],
+        &["completions", "bash"],
+        &["txn"],
+    ] {
+        assert!(read(line).is_ok(), "{line:?}: {:?}", read(line).err());
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    use ErrorKind::{ArgumentConflict, InvalidSubcommand, MissingRequiredArgument, UnknownArgument, ValueValidation};
+    for (line, kind) in [
+        (&["put", "k"][..], MissingRequiredArgument),
+        (&["put", "k", "v", "--file", "f"], ArgumentConflict),
+        (&["put", "k", "v", "--ignore-value"], ArgumentConflict),
+        (&["get"], MissingRequiredArgument),
+        (&["get", "a", "z", "--prefix"], ArgumentConflict),
+        (&["get", "a", "--prefix", "--from-key"], ArgumentConflict),
+        (&["get", "a", "--prefix", "--raw"], ArgumentConflict),
+        (&["get", "a", "--rev", "-1"], UnknownArgument),
+        (&["get", "a", "--rev=-1"], ValueValidation),
+        (&["get", "a", "--limit=-1"], ValueValidation),
+        (&["lease", "revoke", "xyz"], ValueValidation),
+        (&["lease", "grant", "soon"], ValueValidation),
+        (&["--endpoints=https://n1:1", "status"], ValueValidation),
+        (&["--command-timeout=0", "status"], ValueValidation),
+        (&["watchh", "k"], InvalidSubcommand),
+    ] {
+        assert_eq!(read(line).expect_err("an error"), kind, "{line:?}");
+    }
+}
+
+#[test]
+fn commands_tell_what_errors_are_about() {
+    let command = |line: &[&str]| read(line).expect("a command line").command;
+    assert_eq!(command(&["put", "k", "v", "--lease=1f"]).lease(), Some(LeaseId(31)));
+    assert_eq!(command(&["lease", "revoke", "1f"]).lease(), Some(LeaseId(31)));
+    assert_eq!(command(&["get", "k", "--rev=7"]).revision(), Some(Revision(7)));
+    assert_eq!(command(&["compact", "7"]).revision(), Some(Revision(7)));
+    assert!(command(&["watch", "k"]).is_endless() && command(&["lease", "keep-alive", "1"]).is_endless());
+    assert!(!command(&["lease", "keep-alive", "1", "--once"]).is_endless());
+    assert!(matches!(command(&["lease", "list"]), Command::Lease(LeaseCommand::List(_))));
+}
+
+#[test]
+fn the_document_has_every_command_and_every_option() {
+    let document = include_str!("../../../../docs/TENURECTL.md");
+    let mut missing = Vec::new();
+    let mut commands = vec![("tenurectl".to_owned(), Arguments::command())];
+    while let Some((path, command)) = commands.pop() {
+        let below: Vec<_> = command.get_subcommands().filter(|below| below.get_name() != "help").cloned().collect();
+        if below.is_empty() && !document.contains(&path) {
+            missing.push(path.clone());
+        }
+        let options =
+            command.get_arguments().filter(|option| !option.is_hide_set()).filter_map(|option| option.get_long());
+        missing.extend(options.map(|name| format!("--{name}")).filter(|option| !document.contains(option)));
+        commands.extend(below.into_iter().map(|below| (format!("{path} {}", below.get_name()), below)));
+    }
+    assert!(missing.is_empty(), "docs/TENURECTL.md does not have {missing:?}");
+}
+
+#[test]
+fn the_document_has_the_exit_codes_of_the_help() {
+    let document = include_str!("../../../../docs/TENURECTL.md");
+    let codes = super::EXIT_CODES.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  "));
+    let wrong: Vec<_> = codes.filter(|(code, _)| !document.contains(&format!("| {code} | "))).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert_eq!(document.matches("\n| ").count(), 7, "a row for each code, and the titles");
+}

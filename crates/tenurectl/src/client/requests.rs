@@ -1,0 +1,165 @@
+//! The requests that the commands make, each with its effect.
+
+use std::time::Duration;
+
+use futures::future::select_ok;
+use futures::stream;
+use tenure_proto::etcdserverpb as pb;
+use tenure_proto::etcdserverpb::cluster_client::ClusterClient;
+use tenure_proto::etcdserverpb::kv_client::KvClient;
+use tenure_proto::etcdserverpb::lease_client::LeaseClient;
+use tenure_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::{Client, ClientError, Effect};
+use crate::ids::{LeaseId, MemberId, Revision};
+
+fn kv(channel: Channel) -> KvClient<Channel> {
+    // What a server sends is limited by what is stored.
+    KvClient::new(channel).max_decoding_message_size(usize::MAX)
+}
+
+fn lease(channel: Channel) -> LeaseClient<Channel> {
+    LeaseClient::new(channel).max_decoding_message_size(usize::MAX)
+}
+
+fn maintenance(channel: Channel) -> MaintenanceClient<Channel> {
+    MaintenanceClient::new(channel)
+}
+
+impl Client {
+    /// Reads keys.
+    pub(crate) async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ClientError> {
+        let effect = if request.serializable { Effect::LocalRead } else { Effect::Read };
+        let send = |channel, request| async move { kv(channel).range(request).await };
+        self.call(effect, self.timeouts.command, request, send).await
+    }
+
+    /// Reads a key through this endpoint alone.
+    pub(crate) async fn range_at(
+        &self,
+        at: usize,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, ClientError> {
+        let send = |channel, request| async move { kv(channel).range(request).await };
+        self.call_at(at, Effect::Read, request, send).await
+    }
+
+    /// Writes a key.
+    pub(crate) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, ClientError> {
+        let send = |channel, request| async move { kv(channel).put(request).await };
+        self.call(Effect::Write, self.timeouts.command, request, send).await
+    }
+
+    /// Deletes keys.
+    pub(crate) async fn delete(&self, request: pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, ClientError> {
+        let send = |channel, request| async move { kv(channel).delete_range(request).await };
+        self.call(Effect::Write, self.timeouts.command, request, send).await
+    }
+
+    /// Runs a transaction.
+    pub(crate) async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, ClientError> {
+        let send = |channel, request| async move { kv(channel).txn(request).await };
+        self.call(Effect::Write, self.timeouts.command, request, send).await
+    }
+
+    /// Forgets history below a revision.
+    pub(crate) async fn compact(&self, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, ClientError> {
+        let send = |channel, request| async move { kv(channel).compact(request).await };
+        self.call(Effect::Write, self.timeouts.command, request, send).await
+    }
+
+    /// Makes a lease.
+    pub(crate) async fn lease_grant(
+        &self,
+        request: pb::LeaseGrantRequest,
+    ) -> Result<pb::LeaseGrantResponse, ClientError> {
+        let send = |channel, request| async move { lease(channel).lease_grant(request).await };
+        self.call(Effect::Write, self.timeouts.command, request, send).await
+    }
+
+    /// Ends a lease.
+    pub(crate) async fn lease_revoke(&self, id: LeaseId) -> Result<pb::LeaseRevokeResponse, ClientError> {
+        let send = |channel, request| async move { lease(channel).lease_revoke(request).await };
+        self.call(Effect::Write, self.timeouts.command, pb::LeaseRevokeRequest { id: id.0 }, send).await
+    }
+
+    /// Renews a lease once; doing it twice does no harm.
+    pub(crate) async fn lease_renew(
+        &self,
+        id: LeaseId,
+        patience: Duration,
+    ) -> Result<pb::LeaseKeepAliveResponse, ClientError> {
+        self.call(Effect::Read, patience, pb::LeaseKeepAliveRequest { id: id.0 }, renew).await
+    }
+
+    /// What is left of a lease, and perhaps its keys.
+    pub(crate) async fn lease_show(&self, id: LeaseId, keys: bool) -> Result<pb::LeaseTimeToLiveResponse, ClientError> {
+        let send = |channel, request| async move { lease(channel).lease_time_to_live(request).await };
+        let request = pb::LeaseTimeToLiveRequest { id: id.0, keys };
+        self.call(Effect::Read, self.timeouts.command, request, send).await
+    }
+
+    /// The ids of all leases.
+    pub(crate) async fn leases(&self) -> Result<pb::LeaseLeasesResponse, ClientError> {
+        let send = |channel, request| async move { lease(channel).lease_leases(request).await };
+        self.call(Effect::Read, self.timeouts.command, pb::LeaseLeasesRequest {}, send).await
+    }
+
+    /// The members, as any one of them knows them.
+    pub(crate) async fn members(&self) -> Result<pb::MemberListResponse, ClientError> {
+        let send = |channel, request| async move { ClusterClient::new(channel).member_list(request).await };
+        let request = pb::MemberListRequest { linearizable: false };
+        self.call(Effect::LocalRead, self.timeouts.command, request, send).await
+    }
+
+    /// The members, from whichever endpoint answers first: for commands that look at members which may be down.
+    pub(crate) async fn members_from_any(&self) -> Result<pb::MemberListResponse, ClientError> {
+        let send = |channel, request| async move { ClusterClient::new(channel).member_list(request).await };
+        let request = pb::MemberListRequest { linearizable: false };
+        let asked = (0..self.slots.len()).map(|at| Box::pin(self.call_at(at, Effect::LocalRead, request, send)));
+        select_ok(asked).await.map(|(answer, _)| answer)
+    }
+
+    /// Reads or clears alarms. Clearing one that is not raised changes nothing, so it may be repeated.
+    pub(crate) async fn alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, ClientError> {
+        let send = |channel, request| async move { maintenance(channel).alarm(request).await };
+        self.call(Effect::Read, self.timeouts.command, request, send).await
+    }
+
+    /// What the member at this endpoint knows of itself.
+    pub(crate) async fn status_at(&self, at: usize) -> Result<pb::StatusResponse, ClientError> {
+        let send = |channel, request| async move { maintenance(channel).status(request).await };
+        self.call_at(at, Effect::LocalRead, pb::StatusRequest {}, send).await
+    }
+
+    /// The hash of what the member at this endpoint holds.
+    pub(crate) async fn hash_at(&self, at: usize, revision: Revision) -> Result<pb::HashKvResponse, ClientError> {
+        let send = |channel, request| async move { maintenance(channel).hash_kv(request).await };
+        self.call_at(at, Effect::LocalRead, pb::HashKvRequest { revision: revision.0 }, send).await
+    }
+
+    /// Asks the member at this endpoint, which leads, to hand over.
+    pub(crate) async fn move_leader_at(
+        &self,
+        at: usize,
+        target: MemberId,
+    ) -> Result<pb::MoveLeaderResponse, ClientError> {
+        let send = |channel, request| async move { maintenance(channel).move_leader(request).await };
+        self.call_at(at, Effect::Write, pb::MoveLeaderRequest { target_id: target.0 }, send).await
+    }
+}
+
+/// One renewal on a stream of its own: streams are cheap, and one that is not there needs no minding.
+async fn renew(
+    channel: Channel,
+    request: Request<pb::LeaseKeepAliveRequest>,
+) -> Result<Response<pb::LeaseKeepAliveResponse>, Status> {
+    let (metadata, extensions, renewal) = request.into_parts();
+    let renewals = stream::iter([renewal]);
+    let mut answers =
+        lease(channel).lease_keep_alive(Request::from_parts(metadata, extensions, renewals)).await?.into_inner();
+    let answer = answers.message().await?;
+    answer.map(Response::new).ok_or_else(|| Status::unavailable("the server ended the stream of renewals"))
+}

@@ -1,0 +1,34 @@
+//! tenurectl against a real etcd: the same scenarios as against tenured. What tells them apart is not in tenurectl.
+
+mod ctl;
+
+use tenure_tests::binaries::Program;
+use tenure_tests::scenario;
+
+macro_rules! scenarios {
+    ($($test:ident: $scenario:path;)*) => { $(
+        #[test]
+        fn $test() {
+            scenario::run("compat_ctl", stringify!($test), |scenario| async move {
+                $scenario(Program::Etcd, &scenario.home).await
+            });
+        }
+    )* };
+}
+
+scenarios! {
+    keys_are_read_written_and_deleted: ctl::keys::keys;
+    transactions_are_read_from_stdin: ctl::keys::transactions;
+    compaction_and_its_errors: ctl::keys::compaction;
+    what_is_too_large_is_refused_with_the_limits_name: ctl::keys::too_large;
+    a_leases_life: ctl::leases::leases;
+    a_lease_is_kept_alive_over_a_killed_leader: ctl::leases::keep_alive;
+    watches_tell_changes: ctl::watches::watches;
+    watches_and_reads_end_with_their_reader: ctl::watches::pipes;
+    a_watch_misses_and_repeats_nothing_while_members_are_killed: ctl::watches::resumes;
+    a_healthy_cluster: ctl::cluster::healthy;
+    leadership_is_moved: ctl::cluster::move_leader;
+    one_member_is_down: ctl::cluster::one_down;
+    two_members_are_down: ctl::cluster::no_leader;
+    the_leader_stands_still: ctl::cluster::paused;
+}

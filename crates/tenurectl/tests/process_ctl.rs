@@ -1,0 +1,127 @@
+//! tenurectl against real tenured processes: every command, for people and for programs, and what is said when things break.
+
+#[expect(dead_code, reason = "what needs watches runs on etcd alone until tenured serves them")]
+mod ctl;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use tenure_tests::binaries::Program;
+use tenure_tests::cluster::Cluster;
+use tenure_tests::ports::free_base_port;
+use tenure_tests::scenario;
+
+use ctl::Ctl;
+
+macro_rules! scenarios {
+    ($($test:ident: $scenario:path;)*) => { $(
+        #[test]
+        fn $test() {
+            scenario::run("process_ctl", stringify!($test), |scenario| async move {
+                $scenario(Program::Tenured, &scenario.home).await
+            });
+        }
+    )* };
+}
+
+scenarios! {
+    keys_are_read_written_and_deleted: ctl::keys::keys;
+    transactions_are_read_from_stdin: ctl::keys::transactions;
+    what_is_too_large_is_refused_with_the_limits_name: ctl::keys::too_large;
+    a_leases_life: ctl::leases::leases;
+    a_healthy_cluster: ctl::cluster::healthy;
+    leadership_is_moved: ctl::cluster::move_leader;
+    one_member_is_down: ctl::cluster::one_down;
+    two_members_are_down: ctl::cluster::no_leader;
+    the_leader_stands_still: ctl::cluster::paused;
+}
+
+/// What the error tells a person to run gets writes going again.
+#[test]
+fn a_full_store_says_how_to_make_room() {
+    scenario::run("process_ctl", "a_full_store_says_how_to_make_room", |scenario| async move {
+        let mut cluster = Cluster::with_flags(Program::Tenured, 1, &scenario.home, &["--quota-backend-bytes=1000000"])?;
+        cluster.start_all().await?;
+        let ctl = Ctl::of(&cluster);
+        let value = vec![b'v'; 300_000];
+        let mut said = ctl.feed(&value, &["put", "key", "-"]).await?;
+        for _ in 0..4 {
+            said = ctl.feed(&value, &["put", "key", "-"]).await?;
+        }
+        ensure!(said.code == Some(1), "{said:?}");
+        ensure!(said.err.starts_with("tenurectl: mvcc: database space exceeded\n  "), "{}", said.err);
+        ensure!(
+            said.err.contains(" of 976.5 KiB used, ") && said.err.contains("`tenurectl alarm disarm`"),
+            "{}",
+            said.err
+        );
+        ctl.fails_as("no_space", 1, &["put", "key", "small"]).await?;
+        let alarms = ctl.json(&["alarm", "list"]).await?;
+        ensure!(alarms["alarms"][0]["alarm"] == "NOSPACE", "{alarms}");
+        ensure!(ctl.run(&["status"]).await?.code == Some(5) && ctl.run(&["endpoint", "health"]).await?.code == Some(5));
+        let compact = said.err.split("`tenurectl ").nth(1).and_then(|rest| rest.split('`').next());
+        let compact: Vec<&str> = compact.context("no command in the hint")?.split(' ').collect();
+        ensure!(compact[0] == "compact", "{compact:?}");
+        ctl.says(&compact).await?;
+        ensure!(ctl.says(&["alarm", "disarm"]).await?.ends_with("NOSPACE\ndisarmed 1 alarm\n"));
+        ctl.says(&["put", "key", "small"]).await?;
+        ensure!(ctl.run(&["status"]).await?.code == Some(0));
+        Ok(())
+    });
+}
+
+/// A local cluster made by `cluster-scripts/start`, removed in the end whatever happens.
+struct LocalCluster {
+    folder: PathBuf,
+    base_port: String,
+}
+
+impl LocalCluster {
+    fn script(&self, script: &str) -> Result<String> {
+        let output = Command::new(scripts().join(script))
+            .env("TENURED_BIN", Program::Tenured.path()?)
+            .env("TENURECTL_BIN", env!("CARGO_BIN_EXE_tenurectl"))
+            .env("TENURE_CLUSTER_DIR", self.folder.join("cluster"))
+            .env("TENURE_BASE_PORT", &self.base_port)
+            .env("TENURE_NODES", "3")
+            .current_dir(&self.folder)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{script}: {said}");
+        Ok(said.into_owned())
+    }
+}
+
+impl Drop for LocalCluster {
+    fn drop(&mut self) {
+        // If it fails, it failed before: the processes end with the files that they need.
+        drop(self.script("clean"));
+    }
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cluster-scripts")
+}
+
+#[test]
+fn the_commands_that_the_start_script_prints_work_when_pasted() {
+    scenario::run("process_ctl", "the_commands_that_the_start_script_prints_work_when_pasted", |scenario| async move {
+        let folder = scenario.home.join("a folder");
+        std::fs::create_dir_all(&folder)?;
+        let local = LocalCluster { folder: folder.clone(), base_port: free_base_port()?.to_string() };
+        let said = local.script("start")?;
+        let commands: Vec<&str> =
+            said.lines().skip_while(|line| *line != "Try:").skip(1).take_while(|line| line.starts_with("  ")).collect();
+        ensure!(commands.len() == 3, "{said}");
+        let mut outputs = Vec::new();
+        for command in commands {
+            let output = Command::new("bash").arg("-c").arg(command).current_dir(&folder).output()?;
+            ensure!(output.status.success(), "{command}: {output:?}");
+            outputs.push(String::from_utf8(output.stdout)?);
+        }
+        ensure!(outputs[0] == "written at revision 2\n" && outputs[1] == "hello\n", "{outputs:?}");
+        ensure!(outputs[2].contains("\n3 of 3 up; n"), "{outputs:?}");
+        Ok(())
+    });
+}
