@@ -7,6 +7,7 @@ SHELL := bash
 
 TENURE_CACHE ?= $(HOME)/.cache/tenure
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+PREFIX ?= /usr/local
 export TENURED_BIN ?= $(CARGO_TARGET_DIR)/release/tenured
 
 # A change of flags is a change of every crate's fingerprint, RocksDB's included; clippy and rustdoc get theirs separately.
@@ -21,6 +22,8 @@ LOCKED := $(if $(CI),--locked)
 # too, so `-p tenure-rocks` alone, or `--workspace`, gives RocksDB's build script another hash and compiles it again.
 RELEASE_PACKAGES := -p tenured -p tenure-rocks
 RELEASE := --release $(LOCKED) $(RELEASE_PACKAGES)
+# Not in the same call as the set above: it would merge features and compile RocksDB again.
+TENURECTL := --release $(LOCKED) -p tenurectl
 
 # Test programs by tier. Those named process_*, compat_* and chaos_* start real servers; all others run in memory. cargo
 # cannot leave a test program out, so the fast ones are listed. Every tier names the same packages (default-members), for
@@ -38,8 +41,18 @@ ETCD_ENV := ETCD_BIN=$(VENV)/etcd/etcd ETCDCTL_BIN=$(VENV)/etcd/etcdctl ETCDUTL_
 ##@ Run
 
 .PHONY: build
-build: deps ## compile the server (release); the first time takes about 15 minutes on two cores
+build: deps ## compile tenured and tenurectl (release); the first time takes about 15 minutes on two cores
 	$(CARGO) build $(RELEASE)
+	$(CARGO) build $(TENURECTL)
+
+.PHONY: tenurectl
+tenurectl: deps ## compile the command line alone (release) and print its path
+	@$(CARGO) build $(TENURECTL)
+	@echo $(CARGO_TARGET_DIR)/release/tenurectl
+
+.PHONY: install
+install: build ## copy both programs to PREFIX/bin (/usr/local by default)
+	install -D -m 755 -t '$(DESTDIR)$(PREFIX)/bin' '$(CARGO_TARGET_DIR)/release/tenured' '$(CARGO_TARGET_DIR)/release/tenurectl'
 
 .PHONY: cluster
 cluster: build ## build and start three nodes on 127.0.0.1, and print how to use them
