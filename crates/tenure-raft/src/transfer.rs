@@ -40,7 +40,10 @@ impl RaftNode {
         if !self.members().iter().any(|member| member.id == target && !member.is_learner) {
             return Err(MoveError::BadTarget);
         }
-        tracing::info!(member = %self.member(), %target, "moving leadership");
+        if target == self.member() {
+            return Ok(());
+        }
+        tracing::info!(from = format!("{:x}", self.member().0), to = format!("{:x}", target.0), "moving leadership");
         tokio::time::timeout(timeout, self.until_led_by(target)).await.map_err(|_| MoveError::Timeout)
     }
 
@@ -63,7 +66,7 @@ impl RaftNode {
     /// Returns whether another leader was seen within an election timeout.
     pub async fn hand_over(&self) -> bool {
         let Some(target) = self.successors(u64::MAX).pop() else { return false };
-        tracing::info!(member = %self.member(), successor = %target, "handing leadership over");
+        tracing::info!(to = format!("{:x}", target.0), "handing leadership over");
         let timeout = self.options().election_timeout;
         if !matches!(tokio::time::timeout(timeout, self.raft().trigger().transfer_leader(target.0)).await, Ok(Ok(()))) {
             return false;

@@ -127,7 +127,6 @@ impl Node {
     /// Reads a range.
     pub async fn range(&self, range: Range, serializable: bool) -> Result<ReadAnswer<RangeResult>, RequestError> {
         let view = self.view(serializable).await?;
-        refuse_if_corrupt(&view)?;
         let inline = is_short(&range);
         self.read(view, inline, move |view| read_range(view, &range)).await
     }
@@ -135,7 +134,6 @@ impl Node {
     /// Carries out a transaction that only reads.
     pub async fn read_txn(&self, txn: Txn, serializable: bool) -> Result<ReadAnswer<TxnResponse>, RequestError> {
         let view = self.view(serializable).await?;
-        refuse_if_corrupt(&view)?;
         let short = |op: &Op| matches!(op, Op::Range(range) if is_short(range));
         let inline = txn.success.iter().chain(&txn.failure).all(short);
         self.read(view, inline, move |view| read_txn(view, &txn)).await
@@ -253,11 +251,4 @@ const PUBLISH_RETRY: Duration = Duration::from_millis(50);
 
 fn is_short(range: &Range) -> bool {
     matches!(range.range, tenure_core::command::KeyRange::One(_))
-}
-
-fn refuse_if_corrupt(view: &StateView) -> Result<(), RequestError> {
-    if view.meta().alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
-        return Err(Refusal::Corrupt.into());
-    }
-    Ok(())
 }

@@ -20,8 +20,8 @@ use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::Node;
 use super::error::RequestError;
-use super::{Node, refuse_if_corrupt};
 
 /// Streams that may be open at once per client thread: each may hold two pieces of the largest request's size.
 pub(super) const RANGE_STREAMS_MAX: usize = 256;
@@ -83,7 +83,6 @@ impl Node {
     ) -> Result<RangeChunks, RequestError> {
         let place = self.range_streams.clone().try_acquire_owned().map_err(|_| RequestError::TooManyRequests)?;
         let view = self.view(serializable).await?;
-        refuse_if_corrupt(&view)?;
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING_MAX);
         let rest = Rest::of(range, view.meta().revision, limits);
         // Who holds the receiving end owns the task: it returns when that is gone.

@@ -79,8 +79,14 @@ fn an_alarm_is_told_by_status_and_stops_what_it_must() {
         assert_eq!(servers[0].status().await.errors, ["memberID:5 alarm:NOSPACE "]);
         assert_eq!(kv.put(put()).await.expect_err("no space").code(), Code::ResourceExhausted);
         alarm(&mut maintenance, AlarmAction::Activate, 5, CORRUPT).await;
-        let read = pb::RangeRequest { key: "k".into(), serializable: true, ..Default::default() };
-        assert_eq!(kv.range(read).await.expect_err("corrupt").message(), "etcdserver: corrupt cluster");
+        let delete = pb::DeleteRangeRequest { key: "k".into(), ..Default::default() };
+        assert_eq!(kv.delete_range(delete).await.expect_err("corrupt").message(), "etcdserver: corrupt cluster");
+        for serializable in [true, false] {
+            // As in etcd: what does not go through the log is still answered.
+            let read = pb::RangeRequest { key: "k".into(), serializable, ..Default::default() };
+            kv.range(read.clone()).await.expect("a read");
+            kv.range_stream(read).await.expect("a read").into_inner().message().await.expect("a read");
+        }
         alarm(&mut maintenance, AlarmAction::Deactivate, 5, CORRUPT).await;
         alarm(&mut maintenance, AlarmAction::Deactivate, 5, NOSPACE).await;
         kv.put(put()).await.expect("all is well again");
