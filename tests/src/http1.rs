@@ -1,4 +1,4 @@
-//! A one-shot HTTP/1.1 GET, enough to ask a node for its health or its version.
+//! One-shot HTTP/1.1 requests, enough to ask a node for its health or its version.
 
 use std::time::Duration;
 
@@ -10,16 +10,22 @@ use tokio::time::timeout;
 /// An answer is a line or a page of metrics; more than this is not read.
 const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// A status code with the body that came with it.
+/// A status code with what came with it.
 #[derive(Debug)]
 pub struct HttpAnswer {
     pub status: u16,
+    pub content_type: Option<String>,
     pub body: String,
 }
 
 /// Fetches `path` from a server on 127.0.0.1 within `patience`.
 pub async fn get(port: u16, path: &str, patience: Duration) -> Result<HttpAnswer> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    ask(port, "GET", path, patience).await
+}
+
+/// Like [`get`], with any method.
+pub async fn ask(port: u16, method: &str, path: &str, patience: Duration) -> Result<HttpAnswer> {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     let exchange = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.write_all(request.as_bytes()).await?;
@@ -38,5 +44,10 @@ fn parse(answer: &str) -> Result<HttpAnswer> {
         .nth(1)
         .and_then(|code| code.parse().ok())
         .context("the HTTP answer has no status code")?;
-    Ok(HttpAnswer { status, body: body.to_owned() })
+    let content_type = head
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+        .map(|(_, value)| value.to_owned());
+    Ok(HttpAnswer { status, content_type, body: body.to_owned() })
 }

@@ -41,7 +41,8 @@ impl Page {
 
 pub(super) async fn render(State(node): State<Node>) -> Response {
     let text = page(&node);
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))], text).into_response()
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"))], text)
+        .into_response()
 }
 
 fn page(node: &Node) -> String {
