@@ -9,6 +9,7 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod services;
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -109,8 +110,8 @@ fn routes(node: &Node, config: &ServerConfig) -> Routes {
     let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
     let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
     let health = HealthServer::new(health::HealthService);
-    let services = Routes::new(kv).add_service(lease).add_service(cluster).add_service(maintenance).add_service(health);
-    let router = services.into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
+    let services = services::Services::default().add(kv).add(lease).add(cluster).add(maintenance).add(health);
+    let router = services.routes().into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
     Routes::from(router)
 }
 

@@ -7,4 +7,5 @@ mod http;
 mod maintenance;
 mod metadata;
 mod ranges;
+mod reflection;
 mod support;
