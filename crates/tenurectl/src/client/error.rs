@@ -23,7 +23,7 @@ pub enum ClientError {
     #[error("no answer in time")]
     NoAnswer(Vec<Setback>),
     /// It was sent, and no answer came: it may have happened, or happen yet.
-    #[error("it may or may not have been done: {} got it and did not answer ({})", .0.endpoint, .0.reason)]
+    #[error("it may or may not have been done: {} got it, and then: {}", .0.endpoint, .0.reason)]
     Unknown(Setback),
     /// A server answered with an error.
     #[error("{}", .0.text())]

@@ -233,3 +233,6 @@ fn with_metadata<Q>(effect: Effect, request: Q) -> Request<Q> {
     }
     request
 }
+
+#[cfg(test)]
+mod tests;

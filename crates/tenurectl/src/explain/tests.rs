@@ -80,7 +80,7 @@ fn an_unknown_outcome_is_called_that() {
     let told = without_answer(plain(&Failure::Client(lost())), &lost(), &states);
     assert_eq!(
         told.human(),
-        "tenurectl: it may or may not have been done: 127.0.0.1:2379 got it and did not answer (no answer in time)\n  \
+        "tenurectl: it may or may not have been done: 127.0.0.1:2379 got it, and then: no answer in time\n  \
          127.0.0.1:2379   up, follows 2 (term 7)\n  \
          127.0.0.1:22379  up, leads (term 7)\n\
          Look whether it happened before you do it again."
