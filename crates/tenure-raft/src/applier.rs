@@ -104,9 +104,9 @@ impl SharedStore {
     }
 
     /// Hands on what a run changed, once its view is published and still under the store's lock: in log order.
-    fn tell(&self, committed: Committed) {
+    fn tell(&self, committed: Committed, log_bytes: usize) {
         let Committed { view, events, leases } = committed;
-        let run = AppliedRun { view, events: events.into(), leases: leases.into() };
+        let run = AppliedRun { view, events: events.into(), leases: leases.into(), log_bytes };
         for effect in self.effects.iter() {
             effect.applied(&run);
         }
@@ -198,9 +198,12 @@ fn apply_run(
     let count = entries.len();
     let mut answers = Vec::with_capacity(entries.len());
     let mut applied = store.applied().clone();
-    let mut told_time = Vec::new();
+    let (mut told_time, mut log_bytes) = (Vec::new(), 0);
     let mut run = store.begin();
     for (entry, responder) in entries {
+        if let Payload::Normal(proposal) = &entry.payload {
+            log_bytes += proposal.0.len();
+        }
         let Carried { reply, membership, tells_time } = apply_entry(&mut run, entry)?;
         if tells_time && told_time.last() != Some(&reply.term) {
             told_time.push(reply.term);
@@ -217,7 +220,7 @@ fn apply_run(
     let committed = run.commit(applied).map_err(io::Error::other)?;
     shared.tell_time(&committed.view, &told_time);
     shared.publish(store);
-    shared.tell(committed);
+    shared.tell(committed, log_bytes);
     let took = started.elapsed();
     if slow.is_some_and(|limit| took > limit) {
         tracing::warn!(entries = count, ?took, "slow apply");

@@ -19,6 +19,9 @@ pub struct AppliedRun {
     pub events: Arc<[EventRow]>,
     /// The leases that the run granted, renewed or ended (`None`), each once, by id, as they are after it.
     pub leases: Arc<[(LeaseId, Option<LeaseRow>)]>,
+    /// The size of the run's log entries: keys and values of `events` lie in their buffers, so keeping one of them keeps
+    /// the entry that it came in.
+    pub log_bytes: usize,
 }
 
 /// See the module's header.

@@ -13,7 +13,7 @@ fn view() -> Arc<StateView> {
 fn run(view: &Arc<StateView>, leases: usize) -> AppliedRun {
     let row = LeaseRow { incarnation: Incarnation::default(), ttl_ms: 1000, renewals: 0, clock_ms: 0 };
     let leases: Vec<_> = (1..).map(|id| (LeaseId(id), Some(row))).take(leases).collect();
-    AppliedRun { view: view.clone(), events: Arc::from([]), leases: leases.into() }
+    AppliedRun { view: view.clone(), events: Arc::from([]), leases: leases.into(), log_bytes: 0 }
 }
 
 fn taken(feed: &LeaseFeed) -> Option<Vec<usize>> {
