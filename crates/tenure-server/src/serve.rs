@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::config::{ClusterState, ConfigError, ServerConfig};
 use crate::grpc;
+use crate::node::watch::WatchHub;
 use crate::node::{GroupCounters, LeaseFeed, LessorReports, LessorThread, Node, Shared};
 
 /// Connections that the kernel may hold before they are accepted.
@@ -92,14 +93,15 @@ async fn run(
     listeners: Listeners,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
+    let watches = WatchHub::start()?;
     let leases = Arc::new(LeaseFeed::default());
-    let effects: Vec<Arc<dyn Effects>> = vec![leases.clone()];
+    let effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
     let starting = RaftNode::start(options, engine, Arc::new(OsFiles), listeners.peers, effects);
     let raft = tokio::select! {
         started = starting => started?,
         () = stop_asked(&mut shutdown) => return Ok(()),
     };
-    let shared = Arc::new(shared(&config, raft.clone()));
+    let shared = Arc::new(shared(&config, raft.clone(), watches));
     let lessor = LessorThread::start(raft.clone(), leases, shared.lessor.clone())?;
     let (drain, draining) = watch::channel(false);
     let config = Arc::new(config);
@@ -135,7 +137,7 @@ async fn stop_asked(shutdown: &mut watch::Receiver<bool>) {
     }
 }
 
-fn shared(config: &ServerConfig, raft: RaftNode) -> Shared {
+fn shared(config: &ServerConfig, raft: RaftNode, watches: WatchHub) -> Shared {
     Shared {
         raft,
         name: config.name.clone(),
@@ -147,6 +149,8 @@ fn shared(config: &ServerConfig, raft: RaftNode) -> Shared {
         raising_alarm: tokio::sync::Mutex::default(),
         groups: Arc::new(GroupCounters::default()),
         lessor: LessorReports::default(),
+        watches,
+        watch_progress_interval: config.watch_progress_notify_interval,
     }
 }
 

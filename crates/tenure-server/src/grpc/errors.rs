@@ -13,6 +13,7 @@ use thiserror::Error;
 use tonic::{Code, Status};
 
 use crate::node::RequestError;
+use crate::node::watch::WatchRefusal;
 
 /// Why a request failed, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -186,6 +187,20 @@ pub enum ApiError {
     UnknownMethod,
 }
 
+/// Why a watcher was not made, or ended: a text in a message of its stream, not a status.
+pub fn cancel_reason(refusal: WatchRefusal) -> String {
+    match refusal {
+        WatchRefusal::NegativeStart => ApiError::Compacted.to_string(),
+        WatchRefusal::EmptyRange => "mvcc: watcher range is empty".to_owned(),
+        WatchRefusal::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream".to_owned(),
+        WatchRefusal::TooMany => ApiError::TooManyRequests.to_string(),
+        // etcd breaks the whole stream off instead, with every watcher on it.
+        WatchRefusal::TooLarge => {
+            "etcdserver: a revision is too large for one message, watch with fragments".to_owned()
+        }
+    }
+}
+
 impl ApiError {
     /// The gRPC code.
     pub fn code(self) -> Code {
@@ -234,6 +249,7 @@ impl ApiError {
             | E::SessionExpired
             | E::TimeoutLeaderTransfer
             | E::UnknownMethod => Code::Unknown,
+
             E::LeaseExists
             | E::MemberExists
             | E::PeerUrlExists

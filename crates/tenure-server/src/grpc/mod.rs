@@ -10,6 +10,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod services;
+mod watch;
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -20,9 +21,9 @@ use tenure_proto::etcdserverpb::cluster_server::ClusterServer;
 use tenure_proto::etcdserverpb::kv_server::KvServer;
 use tenure_proto::etcdserverpb::lease_server::LeaseServer;
 use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use tenure_proto::etcdserverpb::watch_server::WatchServer;
 use tenure_proto::grpc::health::v1::health_server::HealthServer;
 use tenure_raft::accept::connections;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
@@ -46,7 +47,7 @@ pub(crate) async fn serve(
     node: &Node,
     config: &ServerConfig,
     listeners: Vec<TcpListener>,
-    draining: watch::Receiver<bool>,
+    draining: tokio::sync::watch::Receiver<bool>,
 ) {
     let mut servers = JoinSet::new();
     for listener in listeners {
@@ -65,7 +66,7 @@ pub(crate) async fn serve(
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(config.grpc_keepalive_interval)
             .http2_keepalive_timeout(config.grpc_keepalive_timeout)
-            .add_routes(routes(node, config));
+            .add_routes(routes(node, config, &draining));
         let mut stop = draining.clone();
         servers.spawn(async move {
             let stopped = async move {
@@ -99,7 +100,7 @@ pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<TcpListener>) {
     }
 }
 
-fn routes(node: &Node, config: &ServerConfig) -> Routes {
+fn routes(node: &Node, config: &ServerConfig, draining: &tokio::sync::watch::Receiver<bool>) -> Routes {
     let limits =
         Limits { max_request_bytes: config.max_request_bytes as usize, max_txn_ops: config.max_txn_ops as usize };
     let message_bytes_max = limits.max_request_bytes.saturating_add(REQUEST_OVERHEAD_BYTES);
@@ -109,8 +110,12 @@ fn routes(node: &Node, config: &ServerConfig) -> Routes {
     let lease = LeaseServer::new(lease::LeaseService::new(node.clone()));
     let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
     let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
+    let watch = WatchServer::new(watch::WatchService::new(node.clone(), message_bytes_max, draining.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
     let health = HealthServer::new(health::HealthService);
-    let services = services::Services::default().add(kv).add(lease).add(cluster).add(maintenance).add(health);
+    let services =
+        services::Services::default().add(kv).add(watch).add(lease).add(cluster).add(maintenance).add(health);
     let router = services.routes().into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
     Routes::from(router)
 }

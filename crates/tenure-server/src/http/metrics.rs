@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use tenure_core::state::StateRead;
 use tenure_raft::runtime::BootInstant;
 
+use crate::node::watch::HubStats;
 use crate::node::{LATENESS_BOUNDS_MS, Lateness, LessorReport, Node};
 
 /// Text in the exposition format, one metric at a time.
@@ -80,6 +81,7 @@ fn page(node: &Node) -> String {
     let forwarded = groups.forwarded.load(Ordering::Relaxed);
     page.counter("tenure_forwarded_proposals_total", "Groups that went to a leader elsewhere.", forwarded);
     leases(&mut page, node);
+    watches(&mut page, node.shared().watches.stats());
     page.0
 }
 
@@ -102,4 +104,14 @@ fn leases(page: &mut Page, node: &Node) {
     page.counter("tenure_lessor_promotions_total", "How often this member's lessor took over.", promotions);
     let took = promotion_took.as_micros();
     page.gauge("tenure_lessor_promotion_micros", "How long its last promotion took.", took);
+}
+
+fn watches(page: &mut Page, stats: HubStats) {
+    page.gauge("tenure_watch_streams", "Open watch streams.", stats.streams);
+    page.gauge("tenure_watchers", "Watchers on them.", stats.watchers);
+    page.gauge("tenure_slow_watchers", "Watchers that read the history to catch up.", stats.lagging);
+    page.gauge("tenure_watch_ring_bytes", "Memory that the newest events keep.", stats.ring_bytes);
+    page.gauge("tenure_watch_ring_events", "Events kept in memory for watchers.", stats.ring_events);
+    page.counter("tenure_watch_events_total", "Events handed to clients.", stats.events_sent);
+    page.counter("tenure_watch_catch_up_reads_total", "Reads of the history for watchers.", stats.catch_up_reads);
 }

@@ -10,6 +10,7 @@ mod lessor;
 mod proposer;
 mod range_stream;
 mod read_barrier;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ pub use lessor::{LATENESS_BOUNDS_MS, Lateness, LeaseFeed, LessorReport, LessorRe
 pub use proposer::{GroupCounters, Proposer, Written};
 pub use range_stream::{ChunkLimits, RangeChunk, RangeChunks, RangeEnd};
 pub use read_barrier::ReadBarrier;
+use watch::WatchHub;
 
 /// Reads of more than one key go to threads of their own, so that they hold up nobody's request; this many at a time per
 /// client thread, so that they leave the cores to consensus.
@@ -61,6 +63,10 @@ pub struct Shared {
     pub groups: Arc<GroupCounters>,
     /// What the lessor does.
     pub lessor: LessorReports,
+    /// Who is told of changes.
+    pub watches: WatchHub,
+    /// How often a quiet watcher that asked for it hears how far it is.
+    pub watch_progress_interval: Duration,
 }
 
 /// See the module's header. Cheap to clone.

@@ -9,3 +9,4 @@ mod metadata;
 mod ranges;
 mod reflection;
 mod support;
+mod watches;

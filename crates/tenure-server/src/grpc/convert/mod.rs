@@ -10,6 +10,7 @@
 mod request;
 mod response;
 mod txn;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use response::{
     put_response, range_response, range_stream_response, txn_answer, txn_response,
 };
 pub use txn::{TxnCall, txn_call};
+pub use watch::{event_wire_bytes, watch_request, watch_response};
 
 /// How much a request may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,11 +37,16 @@ pub fn key_range(key: Bytes, range_end: Bytes) -> Result<KeyRange, ApiError> {
     if key.is_empty() {
         return Err(ApiError::EmptyKey);
     }
-    Ok(match range_end.as_ref() {
+    Ok(range_from(key, range_end))
+}
+
+/// The same for a key that is there.
+pub(super) fn range_from(key: Bytes, range_end: Bytes) -> KeyRange {
+    match range_end.as_ref() {
         b"" => KeyRange::One(key),
         b"\0" => KeyRange::From(key),
         _ => KeyRange::Between(key, range_end),
-    })
+    }
 }
 
 /// A range request.

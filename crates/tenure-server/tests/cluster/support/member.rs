@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tenure_core::ClusterId;
 use tenure_raft::log::{Keep, LogOptions, LogStore};
 use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, RaftNode};
+use tenure_server::node::watch::WatchHub;
 use tenure_server::node::{LeaseFeed, LessorReports, LessorThread, Node, Shared};
 use tenure_storage::engine::Engine;
 use tenure_storage::store::StateStore;
@@ -227,8 +228,9 @@ async fn live(
     mut ended: oneshot::Receiver<End>,
 ) {
     let listener = bind(address);
+    let watches = WatchHub::start().expect("a thread");
     let leases = Arc::new(LeaseFeed::default());
-    let effects: Vec<Arc<dyn Effects>> = vec![leases.clone()];
+    let effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
     let starting = RaftNode::start(options, machine.engine(), machine.files(), vec![listener], effects);
     let raft = tokio::select! {
         started = starting => match started {
@@ -248,6 +250,8 @@ async fn live(
         slow_request: None,
         groups: Arc::default(),
         lessor: LessorReports::default(),
+        watches,
+        watch_progress_interval: Duration::from_secs(600),
     };
     let lessor = LessorThread::start(raft.clone(), leases, shared.lessor.clone()).expect("a thread");
     let node = Node::start(Arc::new(shared));

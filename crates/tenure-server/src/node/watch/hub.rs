@@ -1,0 +1,418 @@
+//! The watch hub: takes every applied run off the apply loop's hands, and tells the streams that it concerns.
+//!
+//! ```text
+//! apply loop ──append──▶ ring ──▶ hub thread: which watchers does this touch? ──mark, wake──▶ streams
+//!                         ▲                                                                      │
+//!                         └────── pull the marked revisions, filter, send ◀──────────────────────┘
+//! ```
+//!
+//! The apply loop appends and goes on; it never matches, reads or waits for a watcher. The hub's thread matches and
+//! marks; no event is queued for anybody. A stream pulls what is marked when its client has room for it: from the ring,
+//! or from the history once the ring no longer reaches back that far. So memory does not depend on how slow clients are,
+//! and a slow one costs nobody but itself.
+//!
+//! *Appended* is the last revision in the ring, *processed* the last one that has left its marks. The lock of the
+//! registry covers marks and *processed* together: whoever finds no mark has everything up to *processed*. A state that
+//! is replaced, or a ring that overflows before its events are matched, is a gap: all watchers are marked for it and find
+//! out from the history what they missed. Locks are taken in the order registry, feed.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tenure_core::command::KeyRange;
+use tenure_core::row::EventRow;
+use tenure_core::state::StateRead;
+use tenure_core::{EventId, Revision};
+use tenure_raft::{AppliedRun, Effects};
+use tenure_storage::state_view::StateView;
+use tokio::sync::{Notify, Semaphore};
+
+use super::limits::{
+    CATCH_UP_READS_MAX, MATCHED_EVENTS_MAX, RING_BYTES_MAX, STREAMS_MAX, UNMATCHED_EVENTS_MAX, WATCHED_BYTES_MAX,
+    WATCHERS_MAX,
+};
+use super::prev_kvs::PrevKvs;
+use super::registry::{Mark, Registry, StreamKey, WatcherKey};
+use super::ring::{Events, Ring};
+use super::types::Kinds;
+
+/// See the module's header. One per process; cheap to clone.
+#[derive(Clone)]
+pub struct WatchHub {
+    shared: Arc<Shared>,
+    /// Ends the thread with the last clone.
+    _thread: Arc<HubThread>,
+}
+
+pub(super) struct Shared {
+    feed: Mutex<Feed>,
+    fed: Condvar,
+    registry: Mutex<Registry>,
+    /// The bytes of all watched keys.
+    watched_bytes: AtomicU64,
+    catch_up_reads: Arc<Semaphore>,
+    pub(super) prev_kvs: PrevKvs,
+    counters: Counters,
+}
+
+/// What the apply loop leaves.
+struct Feed {
+    ring: Ring,
+    /// Whether anybody watches. If not, nothing is kept and nobody is woken.
+    active: bool,
+    /// The hub's thread has what is up to this revision.
+    taken: Revision,
+    closed: bool,
+}
+
+impl Feed {
+    /// What is to be matched next.
+    fn take_news(&mut self) -> Option<News> {
+        if !self.active || self.taken >= self.ring.appended() {
+            return None;
+        }
+        let first = Revision(self.taken.0 + 1);
+        match self.ring.slice(first, self.ring.appended(), UNMATCHED_EVENTS_MAX) {
+            None => {
+                self.taken = self.ring.floor();
+                Some(News::Gap(self.taken))
+            }
+            Some((runs, through)) => {
+                self.taken = through;
+                Some(News::Runs(runs))
+            }
+        }
+    }
+}
+
+/// Figures for operators.
+#[derive(Debug, Default)]
+struct Counters {
+    lagging: AtomicUsize,
+    events_sent: AtomicU64,
+    catch_up_reads: AtomicU64,
+}
+
+/// A reading of the hub's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubStats {
+    /// Open streams.
+    pub streams: usize,
+    /// Watchers on them.
+    pub watchers: usize,
+    /// Watchers that are so far behind that they read the history.
+    pub lagging: usize,
+    /// Bytes that the recent events keep.
+    pub ring_bytes: usize,
+    /// Recent events kept.
+    pub ring_events: usize,
+    /// Events handed to clients.
+    pub events_sent: u64,
+    /// Reads of the history for watchers.
+    pub catch_up_reads: u64,
+}
+
+/// There are too many of something already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+impl WatchHub {
+    /// Starts the hub's thread.
+    pub fn start() -> std::io::Result<WatchHub> {
+        WatchHub::start_with(RING_BYTES_MAX)
+    }
+
+    fn start_with(ring_bytes_max: usize) -> std::io::Result<WatchHub> {
+        let shared = Arc::new(Shared::new(ring_bytes_max));
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new().name("watch-hub".into()).spawn(move || of_thread.match_loop())?;
+        Ok(WatchHub { _thread: Arc::new(HubThread { shared: shared.clone(), thread: Some(thread) }), shared })
+    }
+
+    /// A hub without a thread: [`Shared::match_some`] does its work.
+    #[cfg(test)]
+    pub(super) fn by_hand(ring_bytes_max: usize) -> WatchHub {
+        let shared = Arc::new(Shared::new(ring_bytes_max));
+        WatchHub { _thread: Arc::new(HubThread { shared: shared.clone(), thread: None }), shared }
+    }
+
+    /// The hub's figures.
+    pub fn stats(&self) -> HubStats {
+        let (streams, watchers) = {
+            let registry = self.shared.registry();
+            (registry.streams(), registry.watchers())
+        };
+        let (ring_bytes, ring_events) = {
+            let feed = self.shared.feed();
+            (feed.ring.bytes(), feed.ring.len())
+        };
+        let counters = &self.shared.counters;
+        HubStats {
+            streams,
+            watchers,
+            lagging: counters.lagging.load(Ordering::Relaxed),
+            ring_bytes,
+            ring_events,
+            events_sent: counters.events_sent.load(Ordering::Relaxed),
+            catch_up_reads: counters.catch_up_reads.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Places for reads of the history.
+    pub(super) fn catch_up_reads(&self) -> Arc<Semaphore> {
+        self.shared.catch_up_reads.clone()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Effects for WatchHub {
+    fn replaced(&self, view: &Arc<StateView>) {
+        let mut feed = self.shared.feed();
+        feed.ring.restart(view.meta().revision);
+        self.shared.note_fed(feed);
+    }
+
+    fn applied(&self, run: &AppliedRun) {
+        let Some(last) = run.events.last() else { return };
+        let mut feed = self.shared.feed();
+        if feed.active {
+            feed.ring.push(run.events.clone(), run.log_bytes);
+        } else {
+            feed.ring.restart(last.meta.modified.revision);
+        }
+        self.shared.note_fed(feed);
+    }
+}
+
+impl Shared {
+    fn new(ring_bytes_max: usize) -> Shared {
+        Shared {
+            feed: Mutex::new(Feed {
+                ring: Ring::new(ring_bytes_max),
+                active: false,
+                taken: Revision(0),
+                closed: false,
+            }),
+            fed: Condvar::new(),
+            registry: Mutex::new(Registry::new()),
+            watched_bytes: AtomicU64::new(0),
+            catch_up_reads: Arc::new(Semaphore::new(CATCH_UP_READS_MAX)),
+            prev_kvs: PrevKvs::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Wakes the hub's thread, or takes note that there is nothing to match.
+    fn note_fed(&self, mut feed: MutexGuard<'_, Feed>) {
+        if feed.active {
+            drop(feed);
+            self.fed.notify_one();
+        } else {
+            feed.taken = feed.ring.appended();
+        }
+    }
+
+    /// Whoever panics with one of these locks leaves marks or events half-way, and the watchers with a hole in what they
+    /// are told; but nothing in these sections can.
+    fn feed(&self) -> MutexGuard<'_, Feed> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hub's thread.
+    fn match_loop(&self) {
+        while let Some(news) = self.next_news() {
+            self.match_news(news);
+        }
+    }
+
+    /// Waits for what the apply loop has left. None at the end.
+    fn next_news(&self) -> Option<News> {
+        let mut feed = self.feed();
+        while !feed.closed {
+            if let Some(news) = feed.take_news() {
+                return Some(news);
+            }
+            feed = self.fed.wait(feed).unwrap_or_else(PoisonError::into_inner);
+        }
+        None
+    }
+
+    fn match_news(&self, news: News) {
+        match news {
+            News::Gap(revision) => self.skip_to(revision),
+            News::Runs(runs) => runs.iter().for_each(|events| self.process(events)),
+        }
+    }
+
+    /// Does what the thread would do next.
+    #[cfg(test)]
+    pub(super) fn match_some(&self) -> bool {
+        let news = self.feed().take_news();
+        news.map(|news| self.match_news(news)).is_some()
+    }
+
+    fn skip_to(&self, revision: Revision) {
+        let wakes = {
+            let mut registry = self.registry();
+            registry.skip_to(revision);
+            registry.streams_to_wake()
+        };
+        wakes.iter().for_each(|wake| wake.notify_one());
+    }
+
+    /// Matches a run, in pieces of whole revisions, so that streams need not wait long for the registry.
+    fn process(&self, events: &[EventRow]) {
+        let mut rest = events;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(piece_len(rest));
+            rest = after;
+            let wakes = {
+                let mut registry = self.registry();
+                registry.process(piece);
+                registry.streams_to_wake()
+            };
+            wakes.iter().for_each(|wake| wake.notify_one());
+        }
+    }
+
+    pub(super) fn add_stream(&self, wake: Arc<Notify>) -> Result<StreamKey, TooMany> {
+        let mut registry = self.registry();
+        if registry.streams() >= STREAMS_MAX {
+            return Err(TooMany);
+        }
+        Ok(registry.add_stream(wake))
+    }
+
+    pub(super) fn remove_stream(&self, key: StreamKey) {
+        self.registry().remove_stream(key);
+    }
+
+    /// Adds a watcher of events from `start` on.
+    pub(super) fn add_watcher(
+        &self,
+        stream: StreamKey,
+        range: &KeyRange,
+        kinds: Kinds,
+        start: Revision,
+    ) -> Result<WatcherKey, TooMany> {
+        let bytes = watched_bytes(range);
+        let mut registry = self.registry();
+        if registry.watchers() >= WATCHERS_MAX
+            || self.watched_bytes.load(Ordering::Relaxed).saturating_add(bytes) > WATCHED_BYTES_MAX
+        {
+            return Err(TooMany);
+        }
+        if registry.watchers() == 0 {
+            let mut feed = self.feed();
+            // Nothing was kept, and there was nobody to match: whatever the ring has passed is processed.
+            feed.taken = feed.ring.appended();
+            feed.active = true;
+            registry.skip_to(feed.taken);
+        }
+        self.watched_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let key = registry.add_watcher(stream, range, kinds, start);
+        let wakes = registry.streams_to_wake();
+        drop(registry);
+        wakes.iter().for_each(|wake| wake.notify_one());
+        Ok(key)
+    }
+
+    pub(super) fn remove_watcher(&self, key: WatcherKey, range: &KeyRange) {
+        let mut registry = self.registry();
+        registry.remove_watcher(key);
+        self.watched_bytes.fetch_sub(watched_bytes(range), Ordering::Relaxed);
+        if registry.watchers() == 0 {
+            let mut feed = self.feed();
+            feed.active = false;
+            let appended = feed.ring.appended();
+            feed.ring.restart(appended);
+            feed.taken = appended;
+        }
+    }
+
+    /// The marks of a stream, and the revision up to which they are complete.
+    pub(super) fn take(&self, stream: StreamKey) -> (Vec<Mark>, Revision) {
+        self.registry().take(stream)
+    }
+
+    /// Wakes the stream when `revision` is processed.
+    pub(super) fn wake_at(&self, stream: StreamKey, revision: Revision) {
+        self.registry().wake_at(stream, revision);
+    }
+
+    /// See [`Ring::slice`].
+    pub(super) fn recent(&self, first: Revision, last: Revision, events_max: usize) -> Option<(Vec<Events>, Revision)> {
+        self.feed().ring.slice(first, last, events_max)
+    }
+
+    /// An event, if it is among the recent ones.
+    pub(super) fn recent_event(&self, id: EventId) -> Option<EventRow> {
+        self.feed().ring.event(id)
+    }
+
+    /// A stream has `now` watchers that lag, and had `before`.
+    pub(super) fn note_lagging(&self, now: usize, before: usize) {
+        if now != before {
+            self.counters.lagging.fetch_add(now, Ordering::Relaxed);
+            self.counters.lagging.fetch_sub(before, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn note_sent(&self, events: usize) {
+        self.counters.events_sent.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_catch_up_read(&self) {
+        self.counters.catch_up_reads.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What there is to match.
+enum News {
+    /// Everything up to this revision was missed.
+    Gap(Revision),
+    Runs(Vec<Events>),
+}
+
+/// The length of a piece of whole revisions that holds [`MATCHED_EVENTS_MAX`] events, or a single revision.
+fn piece_len(events: &[EventRow]) -> usize {
+    let revision = |place: usize| events[place].meta.modified.revision;
+    let mut end = MATCHED_EVENTS_MAX.min(events.len());
+    while end < events.len() && revision(end) == revision(end - 1) {
+        end += 1;
+    }
+    end
+}
+
+/// What a range costs in memory.
+fn watched_bytes(range: &KeyRange) -> u64 {
+    match range {
+        KeyRange::One(key) | KeyRange::From(key) => key.len() as u64,
+        KeyRange::Between(start, end) => (start.len() + end.len()) as u64,
+    }
+}
+
+struct HubThread {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for HubThread {
+    fn drop(&mut self) {
+        self.shared.feed().closed = true;
+        self.shared.fed.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the watch hub's thread panicked");
+        }
+    }
+}

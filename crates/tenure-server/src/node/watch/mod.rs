@@ -1,0 +1,28 @@
+//! Watches: who is told of which changes, in order, once, and without holding up a writer.
+//!
+//! `hub.rs` says how events flow. One hub per process takes them from the apply loop; one [`WatchSession`] per client
+//! stream pulls what its watchers are owed, at the pace of its client. What every watcher is promised, on every member,
+//! across restarts, changes of leader and snapshots: its events come in order, each once, the events of a revision
+//! together, none left out; or it is told that what it needs is compacted.
+
+mod catch_up;
+mod hub;
+mod interval_tree;
+mod limits;
+mod prev_kvs;
+mod pull;
+mod range_index;
+mod registry;
+mod ring;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod types;
+mod work;
+
+pub use hub::{HubStats, WatchHub};
+pub use limits::StreamLimits;
+pub use session::WatchSession;
+pub use types::{CreateWatch, Kinds, Scope, WatchEvent, WatchId, WatchMessage, WatchRefusal, WatchRequest};

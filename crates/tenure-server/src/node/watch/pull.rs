@@ -1,0 +1,97 @@
+//! Gathers one message for one watcher from runs of events: pure but for the look-up of previous values.
+//!
+//! A message holds whole revisions. Only to a watcher that takes fragments is a large revision told in parts, and then
+//! the parts follow each other without anything else in between, because Go's client joins them by position.
+
+use tenure_core::outcome::KeyValue;
+use tenure_core::row::EventRow;
+use tenure_core::{EventId, Revision};
+
+use super::limits::StreamLimits;
+use super::ring::Events;
+use super::types::{Scope, WatchEvent};
+
+/// A stretch of a watcher's events, in runs that hold all of them.
+#[derive(Debug)]
+pub(super) struct Stretch {
+    pub(super) runs: Vec<Events>,
+    /// The first event that was not told yet.
+    pub(super) next: EventId,
+    /// The last revision of the stretch.
+    pub(super) last: Revision,
+}
+
+/// One message's worth.
+#[derive(Debug, Default)]
+pub(super) struct Pulled {
+    pub(super) events: Vec<WatchEvent>,
+    /// Where to go on in the stretch; none if it is told.
+    pub(super) rest: Option<EventId>,
+    /// The rest begins with more of the same revision.
+    pub(super) fragment: bool,
+    /// A revision is too large to be sent whole: `events` are no message.
+    pub(super) too_large: bool,
+}
+
+impl Stretch {
+    /// The events for a watcher, in order.
+    fn events<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = &'a EventRow> {
+        let next = self.next;
+        let runs = self.runs.iter().flat_map(move |run| {
+            let begin = run.partition_point(|event| event.meta.modified < next);
+            run[begin..].iter()
+        });
+        runs.take_while(|event| event.meta.modified.revision <= self.last).filter(|event| scope.includes(event))
+    }
+
+    /// Whether more than `count` of the watcher's events satisfy a condition.
+    pub(super) fn has_more_than(&self, count: usize, scope: &Scope, condition: fn(&EventRow) -> bool) -> bool {
+        self.events(scope).filter(|event| condition(event)).nth(count).is_some()
+    }
+
+    /// Gathers a message.
+    pub(super) fn pull<E>(
+        &self,
+        scope: &Scope,
+        limits: &StreamLimits,
+        mut prev_kv: impl FnMut(&EventRow) -> Result<Option<KeyValue>, E>,
+    ) -> Result<Pulled, E> {
+        let mut pulled = Pulled::default();
+        let (mut bytes, mut wire_bytes, mut revisions) = (0, 0, 0);
+        let mut revision = Revision(0);
+        for event in self.events(scope) {
+            let id = event.meta.modified;
+            if id.revision != revision {
+                if bytes >= limits.message_bytes || revisions >= limits.message_revisions {
+                    pulled.rest = Some(id);
+                    return Ok(pulled);
+                }
+                revisions += 1;
+            }
+            let previous = if scope.prev_kv { prev_kv(event)? } else { None };
+            if scope.fragment {
+                let event_bytes = (limits.event_bytes)(event, previous.as_ref());
+                if !pulled.events.is_empty() && wire_bytes + event_bytes >= limits.fragment_bytes {
+                    pulled.rest = Some(id);
+                    pulled.fragment = id.revision == revision;
+                    return Ok(pulled);
+                }
+                wire_bytes += event_bytes;
+            }
+            revision = id.revision;
+            bytes += rough_bytes(event, previous.as_ref());
+            if bytes > limits.whole_revision_bytes && !scope.fragment {
+                pulled.too_large = true;
+                return Ok(pulled);
+            }
+            pulled.events.push(WatchEvent { event: event.clone(), previous });
+        }
+        Ok(pulled)
+    }
+}
+
+/// What an event weighs in a message, without asking how it is encoded.
+fn rough_bytes(event: &EventRow, previous: Option<&KeyValue>) -> usize {
+    let previous = previous.map_or(0, |kv| kv.key.len() + kv.value.len());
+    size_of::<WatchEvent>() + event.key.len() + event.value.len() + previous
+}

@@ -1,0 +1,305 @@
+//! Who watches what, and which of them have events waiting: no event is ever queued for a watcher, only the stretch of
+//! revisions that it has to look through.
+//!
+//! Every watcher is in here from its creation on, whether it is up to date or far behind. One that is far behind simply
+//! has a long stretch marked. So there is no moment at which a watcher passes from one set to another, and none at which
+//! an event could fall between them.
+
+use std::sync::Arc;
+
+use tenure_core::Revision;
+use tenure_core::command::KeyRange;
+use tenure_core::row::EventRow;
+use tokio::sync::Notify;
+
+use super::range_index::RangeIndex;
+use super::types::Kinds;
+
+/// A watcher's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct WatcherKey(u32);
+
+/// A stream's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamKey(u32);
+
+/// The revisions that a watcher has to look through: every event for it that was not there before is among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) watcher: WatcherKey,
+    pub(super) first: Revision,
+    pub(super) last: Revision,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    stream: StreamKey,
+    range: KeyRange,
+    /// Its place among the members of its range.
+    place: usize,
+    kinds: Kinds,
+    /// Nothing before this revision is for it.
+    start: Revision,
+    marked: Option<(Revision, Revision)>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    wake: Arc<Notify>,
+    /// The watchers that are marked. May name one that is gone, or not marked any more.
+    marked: Vec<WatcherKey>,
+    /// Whether it is among those to wake.
+    to_wake: bool,
+    /// Wake it when this revision is processed, marks or not.
+    wake_at: Option<Revision>,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(super) struct Registry {
+    index: RangeIndex<WatcherKey>,
+    watchers: Slab<Watcher>,
+    streams: Slab<Stream>,
+    /// Every event up to this revision has left its marks.
+    processed: Revision,
+    to_wake: Vec<StreamKey>,
+    /// The streams that have a `wake_at`.
+    waiting: Vec<StreamKey>,
+}
+
+impl Registry {
+    pub(super) fn new() -> Registry {
+        Registry {
+            index: RangeIndex::new(),
+            watchers: Slab::default(),
+            streams: Slab::default(),
+            processed: Revision(0),
+            to_wake: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// How many watchers there are.
+    pub(super) fn watchers(&self) -> usize {
+        self.watchers.len
+    }
+
+    /// How many streams there are.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.len
+    }
+
+    pub(super) fn add_stream(&mut self, wake: Arc<Notify>) -> StreamKey {
+        StreamKey(self.streams.insert(Stream { wake, marked: Vec::new(), to_wake: false, wake_at: None }))
+    }
+
+    /// Removes a stream, whose watchers are gone already.
+    pub(super) fn remove_stream(&mut self, key: StreamKey) {
+        self.streams.remove(key.0);
+        self.to_wake.retain(|stream| *stream != key);
+        self.waiting.retain(|stream| *stream != key);
+    }
+
+    /// Adds a watcher of events from `start` on. What is processed already is marked at once.
+    pub(super) fn add_watcher(
+        &mut self,
+        stream: StreamKey,
+        range: &KeyRange,
+        kinds: Kinds,
+        start: Revision,
+    ) -> WatcherKey {
+        let watcher = Watcher { stream, range: range.clone(), place: 0, kinds, start, marked: None };
+        let key = WatcherKey(self.watchers.insert(watcher));
+        let place = self.index.add(range, key);
+        if let Some(watcher) = self.watchers.get_mut(key.0) {
+            watcher.place = place;
+        }
+        if start <= self.processed {
+            self.mark(key, start, self.processed);
+        }
+        key
+    }
+
+    pub(super) fn remove_watcher(&mut self, key: WatcherKey) {
+        let Some(watcher) = self.watchers.remove(key.0) else { return };
+        if let Some(moved) = self.index.remove(&watcher.range, watcher.place)
+            && let Some(moved) = self.watchers.get_mut(moved.0)
+        {
+            moved.place = watcher.place;
+        }
+    }
+
+    /// Lets the events of whole revisions, which follow what is processed, leave their marks. Older ones are passed over.
+    pub(super) fn process(&mut self, events: &[EventRow]) {
+        let Registry { index, watchers, streams, to_wake, processed, .. } = self;
+        for event in events {
+            let revision = event.meta.modified.revision;
+            if revision <= *processed {
+                continue;
+            }
+            let deletes = event.meta.is_tombstone();
+            index.visit(&event.key, |key| {
+                let Some(watcher) = watchers.get_mut(key.0) else { return };
+                if watcher.start <= revision && watcher.kinds.include(deletes) {
+                    mark(watcher, key, revision, revision, streams, to_wake);
+                }
+            });
+        }
+        if let Some(last) = events.last() {
+            self.processed = self.processed.max(last.meta.modified.revision);
+        }
+        self.wake_waiting();
+    }
+
+    /// Goes on to a revision without knowing the events in between: every watcher has to look through them.
+    pub(super) fn skip_to(&mut self, revision: Revision) {
+        if revision <= self.processed {
+            return;
+        }
+        let first = Revision(self.processed.0 + 1);
+        self.processed = revision;
+        let Registry { watchers, streams, to_wake, .. } = self;
+        for (place, watcher) in watchers.iter_mut() {
+            let first = first.max(watcher.start);
+            if first <= revision {
+                mark(watcher, WatcherKey(place), first, revision, streams, to_wake);
+            }
+        }
+        self.wake_waiting();
+    }
+
+    /// Takes the marks of a stream's watchers, and the revision up to which they are complete.
+    pub(super) fn take(&mut self, key: StreamKey) -> (Vec<Mark>, Revision) {
+        let Some(stream) = self.streams.get_mut(key.0) else { return (Vec::new(), self.processed) };
+        let mut marks = Vec::with_capacity(stream.marked.len());
+        for watcher in stream.marked.drain(..) {
+            let Some(entry) = self.watchers.get_mut(watcher.0).filter(|entry| entry.stream == key) else { continue };
+            if let Some((first, last)) = entry.marked.take() {
+                marks.push(Mark { watcher, first, last });
+            }
+        }
+        // A burst must not be paid for as long as the stream lives.
+        stream.marked.shrink_to(MARKS_KEPT_MAX);
+        (marks, self.processed)
+    }
+
+    /// Wakes a stream once `revision` is processed; at once if it is.
+    pub(super) fn wake_at(&mut self, key: StreamKey, revision: Revision) {
+        let Some(stream) = self.streams.get_mut(key.0) else { return };
+        if revision <= self.processed {
+            stream.wake.notify_one();
+            return;
+        }
+        if stream.wake_at.replace(revision).is_none() {
+            self.waiting.push(key);
+        }
+    }
+
+    /// The streams that have something new, each once.
+    pub(super) fn streams_to_wake(&mut self) -> Vec<Arc<Notify>> {
+        let mut wakes = Vec::with_capacity(self.to_wake.len());
+        for key in std::mem::take(&mut self.to_wake) {
+            if let Some(stream) = self.streams.get_mut(key.0) {
+                stream.to_wake = false;
+                wakes.push(stream.wake.clone());
+            }
+        }
+        wakes
+    }
+
+    fn mark(&mut self, key: WatcherKey, first: Revision, last: Revision) {
+        let Registry { watchers, streams, to_wake, .. } = self;
+        if let Some(watcher) = watchers.get_mut(key.0) {
+            mark(watcher, key, first, last, streams, to_wake);
+        }
+    }
+
+    fn wake_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let Registry { streams, to_wake, waiting, processed, .. } = self;
+        waiting.retain(|key| {
+            let Some(stream) = streams.get_mut(key.0) else { return false };
+            if stream.wake_at.is_some_and(|revision| revision > *processed) {
+                return true;
+            }
+            stream.wake_at = None;
+            queue_wake(stream, *key, to_wake);
+            false
+        });
+    }
+}
+
+/// What a stream keeps of the room for its marks.
+const MARKS_KEPT_MAX: usize = 1024;
+
+fn mark(
+    watcher: &mut Watcher,
+    key: WatcherKey,
+    first: Revision,
+    last: Revision,
+    streams: &mut Slab<Stream>,
+    to_wake: &mut Vec<StreamKey>,
+) {
+    match &mut watcher.marked {
+        Some((_, end)) => *end = last,
+        None => {
+            watcher.marked = Some((first, last));
+            if let Some(stream) = streams.get_mut(watcher.stream.0) {
+                stream.marked.push(key);
+                queue_wake(stream, watcher.stream, to_wake);
+            }
+        }
+    }
+}
+
+fn queue_wake(stream: &mut Stream, key: StreamKey, to_wake: &mut Vec<StreamKey>) {
+    if !stream.to_wake {
+        stream.to_wake = true;
+        to_wake.push(key);
+    }
+}
+
+/// Values at places that stay while they live and are used again afterwards.
+#[derive(Debug)]
+struct Slab<T> {
+    places: Vec<Option<T>>,
+    free: Vec<u32>,
+    len: usize,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Slab<T> {
+        Slab { places: Vec::new(), free: Vec::new(), len: 0 }
+    }
+}
+
+impl<T> Slab<T> {
+    fn insert(&mut self, value: T) -> u32 {
+        self.len += 1;
+        if let Some(place) = self.free.pop() {
+            self.places[place as usize] = Some(value);
+            return place;
+        }
+        let place = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+        assert!(place != u32::MAX, "watchers and streams are limited to far fewer than there are places");
+        self.places.push(Some(value));
+        place
+    }
+
+    fn remove(&mut self, place: u32) -> Option<T> {
+        let value = self.places.get_mut(place as usize)?.take()?;
+        self.len -= 1;
+        self.free.push(place);
+        Some(value)
+    }
+
+    fn get_mut(&mut self, place: u32) -> Option<&mut T> {
+        self.places.get_mut(place as usize)?.as_mut()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        (0..).zip(&mut self.places).filter_map(|(place, value)| Some((place, value.as_mut()?)))
+    }
+}

@@ -1,0 +1,186 @@
+//! The shell around one stream: waits for the client, the hub, work done elsewhere and the clock, and asks the stream's
+//! bookkeeping what to do.
+//!
+//! It is polled by whoever sends, and only when there is room to send: a client that does not read gets nothing gathered
+//! for it. Nothing is spawned but reads, which are bounded in number; dropping the session ends its watchers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use rand::RngExt;
+use tenure_raft::RaftNode;
+use tenure_storage::StorageError;
+use tenure_storage::state_view::StateView;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinError;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+
+use super::limits::{PROGRESS_PATIENCE, StreamLimits};
+use super::stream::WatchStream;
+use super::turns::Turn;
+use super::types::{WatchMessage, WatchRequest};
+use super::work::{Work, WorkDone};
+use crate::node::{Node, RequestError};
+
+type Working = Pin<Box<dyn Future<Output = Result<Result<WorkDone, StorageError>, JoinError>> + Send>>;
+
+/// See the module's header. `R` is what the client asks, `E` how the stream ends.
+pub struct WatchSession<R, E> {
+    node: Node,
+    stream: WatchStream,
+    wake: Arc<Notify>,
+    /// None once the client has asked all that it will; it may go on listening.
+    requests: Option<R>,
+    /// Why the server ends the stream.
+    end: Pin<Box<dyn Future<Output = E> + Send>>,
+    works: FuturesUnordered<Working>,
+    reads: Arc<Semaphore>,
+    progress_deadline: Option<Instant>,
+    notices: Interval,
+    over: bool,
+}
+
+impl Node {
+    /// Opens a stream of watchers. It lasts until `end` says otherwise, or it is dropped.
+    pub fn watch<R, E>(
+        &self,
+        requests: R,
+        end: impl Future<Output = E> + Send + 'static,
+        limits: StreamLimits,
+    ) -> Result<WatchSession<R, E>, RequestError> {
+        let shared = self.shared();
+        let wake = Arc::new(Notify::new());
+        let stream =
+            WatchStream::open(&shared.watches, limits, wake.clone()).map_err(|_| RequestError::TooManyRequests)?;
+        // Up to a tenth later, so that the streams of one restart do not all speak at once ever after.
+        let period = shared.watch_progress_interval.mul_f64(1.0 + rand::rng().random_range(0.0..0.1));
+        let mut notices = interval_at(Instant::now() + period, period);
+        notices.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(WatchSession {
+            node: self.clone(),
+            stream,
+            wake,
+            requests: Some(requests),
+            end: Box::pin(end),
+            works: FuturesUnordered::new(),
+            reads: shared.watches.catch_up_reads(),
+            progress_deadline: None,
+            notices,
+            over: false,
+        })
+    }
+}
+
+impl<R, E> WatchSession<R, E>
+where
+    R: Stream<Item = Result<WatchRequest, E>> + Unpin,
+    E: From<RequestError>,
+{
+    /// The next message to the client. An error is the last one; none means that the stream is over.
+    pub async fn next(&mut self) -> Option<Result<WatchMessage, E>> {
+        while !self.over {
+            if let Some(message) = self.stream.message() {
+                return Some(Ok(message));
+            }
+            if let Err(error) = self.step().await {
+                self.over = true;
+                return Some(Err(error));
+            }
+        }
+        None
+    }
+
+    /// Waits for something to happen and deals with it.
+    async fn step(&mut self) -> Result<(), E> {
+        let free = !self.stream.is_in_fragment();
+        let deadline = self.progress_deadline;
+        tokio::select! {
+            error = &mut self.end => return Err(error),
+            request = next_request(&mut self.requests), if free => self.answer(request)?,
+            () = self.wake.notified() => self.stream.collect(),
+            Some(done) = self.works.next() => self.finish(done)?,
+            () = std::future::ready(()), if self.stream.has_turn() => self.turn().await?,
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if free && deadline.is_some() => {
+                self.progress_deadline = None;
+                self.stream.give_up_progress();
+            }
+            _ = self.notices.tick(), if free => self.stream.notify_progress(),
+        }
+        if !self.stream.is_in_fragment() {
+            self.stream.try_progress();
+            if !self.stream.wants_progress() {
+                self.progress_deadline = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, request: Option<Result<WatchRequest, E>>) -> Result<(), E> {
+        let view = self.node.shared().raft.view();
+        match request.transpose()? {
+            None => self.requests = None,
+            Some(WatchRequest::Create(create)) => self.stream.create(create, &view),
+            Some(WatchRequest::Cancel(id)) => self.stream.cancel(id, &view),
+            Some(WatchRequest::Progress) => {
+                self.stream.want_progress(&view);
+                if self.progress_deadline.is_none() {
+                    self.progress_deadline = Some(Instant::now() + PROGRESS_PATIENCE);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn turn(&mut self) -> Result<(), E> {
+        let views = newest_view(&self.node.shared().raft);
+        match self.stream.turn(&views) {
+            Ok(Turn::Work(work)) => self.works.push(elsewhere(work, self.reads.clone())),
+            // Many turns without a message: others of this thread want to go on, too.
+            Ok(Turn::More) => tokio::task::yield_now().await,
+            Ok(Turn::Idle) => {}
+            Err(error) => return Err(self.node.storage_failed(&error).into()),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, done: Result<Result<WorkDone, StorageError>, JoinError>) -> Result<(), E> {
+        match done {
+            Ok(Ok(done)) => {
+                let views = newest_view(&self.node.shared().raft);
+                self.stream.finish(done, &views);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.node.storage_failed(&error).into()),
+            Err(_) => Err(RequestError::Storage.into()),
+        }
+    }
+}
+
+fn newest_view(raft: &RaftNode) -> impl Fn() -> Arc<StateView> {
+    let raft = raft.clone();
+    move || raft.view()
+}
+
+/// Waits for a request; for ever, once there are no more.
+async fn next_request<R: Stream + Unpin>(requests: &mut Option<R>) -> Option<R::Item> {
+    match requests {
+        Some(requests) => requests.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Does work on a thread of its own, once there is a place for it.
+fn elsewhere(work: Work, places: Arc<Semaphore>) -> Working {
+    Box::pin(async move {
+        // The semaphore is never closed; without a permit the work would merely not be counted.
+        let place = places.acquire_owned().await.ok();
+        tokio::task::spawn_blocking(move || {
+            let done = work.run();
+            drop(place);
+            done
+        })
+        .await
+    })
+}

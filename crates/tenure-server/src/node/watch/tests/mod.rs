@@ -1,0 +1,5 @@
+//! Tests of watches as a whole, on runs fed by hand.
+
+mod model;
+mod shapes;
+mod world;

@@ -1,0 +1,254 @@
+//! Whose turn it is: the watchers of a stream that have something pending get one message each, in turn.
+//!
+//! Events come from the ring if it reaches back far enough, else from what was last read of the history. One read serves
+//! all watchers at the front of the line that are near each other; one that is elsewhere gets the next read. So neither a
+//! watcher that is far behind nor one that is always busy keeps the others of its stream waiting.
+
+use std::sync::Arc;
+
+use tenure_core::row::EventRow;
+use tenure_core::state::StateRead;
+use tenure_core::{EventId, Revision};
+use tenure_storage::StorageError;
+use tenure_storage::state_view::StateView;
+
+use super::catch_up::CatchUpRead;
+use super::limits::TURNS_MAX;
+use super::prev_kvs::{find_prev_kv, may_have_prev_kv};
+use super::pull::{Pulled, Stretch};
+use super::range_index::RangeIndex;
+use super::stream::{Pending, WatchStream};
+use super::types::{WatchMessage, WatchRefusal};
+use super::work::{Gather, Gathered, Name, Work, WorkDone};
+
+/// Gives the newest view.
+pub(crate) type Views<'a> = &'a dyn Fn() -> Arc<StateView>;
+
+/// What a stream does next.
+pub(crate) enum Turn {
+    /// There may be messages now, and there may be more turns.
+    More,
+    /// Something that takes time, to be done by [`Work::run`] and brought back to [`WatchStream::finish`].
+    Work(Work),
+    /// Nothing, until the hub, a request or a result comes.
+    Idle,
+}
+
+impl WatchStream {
+    /// Whether [`WatchStream::turn`] would do anything.
+    pub(crate) fn has_turn(&self) -> bool {
+        if self.in_fragment.is_some() {
+            return !self.gathering;
+        }
+        !self.lines.ready.is_empty() || !self.lines.caught_up.is_empty() || self.may_read()
+    }
+
+    /// Goes on: leaves messages, or hands out work.
+    pub(crate) fn turn(&mut self, views: Views<'_>) -> Result<Turn, StorageError> {
+        let mut turn = Turn::More;
+        for number in 0..TURNS_MAX {
+            if !self.outbox.is_empty() || !matches!(turn, Turn::More) {
+                break;
+            }
+            turn = self.one_turn(number % 2 == 0, views)?;
+        }
+        self.note_lagging();
+        Ok(turn)
+    }
+
+    fn one_turn(&mut self, caught_up_first: bool, views: Views<'_>) -> Result<Turn, StorageError> {
+        if self.in_fragment.is_some() {
+            if self.gathering {
+                return Ok(Turn::Idle);
+            }
+            if let Some((name, stretch)) = self.in_fragment.take() {
+                return self.gather(name, stretch, views);
+            }
+        }
+        if self.may_read() {
+            return Ok(self.catch_up(views));
+        }
+        let Some(name) = self.next_in_line(caught_up_first) else { return Ok(Turn::Idle) };
+        let Some(pending) = self.pending_of(name) else { return Ok(Turn::More) };
+        match self.stretch(name, pending) {
+            Some(stretch) => self.gather(name, stretch, views),
+            None => {
+                if self.lines.lagging.is_empty() {
+                    self.lines.before_read = self.lines.ready.len();
+                }
+                self.lines.lagging.push_back(name);
+                Ok(Turn::More)
+            }
+        }
+    }
+
+    fn next_in_line(&mut self, caught_up_first: bool) -> Option<Name> {
+        let lines = &mut self.lines;
+        if caught_up_first && let Some(name) = lines.caught_up.pop_front() {
+            return Some(name);
+        }
+        if let Some(name) = lines.ready.pop_front() {
+            lines.before_read = lines.before_read.saturating_sub(1);
+            return Some(name);
+        }
+        lines.caught_up.pop_front()
+    }
+
+    fn may_read(&self) -> bool {
+        let lines = &self.lines;
+        let others_first = lines.before_read > 0 && !lines.ready.is_empty();
+        !self.reading && !lines.lagging.is_empty() && lines.caught_up.is_empty() && !others_first
+    }
+
+    fn pending_of(&self, (id, serial): Name) -> Option<Pending> {
+        self.watchers.get(&id).filter(|watcher| watcher.serial == serial)?.pending
+    }
+
+    /// The events that a watcher has to look through next, if they are at hand.
+    fn stretch(&self, name: Name, pending: Pending) -> Option<Stretch> {
+        let next = pending.next;
+        if let Some((runs, last)) = self.hub.recent(next.revision, pending.last, self.limits.turn_events) {
+            return Some(Stretch { runs, next, last });
+        }
+        let caught_up = self.caught_up.as_ref().filter(|_| self.was_read(name, next.revision))?;
+        let (runs, last) = (vec![caught_up.events.clone()], pending.last.min(caught_up.last));
+        Some(Stretch { runs, next, last })
+    }
+
+    /// Whether the last read has a watcher's events of a revision.
+    fn was_read(&self, (id, _): Name, revision: Revision) -> bool {
+        let is_for_it = self.watchers.get(&id).is_some_and(|watcher| watcher.read == self.reads);
+        let reaches = |first: Revision, last: Revision| (first..=last).contains(&revision);
+        is_for_it && self.caught_up.as_ref().is_some_and(|caught_up| reaches(caught_up.first, caught_up.last))
+    }
+
+    /// Makes a message of a watcher's events, or has it made if that takes time.
+    fn gather(&mut self, name: Name, stretch: Stretch, views: Views<'_>) -> Result<Turn, StorageError> {
+        let Some(watcher) = self.watchers.get(&name.0) else { return Ok(Turn::More) };
+        let scope = watcher.scope.clone();
+        let is_long = scope.prev_kv && stretch.has_more_than(self.limits.inline_prev_kvs, &scope, may_have_prev_kv);
+        // While a revision is told in parts nothing else is, so it must not begin while another message is being made.
+        if self.gathering && (is_long || scope.fragment) {
+            self.lines.blocked.push_back(name);
+            return Ok(Turn::More);
+        }
+        if is_long {
+            self.gathering = true;
+            let (hub, view, limits) = (self.hub.clone(), views(), self.limits);
+            return Ok(Turn::Work(Work::Gather(Box::new(Gather { hub, view, name, scope, limits, stretch }))));
+        }
+        let mut view = None;
+        let pulled = stretch.pull(&scope, &self.limits, |event: &EventRow| {
+            find_prev_kv(&self.hub, view.get_or_insert_with(views), event)
+        })?;
+        self.told(Gathered { name, stretch, pulled }, views);
+        Ok(Turn::More)
+    }
+
+    /// Leaves a message and lets its watcher stand in line again.
+    fn told(&mut self, Gathered { name, stretch, pulled }: Gathered, views: Views<'_>) {
+        let (id, _) = name;
+        let Pulled { events, rest, fragment, too_large } = pulled;
+        if too_large {
+            self.remove(id);
+            let (refusal, revision) = (WatchRefusal::TooLarge, views().meta().revision);
+            self.outbox.push_back(WatchMessage::Failed { id, refusal, revision });
+            return;
+        }
+        let next = rest.unwrap_or(EventId { revision: Revision(stretch.last.0.saturating_add(1)), sub: 0 });
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        let Some(pending) = &mut watcher.pending else { return };
+        if !events.is_empty() {
+            watcher.quiet = false;
+        }
+        if next.revision > pending.last {
+            watcher.pending = None;
+            self.pending -= 1;
+        } else {
+            pending.next = next;
+            if fragment {
+                self.in_fragment = Some((name, stretch.rest_of_revision(next)));
+            } else if self.was_read(name, next.revision) {
+                self.lines.caught_up.push_back(name);
+            } else {
+                self.lines.ready.push_back(name);
+            }
+        }
+        if let Some(last) = events.last() {
+            self.hub.note_sent(events.len());
+            let revision = last.event.meta.modified.revision;
+            self.outbox.push_back(WatchMessage::Events { id, revision, events, fragment });
+        }
+    }
+
+    /// Reads on for those that are behind the recent events.
+    fn catch_up(&mut self, views: Views<'_>) -> Turn {
+        self.caught_up = None;
+        let Some(name) = self.lines.lagging.front().copied() else { return Turn::Idle };
+        let Some(pending) = self.pending_of(name) else {
+            self.lines.lagging.pop_front();
+            return Turn::More;
+        };
+        let first = pending.next.revision;
+        let view = views();
+        let compacted = view.meta().compacted;
+        if first < compacted {
+            self.lines.lagging.pop_front();
+            self.remove(name.0);
+            self.outbox.push_back(WatchMessage::Compacted { id: name.0, compacted });
+            return Turn::More;
+        }
+        Turn::Work(Work::CatchUp(Box::new(self.plan_read(view, first))))
+    }
+
+    /// A read from `first` on for the watchers that are at the front of the line.
+    fn plan_read(&mut self, view: Arc<StateView>, first: Revision) -> CatchUpRead {
+        self.reading = true;
+        self.reads += 1;
+        self.hub.note_catch_up_read();
+        let mut ranges = RangeIndex::new();
+        let mut last = first;
+        for (id, serial) in self.lines.lagging.iter().take(self.limits.catch_up_watchers) {
+            let Some(watcher) = self.watchers.get_mut(id).filter(|watcher| watcher.serial == *serial) else { continue };
+            let Some(pending) = watcher.pending else { continue };
+            watcher.read = self.reads;
+            ranges.add(&watcher.scope.range, ());
+            last = last.max(pending.last);
+        }
+        CatchUpRead { view, ranges, first, last, limits: self.limits }
+    }
+
+    /// Brings back what work has found.
+    pub(crate) fn finish(&mut self, done: WorkDone, views: Views<'_>) {
+        match done {
+            WorkDone::CaughtUp(caught_up) => {
+                self.reading = false;
+                self.caught_up = Some(caught_up);
+                self.lines.before_read = self.lines.ready.len();
+                let waiting = std::mem::take(&mut self.lines.lagging);
+                for name in waiting {
+                    let next = self.pending_of(name).map(|pending| pending.next.revision);
+                    if next.is_some_and(|next| self.was_read(name, next)) {
+                        self.lines.caught_up.push_back(name);
+                    } else {
+                        self.lines.lagging.push_back(name);
+                    }
+                }
+            }
+            WorkDone::Gathered(gathered) => {
+                self.gathering = false;
+                self.lines.ready.append(&mut self.lines.blocked);
+                if self.pending_of(gathered.name).is_some() {
+                    self.told(gathered, views);
+                }
+            }
+        }
+        self.note_lagging();
+    }
+
+    pub(super) fn note_lagging(&mut self) {
+        let lagging = self.lines.lagging.len() + self.lines.caught_up.len();
+        self.hub.note_lagging(lagging, self.lagging_noted);
+        self.lagging_noted = lagging;
+    }
+}

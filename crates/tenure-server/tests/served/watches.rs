@@ -1,0 +1,249 @@
+//! Watches on the wire: on any member, across restarts, changes of leader and stops, whatever clients do.
+
+use std::time::Duration;
+
+use tenure_proto::etcdserverpb as pb;
+use tenure_proto::etcdserverpb::watch_client::WatchClient;
+use tenure_proto::etcdserverpb::watch_request::RequestUnion;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::support::{Server, cluster, leader, run, within};
+
+/// A stream of watchers.
+struct Watches {
+    requests: mpsc::Sender<pb::WatchRequest>,
+    messages: Streaming<pb::WatchResponse>,
+}
+
+impl Watches {
+    async fn open(server: &Server) -> Watches {
+        let (requests, queue) = mpsc::channel(1024);
+        let mut client = WatchClient::new(server.channel().await).max_decoding_message_size(usize::MAX);
+        let answer = within("a stream", client.watch(ReceiverStream::new(queue))).await;
+        Watches { requests, messages: answer.expect("a stream").into_inner() }
+    }
+
+    async fn ask(&self, request: RequestUnion) {
+        let request = pb::WatchRequest { request_union: Some(request) };
+        self.requests.send(request).await.expect("the stream is open");
+    }
+
+    async fn next(&mut self) -> Result<pb::WatchResponse, Status> {
+        within("a message", self.messages.next()).await.expect("the stream goes on")
+    }
+
+    async fn message(&mut self) -> pb::WatchResponse {
+        self.next().await.expect("no error")
+    }
+
+    /// Makes a watcher and returns what it is told first.
+    async fn create(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {
+        self.ask(RequestUnion::CreateRequest(request)).await;
+        self.message().await
+    }
+
+    /// The next event's key and revision.
+    async fn event(&mut self) -> (String, i64) {
+        let message = self.message().await;
+        assert_eq!(message.events.len(), 1, "{message:?}");
+        let kv = message.events[0].kv.as_ref().expect("a key-value");
+        assert_eq!(message.header.expect("a header").revision, kv.mod_revision);
+        (String::from_utf8_lossy(&kv.key).into_owned(), kv.mod_revision)
+    }
+}
+
+fn watch(key: &str) -> pb::WatchCreateRequest {
+    pb::WatchCreateRequest { key: key.to_owned().into(), ..Default::default() }
+}
+
+fn everything() -> pb::WatchCreateRequest {
+    pb::WatchCreateRequest { range_end: "\0".into(), ..Default::default() }
+}
+
+async fn put(server: &Server, key: &str, value: impl Into<Vec<u8>>) -> i64 {
+    let request = pb::PutRequest { key: key.to_owned().into(), value: value.into().into(), ..Default::default() };
+    let answer = within("a put", async {
+        loop {
+            // Without a leader for a moment, a put is tried again.
+            if let Ok(answer) = server.kv().await.put(request.clone()).await {
+                return answer.into_inner();
+            }
+        }
+    });
+    answer.await.header.expect("a header").revision
+}
+
+async fn compact(server: &Server, revision: i64) {
+    let request = pb::CompactionRequest { revision, physical: true };
+    within("a compaction", async { server.kv().await.compact(request).await.expect("a compaction") }).await;
+}
+
+fn key_put(key: &str, revision: i64) -> (String, i64) {
+    (key.to_owned(), revision)
+}
+
+#[test]
+fn every_member_tells_of_every_change() {
+    run(async {
+        let servers = cluster(3, &[]).await;
+        let mut streams = Vec::new();
+        for server in &servers {
+            let mut stream = Watches::open(server).await;
+            assert!(stream.create(everything()).await.created);
+            streams.push(stream);
+        }
+        for number in 0..30 {
+            let revision = put(&servers[number % 3], &format!("k{number}"), "v").await;
+            for stream in &mut streams {
+                assert_eq!(stream.event().await, key_put(&format!("k{number}"), revision));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_stream_outlives_the_leader_that_another_member_loses() {
+    run(async {
+        let mut servers = cluster(3, &["--election-timeout=500", "--heartbeat-interval=50"]).await;
+        let first = leader(&servers).await;
+        let survivor = (first + 1) % 3;
+        let mut stream = Watches::open(&servers[survivor]).await;
+        stream.create(watch("k")).await;
+        let before = put(&servers[survivor], "k", "before").await;
+        assert_eq!(stream.event().await, key_put("k", before));
+        servers[first].stop();
+        let after = put(&servers[survivor], "k", "after").await;
+        assert_eq!(stream.event().await, key_put("k", after));
+    });
+}
+
+#[test]
+fn a_member_that_stops_says_so_and_a_watch_goes_on_elsewhere_and_after_its_restart() {
+    run(async {
+        let mut servers = cluster(3, &[]).await;
+        let mut stream = Watches::open(&servers[0]).await;
+        stream.create(watch("k")).await;
+        let seen = put(&servers[1], "k", "seen").await;
+        assert_eq!(stream.event().await, key_put("k", seen));
+        servers[0].stop();
+        let end = loop {
+            if let Err(end) = stream.next().await {
+                break end;
+            }
+        };
+        assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
+        let missed = put(&servers[1], "k", "missed").await;
+        servers[0].start();
+        for place in [2, 0] {
+            let mut stream = Watches::open(&servers[place]).await;
+            stream.create(pb::WatchCreateRequest { start_revision: seen + 1, ..watch("k") }).await;
+            assert_eq!(stream.event().await, key_put("k", missed));
+        }
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_nobody_and_gets_everything_later() {
+    run(async {
+        let servers = cluster(1, &[]).await;
+        let mut idle = Watches::open(&servers[0]).await;
+        idle.create(watch("k")).await;
+        let mut quick = Watches::open(&servers[0]).await;
+        quick.create(watch("k")).await;
+        // More than the ring, the connection's window and the stream's buffers hold.
+        let value = vec![b'v'; 1 << 20];
+        let mut revisions = Vec::new();
+        for _ in 0..80 {
+            let revision = put(&servers[0], "k", value.clone()).await;
+            assert_eq!(quick.event().await, key_put("k", revision));
+            revisions.push(revision);
+        }
+        let mut told = Vec::new();
+        while told.len() < revisions.len() {
+            let message = idle.message().await;
+            told.extend(message.events.iter().map(|event| event.kv.as_ref().expect("a key-value").mod_revision));
+        }
+        assert_eq!(told, revisions);
+    });
+}
+
+#[test]
+fn one_that_was_idle_through_a_compaction_is_told_so() {
+    run(async {
+        let servers = cluster(1, &[]).await;
+        let mut idle = Watches::open(&servers[0]).await;
+        idle.create(watch("k")).await;
+        let value = vec![b'v'; 1 << 20];
+        let mut last = 0;
+        for _ in 0..80 {
+            last = put(&servers[0], "k", value.clone()).await;
+        }
+        compact(&servers[0], last).await;
+        let mut next = None;
+        let end = loop {
+            let message = idle.message().await;
+            if message.canceled {
+                break message;
+            }
+            for event in &message.events {
+                let revision = event.kv.as_ref().expect("a key-value").mod_revision;
+                assert!(next.is_none_or(|next| next == revision), "{revision} instead of {next:?}");
+                next = Some(revision + 1);
+            }
+        };
+        assert_eq!((end.watch_id, end.compact_revision, end.cancel_reason.as_str()), (0, last, ""));
+        // The id is free again, and the stream goes on.
+        assert!(idle.create(pb::WatchCreateRequest { watch_id: 5, start_revision: last, ..watch("k") }).await.created);
+        assert_eq!(idle.event().await, key_put("k", last));
+    });
+}
+
+#[test]
+fn progress_is_told_for_the_stream_or_by_those_that_are_up_to_date() {
+    run(async {
+        let servers = cluster(3, &["--watch-progress-notify-interval=10m"]).await;
+        let follower = (leader(&servers).await + 1) % 3;
+        let mut stream = Watches::open(&servers[follower]).await;
+        stream.create(watch("quiet")).await;
+        for _ in 0..20 {
+            let revision = put(&servers[follower], "k", "v").await;
+            stream.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+            let message = stream.message().await;
+            let told = (message.watch_id, message.header.expect("a header").revision, message.events.len());
+            assert_eq!(told, (-1, revision, 0), "at once, and not before the write that was acknowledged");
+        }
+        stream.create(pb::WatchCreateRequest { start_revision: 1_000, ..watch("quiet") }).await;
+        stream.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+        let asked = tokio::time::Instant::now();
+        assert_eq!(stream.message().await.watch_id, 0, "the other waits for its start");
+        assert!(asked.elapsed() < Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn a_stream_with_more_watchers_than_may_be_goes_on_without_them() {
+    run(async {
+        let servers = cluster(1, &[]).await;
+        let mut stream = Watches::open(&servers[0]).await;
+        // Keys of a megabyte each: fewer of them than of small ones are taken.
+        let key = "k".repeat(1 << 20);
+        let mut made = 0;
+        let refused = loop {
+            let message = stream.create(watch(&key)).await;
+            if message.canceled {
+                break message;
+            }
+            made += 1;
+        };
+        assert_eq!((refused.watch_id, refused.cancel_reason.as_str()), (-1, "etcdserver: too many requests"));
+        assert_eq!(made, 256);
+        for id in 0..made {
+            stream.ask(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: id })).await;
+            assert!(stream.message().await.canceled);
+        }
+        assert!(!stream.create(watch(&key)).await.canceled);
+    });
+}
