@@ -20,5 +20,7 @@ pub mod ports;
 pub mod requests;
 pub mod scenario;
 pub mod ties;
+pub mod watch_check;
+pub mod watching;
 pub mod wire;
 pub mod workload;
