@@ -34,9 +34,12 @@ RELEASE_TESTS := $(foreach package,$(filter-out -p,$(RELEASE_PACKAGES)),crates/$
 FAST_TESTS := $(filter-out $(SLOW_TESTS),$(sort $(basename $(notdir $(filter-out $(RELEASE_TESTS),$(TEST_FILES))))))
 FAST := --lib --bins $(patsubst %,--test %,$(FAST_TESTS))
 
-# Real etcd and its Python client, from PyPI, for the comparisons.
+# Real etcd and its Python client, from PyPI, for the comparisons; and what tests/clients/build makes: a newer etcd, and
+# programs around the clients of other languages.
 VENV := $(TENURE_CACHE)/venv
+CLIENTS := $(TENURE_CACHE)/clients
 ETCD_ENV := ETCD_BIN=$(VENV)/etcd/etcd ETCDCTL_BIN=$(VENV)/etcd/etcdctl ETCDUTL_BIN=$(VENV)/etcd/etcdutl VENV_PYTHON=$(VENV)/bin/python
+COMPAT_ENV := $(ETCD_ENV) ETCD37_BIN=$(CLIENTS)/etcd COMPAT_CLIENTS_DIR=$(CLIENTS)
 
 ##@ Run
 
@@ -95,8 +98,8 @@ test-process: build ## tests that start, kill and pause real servers
 	$(CARGO) test $(LOCKED) --test 'process_*'
 
 .PHONY: compat
-compat: build venv ## compare with a real etcd through etcdctl and stock clients; fails when etcd cannot be fetched
-	$(ETCD_ENV) $(CARGO) test $(LOCKED) --test 'compat_*'
+compat: build venv clients ## compare with a real etcd through etcdctl and stock clients of five languages
+	$(COMPAT_ENV) $(CARGO) test $(LOCKED) --test 'compat_*'
 
 .PHONY: chaos
 chaos: build ## long fault scenarios on real servers; not part of `make test`
@@ -136,6 +139,11 @@ venv: deps ## fetch etcd and its Python client from PyPI into the cache
 	    '$(VENV)/etcd/etcdctl' version >/dev/null; \
 	    cp .ci/requirements.txt '$(VENV)/requirements.txt'; \
 	fi
+
+.PHONY: clients
+clients: ## build a real etcd and the client programs in Go, JavaScript and Java into the cache, if they changed
+	@.ci/deps clients
+	@tests/clients/build '$(CLIENTS)'
 
 .PHONY: help
 help: ## this list

