@@ -10,6 +10,7 @@
 
 pub mod binaries;
 pub mod check;
+pub mod clients;
 pub mod cluster;
 pub mod faults;
 pub mod http1;
@@ -19,6 +20,7 @@ pub mod overlap;
 pub mod ports;
 pub mod requests;
 pub mod scenario;
+pub mod steps;
 pub mod ties;
 pub mod watch_check;
 pub mod watching;
