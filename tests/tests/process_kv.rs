@@ -13,6 +13,7 @@ use tenure_tests::check;
 use tenure_tests::cluster::{Cluster, LEADER_PATIENCE, connect};
 use tenure_tests::faults::{self, RESUME_MAX};
 use tenure_tests::http1;
+use tenure_tests::node::{POLL, READY_PATIENCE};
 use tenure_tests::scenario::{self, Scenario};
 use tenure_tests::workload::Workload;
 use tokio::process::Command;
@@ -193,6 +194,31 @@ fn sigterm_on_every_node_ends_each_with_code_zero() {
         cluster.start_all().await?;
         let answer = cluster.client(1).await?.get("key", None).await?;
         ensure!(answer.kvs().first().is_some_and(|kv| kv.mod_revision() == revision), "{answer:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_says_that_it_is_ready_only_once_there_is_a_leader() {
+    run("a_node_says_that_it_is_ready_only_once_there_is_a_leader", |scenario| async move {
+        let mut cluster = Cluster::start(Program::Tenured, 3, &scenario.home).await?;
+        for node in &mut cluster.nodes {
+            let status = node.stop(STOP_PATIENCE).await?;
+            ensure!(status.success(), "SIGTERM ends with {status}");
+            ensure!(node.log().contains("received signal; shutting down"), "{}", node.log());
+        }
+        cluster.nodes[0].start()?;
+        let deadline = Instant::now() + READY_PATIENCE;
+        let port = cluster.nodes[0].client_port;
+        while !http1::get(port, "/livez", Duration::from_secs(1)).await.is_ok_and(|answer| answer.status == 200) {
+            ensure!(Instant::now() < deadline, "the node does not live");
+            sleep(POLL).await;
+        }
+        let ready = http1::get(port, "/readyz", Duration::from_secs(20)).await?;
+        ensure!(ready.status == 503, "ready without a leader: {ready:?}");
+        ensure!(!cluster.nodes[0].log().contains("ready to serve client requests"), "{}", cluster.nodes[0].log());
+        cluster.nodes[1].start()?;
+        cluster.nodes[0].wait_ready(READY_PATIENCE).await?;
         Ok(())
     });
 }

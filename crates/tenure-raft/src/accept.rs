@@ -12,39 +12,74 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
 /// The pause after an accept that failed, which it does again and again while files are short.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
+/// A socket that is bound and takes connections.
+#[derive(Debug)]
+pub enum Listener {
+    /// On a port.
+    Tcp(std::net::TcpListener),
+    /// At a path.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// The same on a runtime.
+enum Accepting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Accepting {
+    fn on_this_runtime(listener: Listener) -> io::Result<Accepting> {
+        match listener {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                tokio::net::TcpListener::from_std(listener).map(Accepting::Tcp)
+            }
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                tokio::net::UnixListener::from_std(listener).map(Accepting::Unix)
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Accepting::Tcp(listener) => listener.accept().await.map(|(stream, _)| Socket::Tcp(stream)),
+            Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
+        }
+    }
+}
+
 /// An accepted connection; its place is free again when it is dropped.
 pub struct Connection {
-    stream: TcpStream,
+    socket: Socket,
     _place: OwnedSemaphorePermit,
 }
 
 /// The connections of a listener, each waiting for a place before it is accepted: those beyond the bound wait in the
 /// kernel's queue.
 pub fn connections(
-    listener: std::net::TcpListener,
+    listener: Listener,
     places: Arc<Semaphore>,
 ) -> io::Result<impl Stream<Item = io::Result<Connection>> + Send> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+    let listener = Accepting::on_this_runtime(listener)?;
     Ok(futures::stream::unfold((listener, places), |(listener, places)| async move {
         // Nobody closes the semaphore.
         let place = places.clone().acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    // Without it, an answer waits 40 ms for the acknowledgement of the one before.
-                    if let Err(error) = stream.set_nodelay(true) {
+                Ok(socket) => {
+                    if let Err(error) = socket.send_at_once() {
                         tracing::debug!(%error, "a connection ended before it was served");
                         continue;
                     }
-                    return Some((Ok(Connection { stream, _place: place }), (listener, places)));
+                    return Some((Ok(Connection { socket, _place: place }), (listener, places)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -59,19 +94,44 @@ impl Connected for Connection {
     type ConnectInfo = Option<SocketAddr>;
 
     fn connect_info(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
+        match &self.socket {
+            Socket::Tcp(stream) => stream.peer_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+}
+
+/// A connection's bytes, whatever carries them.
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Without it, an answer over TCP waits 40 ms for the acknowledgement of the one before.
+    fn send_at_once(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.set_nodelay(true),
+            Socket::Unix(_) => Ok(()),
+        }
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
     }
 
     fn poll_write_vectored(
@@ -79,19 +139,31 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.socket {
+            Socket::Tcp(stream) => stream.is_write_vectored(),
+            Socket::Unix(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
@@ -107,6 +179,7 @@ mod tests {
     async fn a_connection_beyond_the_bound_waits_until_another_ends() {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let address = listener.local_addr().expect("address");
+        let listener = Listener::Tcp(listener);
         let mut accepted = Box::pin(connections(listener, Arc::new(Semaphore::new(1))).expect("listening"));
         let _first_client = TcpStream::connect(address).await.expect("first");
         let first = accepted.next().await;

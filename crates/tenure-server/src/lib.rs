@@ -6,6 +6,7 @@ pub mod config;
 pub mod data_dir;
 pub mod grpc;
 mod http;
+mod listen;
 pub mod node;
 mod serve;
 

@@ -6,24 +6,23 @@
 //! no more are accepted, then consensus ends. Killing the process at any moment is as good a stop.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tenure_raft::accept::Listener;
 use tenure_raft::log::{LogOptions, OsFiles};
 use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, Peer, RaftNode};
 use tenure_storage::engine::Engine;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::config::{ClusterState, ConfigError, ServerConfig};
+use crate::config::{ClusterState, ConfigError, ServerConfig, Url};
 use crate::grpc;
+use crate::listen;
 use crate::node::watch::WatchHub;
-use crate::node::{GroupCounters, LeaseFeed, LessorReports, LessorThread, Node, Shared};
-
-/// Connections that the kernel may hold before they are accepted.
-const ACCEPT_BACKLOG: i32 = 1024;
+use crate::node::{GroupCounters, LeaseFeed, LessorReports, LessorThread, Node, Shared, auto_compaction_loop};
 
 /// Open files that are not for clients: 512 tables of the storage engine, 256 connections of peers, and the log.
 const FILES_RESERVED: usize = 1024;
@@ -43,9 +42,9 @@ pub enum ServeError {
     /// The flags do not fit together.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// An address could not be listened on.
+    /// A URL could not be listened on.
     #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, io::Error),
+    Listen(Url, io::Error),
     /// The member could not start, or failed.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -57,9 +56,9 @@ pub enum ServeError {
 /// Runs a member until `shutdown` turns true or it fails. Blocks the calling thread.
 pub fn serve(config: ServerConfig, engine: Arc<dyn Engine>, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
     let founding = founding(&config)?;
-    let peers = listen_all(config.listen_peer_urls.iter().map(|url| url.address), 1)?.remove(0);
-    let threads = client_threads();
-    let clients = listen_all(config.listen_client_urls.iter().map(|url| url.address), threads)?;
+    let peers = listen::on_ports(&config.listen_peer_urls)?;
+    let clients = listen::on(&config.listen_client_urls, client_threads())?;
+    let metrics = listen::on(&config.listen_metrics_urls, 1)?.remove(0);
     let options = NodeOptions {
         founding,
         may_found: config.initial_cluster_state == ClusterState::New,
@@ -70,7 +69,6 @@ pub fn serve(config: ServerConfig, engine: Arc<dyn Engine>, shutdown: watch::Rec
         log: LogOptions::default(),
         housekeeping: Housekeeping { flush_entries: config.snapshot_count, ..Housekeeping::default() },
     };
-    let metrics = listen_all(config.listen_metrics_urls.iter().map(|url| url.address), 1)?.remove(0);
     let runtime = current_thread()?;
     let result = runtime.block_on(run(config, options, engine, Listeners { peers, clients, metrics }, shutdown));
     // Work on other threads, a flush or a purge, is not worth waiting for: it is done again, or not needed.
@@ -82,8 +80,8 @@ pub fn serve(config: ServerConfig, engine: Arc<dyn Engine>, shutdown: watch::Rec
 struct Listeners {
     peers: Vec<TcpListener>,
     /// One set per client thread.
-    clients: Vec<Vec<TcpListener>>,
-    metrics: Vec<TcpListener>,
+    clients: Vec<Vec<Listener>>,
+    metrics: Vec<Listener>,
 }
 
 async fn run(
@@ -159,9 +157,9 @@ type ClientThread = (JoinHandle<()>, oneshot::Receiver<()>);
 /// What one client thread listens on.
 struct ClientSockets {
     number: usize,
-    clients: Vec<TcpListener>,
+    clients: Vec<Listener>,
     /// The first thread has the metrics listeners too, and tells the cluster and the operator that this member serves.
-    metrics: Option<Vec<TcpListener>>,
+    metrics: Option<Vec<Listener>>,
 }
 
 fn spawn_clients(
@@ -178,7 +176,12 @@ fn spawn_clients(
             let serving = grpc::serve(&node, &config, sockets.clients, draining);
             let first = async {
                 if let Some(listeners) = sockets.metrics {
-                    tokio::join!(announce_member(&node, &config), grpc::serve_metrics(&node, listeners));
+                    let compacting = async {
+                        if let Some(keep) = config.auto_compaction {
+                            auto_compaction_loop(node.clone(), keep).await;
+                        }
+                    };
+                    tokio::join!(announce_member(&node, &config), grpc::serve_metrics(&node, listeners), compacting);
                 }
                 std::future::pending::<()>().await;
             };
@@ -228,7 +231,7 @@ fn founding(config: &ServerConfig) -> Result<Founding, ServeError> {
 
 fn founding_of_flags(config: &ServerConfig) -> Result<Founding, ConfigError> {
     let cluster = config.bootstrap()?;
-    let peer = |name: &str, urls: &[crate::config::Url]| Peer {
+    let peer = |name: &str, urls: &[Url]| Peer {
         name: name.to_owned(),
         peer_urls: urls.iter().map(|url| url.as_str().to_owned()).collect(),
     };
@@ -255,29 +258,4 @@ fn client_threads() -> usize {
 
 fn current_thread() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
-}
-
-/// Binds every address `copies` times; returns the copies, each with all addresses.
-fn listen_all(addresses: impl Iterator<Item = SocketAddr>, copies: usize) -> Result<Vec<Vec<TcpListener>>, ServeError> {
-    let mut listeners: Vec<Vec<TcpListener>> = (0..copies).map(|_| Vec::new()).collect();
-    for address in addresses {
-        for copy in &mut listeners {
-            copy.push(listen(address, copies > 1).map_err(|error| ServeError::Listen(address, error))?);
-        }
-    }
-    Ok(listeners)
-}
-
-fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted member must get its port back although old connections linger.
-    socket.set_reuse_address(true)?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(ACCEPT_BACKLOG)?;
-    Ok(socket.into())
 }

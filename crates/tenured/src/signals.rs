@@ -22,7 +22,9 @@ pub(crate) fn watch(shutdown: watch::Sender<bool>) -> io::Result<()> {
                 tracing::warn!(signal, "a second signal: ending at once");
                 signal_hook::low_level::exit(128 + signal);
             }
-            tracing::info!(signal, "stopping; a second signal ends the process at once");
+            // etcd's words, for those who look for them.
+            let name = if signal == SIGTERM { "terminated" } else { "interrupt" };
+            tracing::info!(signal = name, "received signal; shutting down (another one ends the process at once)");
             // `send` refuses when nobody listens any more, and the flag must be kept even then.
             shutdown.send_replace(true);
         }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 pub use link::{ForwardError, Forwarded, Links};
 
-use crate::accept;
+use crate::accept::{self, Listener};
 use crate::error::NodeError;
 use crate::node::RaftNode;
 
@@ -34,7 +34,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub(crate) fn serve(node: &RaftNode, listeners: Vec<TcpListener>, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     for listener in listeners {
-        let incoming = accept::connections(listener, places.clone())
+        let incoming = accept::connections(Listener::Tcp(listener), places.clone())
             .map_err(|error| NodeError::Io("listening for peers".into(), error))?;
         let service = PeerServer::new(service::PeerService::new(node.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -41,7 +41,8 @@ pub(super) fn build(mut values: Values) -> Result<ServerConfig, ConfigError> {
     let name = name(values)?;
     let listen_client_urls =
         required(list(&values.get("listen-client-urls"), ListenUrl::parse)?, "listen-client-urls")?;
-    let listen_peer_urls = required(list(&values.get("listen-peer-urls"), ListenUrl::parse)?, "listen-peer-urls")?;
+    let listen_peer_urls = list(&values.get("listen-peer-urls"), urls::no_socket(ListenUrl::parse))?;
+    let listen_peer_urls = required(listen_peer_urls, "listen-peer-urls")?;
     let advertise_client_urls = advertise_client_urls(values, &listen_client_urls)?;
     let initial_advertise_peer_urls = advertise_peer_urls(values, &listen_peer_urls)?;
     let mut initial_cluster = members(&values.get("initial-cluster"))?;
@@ -102,10 +103,9 @@ fn doubts(config: &ServerConfig) -> Vec<String> {
             config.max_request_bytes
         ));
     }
-    if config.auto_compaction.is_some() {
-        doubts.push(
-            "--auto-compaction-retention has no effect yet: automatic compaction comes with a later version".to_owned(),
-        );
+    if !config.strict_reconfig_check {
+        doubts
+            .push("--strict-reconfig-check has no effect yet: membership changes come with a later version".to_owned());
     }
     doubts
 }
@@ -118,10 +118,6 @@ fn url_error(value: &Value<'_>, error: UrlError) -> ConfigError {
     match error {
         UrlError::Invalid(reason) => invalid(value, reason),
         UrlError::Tls(url) => ConfigError::Tls { what: format!("{} with {url}", value.source) },
-        UrlError::Unix(url) => ConfigError::Unsupported {
-            what: format!("{} with {url}", value.source),
-            advice: "unix sockets come with a later version, use an http:// URL".to_owned(),
-        },
     }
 }
 
@@ -165,9 +161,9 @@ fn members(value: &Value<'_>) -> Result<BTreeMap<String, Vec<Url>>, ConfigError>
     cluster::parse(value.text).map_err(|error| url_error(value, error))
 }
 
-fn advertised(value: &Value<'_>) -> Result<Vec<Url>, ConfigError> {
-    let urls = list(value, Url::parse)?;
-    let undialable = urls.iter().find(|url| url.host().is_empty() || url.port() == 0);
+fn advertised(value: &Value<'_>, parse: impl Fn(&str) -> Result<Url, UrlError>) -> Result<Vec<Url>, ConfigError> {
+    let urls = list(value, parse)?;
+    let undialable = urls.iter().find(|url| !url.is_dialable());
     match undialable {
         None => Ok(urls),
         Some(url) => Err(invalid(value, format!("{url} must be \"host:port\" with a host and a port to dial"))),
@@ -176,7 +172,7 @@ fn advertised(value: &Value<'_>) -> Result<Vec<Url>, ConfigError> {
 
 /// Set, or what is listened on when neither flag was set.
 fn advertise_client_urls(values: &Values, listen: &[ListenUrl]) -> Result<Vec<Url>, ConfigError> {
-    let urls = advertised(&values.get("advertise-client-urls"))?;
+    let urls = advertised(&values.get("advertise-client-urls"), Url::parse)?;
     if !urls.is_empty() {
         return Ok(urls);
     }
@@ -192,7 +188,7 @@ fn advertise_client_urls(values: &Values, listen: &[ListenUrl]) -> Result<Vec<Ur
 
 /// Set, or what is listened on, if that can be dialled.
 fn advertise_peer_urls(values: &Values, listen: &[ListenUrl]) -> Result<Vec<Url>, ConfigError> {
-    let urls = advertised(&values.get("initial-advertise-peer-urls"))?;
+    let urls = advertised(&values.get("initial-advertise-peer-urls"), urls::no_socket(Url::parse))?;
     if !urls.is_empty() {
         return Ok(urls);
     }

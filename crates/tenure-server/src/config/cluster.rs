@@ -81,7 +81,7 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, Vec<Url>>, UrlError> 
         let Some((name, url)) = pair.split_once('=').filter(|(name, _)| !name.trim().is_empty()) else {
             return Err(UrlError::Invalid(format!("expected name=url, separated by commas: {pair}")));
         };
-        members.entry(name.trim().to_owned()).or_default().push(Url::parse(url)?);
+        members.entry(name.trim().to_owned()).or_default().push(urls::no_socket(Url::parse)(url)?);
     }
     if members.len() > MEMBERS_MAX {
         return Err(UrlError::Invalid(format!("more than {MEMBERS_MAX} members")));

@@ -22,9 +22,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::node::AutoCompaction;
 pub use cluster::{InitialCluster, InitialMember};
 pub use error::{ConfigError, Source};
-pub use urls::{ListenUrl, Url};
+pub use urls::{ListenAddress, ListenUrl, Url};
 
 /// The version of etcd's API that Tenure speaks, which clients and probes parse.
 pub const ETCD_API_VERSION: &str = "3.7.1";
@@ -108,15 +109,6 @@ pub enum ClusterState {
     New,
     /// This member was added to a running cluster.
     Existing,
-}
-
-/// What automatic compaction keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AutoCompaction {
-    /// The history of this time.
-    Periodic(Duration),
-    /// This many revisions.
-    Revision(u64),
 }
 
 /// `--log-level`.

@@ -1,11 +1,12 @@
-//! URLs as etcd's flags take them: a scheme, a host and a port, nothing else.
+//! URLs as etcd's flags take them: a scheme, a host and a port, or the path of a socket, and nothing else.
 //!
 //! The grammar is so small that it is parsed here by hand, which keeps etcd's error texts and refuses what a general
-//! parser would quietly accept or repair (a path, a user, a missing port). `https://` and `unix://` are known and
-//! refused: serving plain text where the user asked for TLS would be the worst of answers.
+//! parser would quietly accept or repair (a path, a user, a missing port). `https://` is known and refused: serving plain
+//! text where the user asked for TLS would be the worst of answers.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 /// More URLs than this in one flag is a mistake, not a cluster.
 pub(super) const URLS_PER_FLAG_MAX: usize = 64;
@@ -13,12 +14,20 @@ pub(super) const URLS_PER_FLAG_MAX: usize = 64;
 /// DNS names end at 253 bytes.
 const HOST_BYTES_MAX: usize = 253;
 
-/// An `http://host:port` URL.
+/// What the kernel takes as a socket's path, without the byte that ends it.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// An `http://host:port` or `unix://path` URL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Url {
     text: String,
-    host: String,
-    port: u16,
+    place: Place,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Place {
+    Host(String, u16),
+    Socket(PathBuf),
 }
 
 /// A URL to listen on: its host is an address, or `localhost`.
@@ -26,8 +35,17 @@ pub struct Url {
 pub struct ListenUrl {
     /// As written.
     pub url: Url,
-    /// The address to bind.
-    pub address: SocketAddr,
+    /// Where to bind.
+    pub address: ListenAddress,
+}
+
+/// Where a server can be reached on its own machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListenAddress {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
 }
 
 /// What is wrong with a URL.
@@ -37,22 +55,26 @@ pub(super) enum UrlError {
     Invalid(String),
     /// It asks for TLS.
     Tls(String),
-    /// It names a unix socket.
-    Unix(String),
+}
+
+fn invalid<T>(reason: String) -> Result<T, UrlError> {
+    Err(UrlError::Invalid(reason))
 }
 
 impl Url {
     /// Parses one URL; white space around it is no part of it.
     pub(super) fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim();
-        let invalid = |reason: String| Err(UrlError::Invalid(reason));
         let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
         match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" | "unixs" => return Err(UrlError::Tls(text.to_owned())),
-            "unix" => return Err(UrlError::Unix(text.to_owned())),
-            _ => return invalid(format!("URL scheme must be http, https, unix, or unixs: {text}")),
+            "http" => Url::parse_host(text, rest),
+            "unix" => Url::parse_socket(text, rest),
+            "https" | "unixs" => Err(UrlError::Tls(text.to_owned())),
+            _ => invalid(format!("URL scheme must be http, https, unix, or unixs: {text}")),
         }
+    }
+
+    fn parse_host(text: &str, rest: &str) -> Result<Self, UrlError> {
         let not_host_port = || format!("URL address does not have the form \"host:port\": {text}");
         let Some(authority) = rest.strip_prefix("//") else { return invalid(not_host_port()) };
         if authority.contains('/') {
@@ -71,22 +93,26 @@ impl Url {
             return invalid(format!("host must be a name or an IP address: {text}"));
         }
         let text = if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") };
-        Ok(Url { text, host, port })
+        Ok(Url { text, place: Place::Host(host, port) })
     }
 
-    /// The host: a name or an address, IPv6 without brackets.
-    pub fn host(&self) -> &str {
-        &self.host
+    fn parse_socket(text: &str, rest: &str) -> Result<Self, UrlError> {
+        let path = rest.strip_prefix("//").unwrap_or(rest);
+        if path.is_empty() || path.ends_with('/') || path.contains(['?', '#', '\0']) {
+            return invalid(format!("URL must name a socket, as in unix:///run/tenure.sock: {text}"));
+        }
+        if path.len() > SOCKET_PATH_BYTES_MAX {
+            return invalid(format!("a socket's path may have at most {SOCKET_PATH_BYTES_MAX} bytes: {text}"));
+        }
+        Ok(Url { text: format!("unix://{path}"), place: Place::Socket(PathBuf::from(path)) })
     }
 
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// `host:port`, IPv6 in brackets.
-    pub fn authority(&self) -> &str {
-        self.text.strip_prefix("http://").unwrap_or(&self.text)
+    /// The path of a unix socket, if this names one.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Host(..) => None,
+            Place::Socket(path) => Some(path),
+        }
     }
 
     /// The whole URL.
@@ -96,13 +122,23 @@ impl Url {
 
     /// Whether the host stands for every address of the machine (`0.0.0.0`, `::`), which nobody can dial.
     pub fn is_wildcard(&self) -> bool {
-        self.host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
+        matches!(&self.place, Place::Host(host, _) if host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()))
+    }
+
+    /// Whether somebody else could dial this.
+    pub(super) fn is_dialable(&self) -> bool {
+        match &self.place {
+            Place::Host(host, port) => !host.is_empty() && *port != 0,
+            Place::Socket(_) => true,
+        }
     }
 
     /// The same URL with `localhost` as the address that it stands for, for comparing two spellings.
-    pub(super) fn canonical(&self) -> (&str, u16) {
-        let host = if self.host == "localhost" { "127.0.0.1" } else { &self.host };
-        (host, self.port)
+    pub(super) fn canonical(&self) -> String {
+        match &self.place {
+            Place::Host(host, port) if host == "localhost" => format!("http://127.0.0.1:{port}"),
+            Place::Host(..) | Place::Socket(_) => self.text.clone(),
+        }
     }
 }
 
@@ -111,14 +147,27 @@ impl ListenUrl {
     /// another address tomorrow.
     pub(super) fn parse(text: &str) -> Result<Self, UrlError> {
         let url = Url::parse(text)?;
-        let address = match url.host.as_str() {
-            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            host => {
-                host.parse().map_err(|_| UrlError::Invalid(format!("expected IP in URL for binding ({})", url.text)))?
+        let address = match &url.place {
+            Place::Socket(path) => ListenAddress::Unix(path.clone()),
+            Place::Host(host, port) if host == "localhost" => {
+                ListenAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), *port))
             }
+            Place::Host(host, port) => match host.parse() {
+                Ok(host) => ListenAddress::Tcp(SocketAddr::new(host, *port)),
+                Err(_) => return invalid(format!("expected IP in URL for binding ({})", url.text)),
+            },
         };
-        let address = SocketAddr::new(address, url.port);
         Ok(ListenUrl { url, address })
+    }
+}
+
+/// Parses a URL of the peer port. Members are on different machines, so a socket cannot be meant.
+pub(super) fn no_socket<T>(parse: impl Fn(&str) -> Result<T, UrlError>) -> impl Fn(&str) -> Result<T, UrlError> {
+    move |text| {
+        if Url::parse(text)?.socket().is_some() {
+            return invalid(format!("members talk over TCP, so give them an http:// URL: {}", text.trim()));
+        }
+        parse(text)
     }
 }
 
@@ -181,6 +230,10 @@ fn is_name(host: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn tcp(address: &str) -> ListenAddress {
+        ListenAddress::Tcp(address.parse().unwrap())
+    }
+
     #[test]
     fn a_url_is_a_scheme_a_host_and_a_port() {
         let cases = [
@@ -192,8 +245,8 @@ mod tests {
         ];
         for (text, host, port, normal) in cases {
             let url = Url::parse(text).unwrap();
-            assert_eq!((url.host(), url.port(), url.as_str()), (host, port, normal), "{text}");
-            assert_eq!(format!("http://{}", url.authority()), normal);
+            let place = Place::Host(host.to_owned(), port);
+            assert_eq!((url.place == place, url.as_str()), (true, normal), "{text}");
         }
     }
 
@@ -221,16 +274,40 @@ mod tests {
     }
 
     #[test]
-    fn tls_and_unix_urls_are_told_apart_from_nonsense() {
+    fn tls_urls_are_told_apart_from_nonsense() {
         assert_eq!(Url::parse("https://a:1"), Err(UrlError::Tls("https://a:1".to_owned())));
         assert_eq!(Url::parse("unixs://a:1"), Err(UrlError::Tls("unixs://a:1".to_owned())));
-        assert_eq!(Url::parse("unix:///run/s"), Err(UrlError::Unix("unix:///run/s".to_owned())));
+    }
+
+    #[test]
+    fn a_unix_url_names_a_socket() {
+        let cases = [
+            ("unix:///run/tenure.sock", "/run/tenure.sock"),
+            (" unix:///a", "/a"),
+            ("unix://localhost:2379", "localhost:2379"),
+            ("unix:/run/a", "/run/a"),
+        ];
+        for (text, path) in cases {
+            let url = ListenUrl::parse(text).unwrap();
+            assert_eq!(url.url.socket(), Some(Path::new(path)), "{text}");
+            assert_eq!(url.address, ListenAddress::Unix(PathBuf::from(path)));
+            assert_eq!(url.to_string(), format!("unix://{path}"));
+            assert!(url.url.is_dialable() && !url.url.is_wildcard());
+        }
+        let long = format!("unix:///{}", "x".repeat(SOCKET_PATH_BYTES_MAX));
+        for text in ["unix:", "unix://", "unix:///", "unix:///run/", "unix:///a?b", "unix:///a#b", "unix:///a\0", &long]
+        {
+            assert!(matches!(Url::parse(text), Err(UrlError::Invalid(_))), "{text}");
+        }
+        let for_peers = no_socket(Url::parse);
+        assert!(matches!(for_peers("unix:///run/a"), Err(UrlError::Invalid(_))));
+        assert!(for_peers("http://a:1").is_ok());
     }
 
     #[test]
     fn only_addresses_and_localhost_can_be_bound() {
-        assert_eq!(ListenUrl::parse("http://localhost:1").unwrap().address.to_string(), "127.0.0.1:1");
-        assert_eq!(ListenUrl::parse("http://[::]:1").unwrap().address.to_string(), "[::]:1");
+        assert_eq!(ListenUrl::parse("http://localhost:1").unwrap().address, tcp("127.0.0.1:1"));
+        assert_eq!(ListenUrl::parse("http://[::]:1").unwrap().address, tcp("[::]:1"));
         for (text, host) in [("http://example.com:1", "http://example.com:1"), ("http://:1", "http://:1")] {
             let reason = format!("expected IP in URL for binding ({host})");
             assert_eq!(ListenUrl::parse(text), Err(UrlError::Invalid(reason)));

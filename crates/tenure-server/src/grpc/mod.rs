@@ -12,7 +12,6 @@ mod maintenance;
 mod services;
 mod watch;
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use tenure_core::Revision;
@@ -23,7 +22,7 @@ use tenure_proto::etcdserverpb::lease_server::LeaseServer;
 use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_proto::etcdserverpb::watch_server::WatchServer;
 use tenure_proto::grpc::health::v1::health_server::HealthServer;
-use tenure_raft::accept::connections;
+use tenure_raft::accept::{Listener, connections};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
@@ -46,7 +45,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) async fn serve(
     node: &Node,
     config: &ServerConfig,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     draining: tokio::sync::watch::Receiver<bool>,
 ) {
     let mut servers = JoinSet::new();
@@ -87,7 +86,7 @@ pub(crate) async fn serve(
 }
 
 /// Serves health and metrics alone, for as long as the runtime lives.
-pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<TcpListener>) {
+pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<Listener>) {
     let mut servers = JoinSet::new();
     for listener in listeners {
         let Ok(incoming) = connections(listener, node.shared().connections.clone()) else { continue };

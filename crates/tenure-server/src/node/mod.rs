@@ -3,6 +3,7 @@
 //! Knows nothing of gRPC or HTTP. One [`Shared`] per process, one [`Node`] per runtime that serves clients: the queue of
 //! writes and the read barrier live on the runtime of the connections they serve.
 
+mod auto_compaction;
 mod error;
 mod lease;
 mod lease_lane;
@@ -29,6 +30,8 @@ use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
 use tokio::sync::Semaphore;
 
+pub use auto_compaction::AutoCompaction;
+pub(crate) use auto_compaction::auto_compaction_loop;
 pub use error::RequestError;
 pub use lease::{LeaseInfo, pick_lease_id};
 pub use lessor::{LATENESS_BOUNDS_MS, Lateness, LeaseFeed, LessorReport, LessorReports, LessorThread, Tally};

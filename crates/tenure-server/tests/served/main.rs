@@ -3,10 +3,12 @@
 //! The engine is in memory; the log, the peers and the clients' ports are real. What the services themselves decide is
 //! tested where they live; this is about what a client on the wire is told.
 
+mod compaction;
 mod http;
 mod maintenance;
 mod metadata;
 mod ranges;
 mod reflection;
+mod sockets;
 mod support;
 mod watches;

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One server.
 pub(crate) struct Server {
     pub(crate) clients: SocketAddr,
+    pub(crate) peers: SocketAddr,
     pub(crate) flags: Vec<String>,
     engine: MemEngine,
     _dir: TempDir,
@@ -116,7 +117,7 @@ pub(crate) fn servers(size: usize, flags: &[&str]) -> Vec<Server> {
             format!("--initial-cluster={}", members.join(",")),
         ];
         all.extend(flags.iter().map(ToString::to_string));
-        Server { clients, flags: all, engine: MemEngine::new(), _dir: dir, life: None }
+        Server { clients, peers, flags: all, engine: MemEngine::new(), _dir: dir, life: None }
     };
     (1..).zip(addresses).map(server).collect()
 }

@@ -134,8 +134,8 @@ fn a_flag_of_etcd_that_means_nothing_here_is_accepted_with_one_warning() {
             &["--auth-token has no effect yet: authentication comes with a later version"],
         ),
         (
-            &["--auto-compaction-retention=1"],
-            &["--auto-compaction-retention has no effect yet: automatic compaction comes with a later version"],
+            &["--strict-reconfig-check=false"],
+            &["--strict-reconfig-check has no effect yet: membership changes come with a later version"],
         ),
         // What asks for nothing special is not worth a word.
         (&["--max-wals=5", "--unsafe-no-fsync=false", "--pre-vote", "--logger=zap", "--auth-token=simple"], &[]),
@@ -196,7 +196,6 @@ fn what_would_start_another_server_than_the_one_asked_for_is_refused() {
         (&["--host-whitelist=example.com"], "the host of requests is not checked"),
         (&["--enable-v2"], "only the v3 API is served"),
         (&["--proxy=on"], "run a member instead"),
-        (&["--listen-client-urls=unix:///run/t"], "unix sockets come with a later version"),
     ];
     for (args, advice) in cases {
         let error = error_of(args);
