@@ -34,6 +34,9 @@ const REQUEST_BYTES_RECOMMENDED_MAX: u32 = 10 << 20;
 /// Operations of one transaction are applied in one go while everything else waits.
 const TXN_OPS_MAX: u32 = 1_000_000;
 
+/// etcd's bound: below it, progress would be most of what quiet watches hear.
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Builds the configuration.
 pub(super) fn build(mut values: Values) -> Result<ServerConfig, ConfigError> {
     let mut warnings = std::mem::take(&mut values.warnings);
@@ -72,7 +75,7 @@ pub(super) fn build(mut values: Values) -> Result<ServerConfig, ConfigError> {
         max_concurrent_streams: count(&values.get("max-concurrent-streams"), 1, u32::MAX)?,
         grpc_keepalive_interval: optional_duration(&values.get("grpc-keepalive-interval"))?,
         grpc_keepalive_timeout: optional_duration(&values.get("grpc-keepalive-timeout"))?,
-        watch_progress_notify_interval: positive_duration(&values.get("watch-progress-notify-interval"))?,
+        watch_progress_notify_interval: duration(&values.get("watch-progress-notify-interval"))?,
         auto_compaction,
         warning_unary_request_duration: optional_duration(&values.get("warning-unary-request-duration"))?,
         warning_apply_duration: optional_duration(&values.get("warning-apply-duration"))?,
@@ -81,7 +84,8 @@ pub(super) fn build(mut values: Values) -> Result<ServerConfig, ConfigError> {
         warnings: Vec::new(),
     };
     warnings.extend(doubts(&config));
-    Ok(ServerConfig { warnings, ..config })
+    let watch_progress_notify_interval = config.watch_progress_notify_interval.max(PROGRESS_INTERVAL_MIN);
+    Ok(ServerConfig { watch_progress_notify_interval, warnings, ..config })
 }
 
 /// What is allowed and probably not meant.
@@ -101,6 +105,12 @@ fn doubts(config: &ServerConfig) -> Vec<String> {
         doubts.push(format!(
             "--max-request-bytes is {}; above {REQUEST_BYTES_RECOMMENDED_MAX} one request can delay all others",
             config.max_request_bytes
+        ));
+    }
+    if config.watch_progress_notify_interval < PROGRESS_INTERVAL_MIN {
+        doubts.push(format!(
+            "--watch-progress-notify-interval is {:?}; progress is told every {PROGRESS_INTERVAL_MIN:?} at most",
+            config.watch_progress_notify_interval
         ));
     }
     if !config.strict_reconfig_check {
@@ -255,13 +265,6 @@ fn duration(value: &Value<'_>) -> Result<Duration, ConfigError> {
 
 fn optional_duration(value: &Value<'_>) -> Result<Option<Duration>, ConfigError> {
     duration(value).map(|duration| Some(duration).filter(|duration| !duration.is_zero()))
-}
-
-fn positive_duration(value: &Value<'_>) -> Result<Duration, ConfigError> {
-    match duration(value)? {
-        Duration::ZERO => Err(invalid(value, "must be more than 0")),
-        duration => Ok(duration),
-    }
 }
 
 fn auto_compaction(values: &Values) -> Result<Option<AutoCompaction>, ConfigError> {

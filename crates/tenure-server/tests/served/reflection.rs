@@ -10,8 +10,14 @@ use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionCli
 use crate::support::{cluster, run};
 
 /// Services that must be told of; more may be.
-const SERVED: [&str; 4] =
-    ["etcdserverpb.Cluster", "etcdserverpb.KV", "etcdserverpb.Maintenance", "grpc.health.v1.Health"];
+const SERVED: [&str; 6] = [
+    "etcdserverpb.Cluster",
+    "etcdserverpb.KV",
+    "etcdserverpb.Lease",
+    "etcdserverpb.Maintenance",
+    "etcdserverpb.Watch",
+    "grpc.health.v1.Health",
+];
 
 #[test]
 fn what_is_served_is_told_and_described() {

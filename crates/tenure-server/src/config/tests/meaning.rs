@@ -106,7 +106,6 @@ fn a_value_out_of_bounds_says_what_the_bounds_are() {
         ("quota-backend-bytes", "2GiB", "expected a whole number"),
         ("heartbeat-interval", "100ms", "expected a whole number"),
         ("watch-progress-notify-interval", "10", "expected a duration such as 300ms, 10s, 5m or 1h30m"),
-        ("watch-progress-notify-interval", "0s", "must be more than 0"),
         ("warning-apply-duration", "-1s", "must not be negative"),
         ("initial-cluster-state", "old", "expected new or existing"),
         ("auto-compaction-mode", "always", "expected periodic or revision"),
@@ -250,4 +249,13 @@ fn one_member_may_have_several_urls() {
     let own = cluster.members.iter().find(|member| member.id == cluster.member_id).unwrap();
     assert_eq!(text(&own.peer_urls), "http://10.0.0.1:1,http://10.0.0.2:1");
     assert_eq!(cluster.members.len(), 2);
+}
+
+#[test]
+fn progress_is_told_ten_times_a_second_at_most() {
+    for (given, millis) in [("100ms", 100), ("99ms", 100), ("0", 100), ("1m", 60_000)] {
+        let config = config(&["--watch-progress-notify-interval", given]);
+        assert_eq!(config.watch_progress_notify_interval, Duration::from_millis(millis), "{given}");
+        assert_eq!(config.warnings.len(), usize::from(["99ms", "0"].contains(&given)), "{given}");
+    }
 }
