@@ -22,6 +22,7 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenure-server", &["tenure-core", "tenure-proto", "tenure-raft", "tenure-storage"]),
     ("tenured", &["tenure-rocks", "tenure-server"]),
     ("tenurectl", &["tenure-proto"]),
+    ("tenure-demo", &["tenure-proto"]),
     ("tenure-tests", &["tenure-proto"]),
 ];
 
@@ -36,7 +37,12 @@ const OUTSIDE_ONLY: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that a single crate of ours may name, tests included.
-const NAMED_BY_ONE: &[(&str, &str)] = &[("rocksdb", "tenure-rocks"), ("openraft", "tenure-raft")];
+const NAMED_BY_ONE: &[(&str, &str)] = &[
+    ("rocksdb", "tenure-rocks"),
+    ("openraft", "tenure-raft"),
+    ("ratatui", "tenure-demo"),
+    ("crossterm", "tenure-demo"),
+];
 
 /// Crates that link RocksDB, and so stay out of every debug build.
 const RELEASE_ONLY: &[&str] = &["tenured", "tenure-rocks"];
