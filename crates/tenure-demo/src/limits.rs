@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// More would not fit into the scripts' naming of ports, and one line of the screen is spent on each.
+/// Each is one line of the screen, and five lanes of ports lie between a low base port and the last of all ports.
 pub const NODES_MAX: usize = 5;
-/// Each is one cell of the screen: this fills a third of a terminal of 200 by 60.
+/// Each is one cell of the screen, and each costs the server a renewal every few seconds: more is for a benchmark.
 pub const SERVICES_MAX: usize = 4_000;
 /// The queue of a lock is one line of the screen.
 pub const CONTENDERS_MAX: usize = 20;
