@@ -73,6 +73,10 @@ status: ## one line per node of the local cluster
 clean-cluster: ## stop the local cluster and delete its data
 	cluster-scripts/clean
 
+.PHONY: demo
+demo: build ## three nodes at work, to break by keys, and a check that nothing is lost; DEMO_ARGS goes to the program
+	$(CARGO) run --release --quiet $(LOCKED) -p tenure-demo -- $(DEMO_ARGS)
+
 .PHONY: etcdctl
 etcdctl: venv ## fetch a real etcdctl and print its path
 	@echo $(VENV)/etcd/etcdctl
