@@ -20,12 +20,18 @@ pub struct RocksEngine {
 impl RocksEngine {
     /// Opens the database in a directory, or makes one there. A directory belongs to one process at a time.
     pub fn open(dir: &Path, options: &RocksOptions) -> Result<RocksEngine, EngineError> {
-        let cache = Cache::new_lru_cache(options.block_cache_bytes);
-        let tables = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), options.table(table, &cache)));
-        let db = DB::open_cf_descriptors(&options.database(), dir, tables).map_err(|error| engine_error(&error))?;
+        let db = DB::open_cf_descriptors(&options.database(), dir, tables(options));
+        let db = db.map_err(|error| engine_error(&error))?;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         Ok(RocksEngine { db: Arc::new(db), write_options })
+    }
+
+    /// Looks into the database in a directory, which somebody else may have open. Writes nothing there.
+    pub fn inspect(dir: &Path, options: &RocksOptions) -> Result<Arc<dyn EngineSnapshot>, EngineError> {
+        let options = options.to_inspect();
+        let db = DB::open_cf_descriptors_read_only(&options.database(), dir, tables(&options), false);
+        Ok(Arc::new(RocksSnapshot::new(Arc::new(db.map_err(|error| engine_error(&error))?))))
     }
 
     fn figure(&self, property: &std::ffi::CStr) -> u64 {
@@ -70,6 +76,11 @@ impl Engine for RocksEngine {
             bytes_pending_compaction: self.figure(c"rocksdb.estimate-pending-compaction-bytes"),
         }
     }
+}
+
+fn tables(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(options.block_cache_bytes);
+    Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), options.table(table, &cache))).into()
 }
 
 /// What a batch takes in RocksDB's encoding, at most: 12 bytes of head, and per row a tag, a table and two lengths.

@@ -6,8 +6,10 @@
 
 mod engine;
 mod error;
+mod factory;
 mod options;
 mod snapshot;
 
 pub use engine::RocksEngine;
+pub use factory::RocksEngines;
 pub use options::RocksOptions;

@@ -20,6 +20,8 @@ pub struct RocksOptions {
     /// Values from this length on go to blob files, which compaction does not rewrite; `None` keeps them with their
     /// keys.
     pub blob_value_bytes_min: Option<u64>,
+    /// Files kept open. The usual limit of a process is 1024 descriptors, and connections need them too.
+    pub open_files_max: i32,
 }
 
 impl Default for RocksOptions {
@@ -30,6 +32,7 @@ impl Default for RocksOptions {
             compression: true,
             block_bytes: 16 << 10,
             blob_value_bytes_min: None,
+            open_files_max: 512,
         }
     }
 }
@@ -42,8 +45,9 @@ const MEMTABLES_PER_TABLE_MAX: i32 = 4;
 /// apply delays every caller, and reads of `current` pass the extra files by their Bloom filters.
 const LEVEL_0_SLOWDOWN_FILES: i32 = 32;
 const LEVEL_0_STOP_FILES: i32 = 64;
-/// Files kept open. The usual limit of a process is 1024 descriptors, and connections need them too.
-const OPEN_FILES_MAX: i32 = 512;
+/// What a look at a checkpoint may take, beside an engine that serves.
+const INSPECT_CACHE_BYTES: usize = 1 << 20;
+const INSPECT_OPEN_FILES_MAX: i32 = 32;
 /// About 1 % of lookups of absent keys read a block in vain.
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 /// RocksDB's own log: what it did and why it stalled, kept small.
@@ -51,6 +55,11 @@ const INFO_LOG_BYTES_MAX: usize = 8 << 20;
 const INFO_LOG_FILES_MAX: usize = 3;
 
 impl RocksOptions {
+    /// For a look at a few rows of a checkpoint: hardly a cache, and few files open at once.
+    pub(crate) fn to_inspect(self) -> RocksOptions {
+        RocksOptions { block_cache_bytes: INSPECT_CACHE_BYTES, open_files_max: INSPECT_OPEN_FILES_MAX, ..self }
+    }
+
     /// The options of the database as a whole.
     pub(crate) fn database(&self) -> Options {
         let mut options = Options::default();
@@ -60,7 +69,7 @@ impl RocksOptions {
         options.set_paranoid_checks(true);
         options.set_max_background_jobs(BACKGROUND_JOBS);
         options.set_db_write_buffer_size(self.memtable_bytes);
-        options.set_max_open_files(OPEN_FILES_MAX);
+        options.set_max_open_files(self.open_files_max);
         // Spreads the write-back of new files, else the log's fsync waits behind the whole of one.
         options.set_bytes_per_sync(1 << 20);
         options.set_log_level(LogLevel::Warn);

@@ -148,6 +148,16 @@ pub trait EngineSnapshot: Send + Sync + 'static {
     ) -> Result<(), EngineError>;
 }
 
+/// Opens engines in directories: one node has several over its life, for a snapshot from the leader comes as the
+/// directory of a new one.
+pub trait EngineFactory: Send + Sync + 'static {
+    /// Opens the engine in a directory that exists, or makes an empty one there.
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Engine>, EngineError>;
+
+    /// Looks into what a checkpoint made. Nothing in the directory is changed.
+    fn inspect(&self, dir: &Path) -> Result<Arc<dyn EngineSnapshot>, EngineError>;
+}
+
 /// Figures for operators. An engine that cannot tell leaves 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineStats {

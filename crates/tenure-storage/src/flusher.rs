@@ -11,6 +11,7 @@ use tenure_core::LogIndex;
 
 use crate::engine::{Engine, EngineStats};
 use crate::error::StorageError;
+use crate::state_view::Guard;
 
 /// A handle for whoever makes the state durable. Clones share the work.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ pub struct Flusher {
 
 struct Shared {
     engine: Arc<dyn Engine>,
+    /// Dropped after the engine.
+    _guard: Option<Guard>,
     /// The index of the newest batch that the engine has taken.
     written: AtomicU64,
     /// The newest index that a flush covered.
@@ -30,9 +33,9 @@ struct Shared {
 
 impl Flusher {
     /// `stored` is what the engine held when it was opened. It is durable: an engine opens what survived.
-    pub(crate) fn new(engine: Arc<dyn Engine>, stored: LogIndex) -> Flusher {
+    pub(crate) fn new(engine: Arc<dyn Engine>, guard: Option<Guard>, stored: LogIndex) -> Flusher {
         let (written, durable) = (AtomicU64::new(stored.0), AtomicU64::new(stored.0));
-        let shared = Shared { engine, written, durable, flushing: Mutex::new(()) };
+        let shared = Shared { engine, _guard: guard, written, durable, flushing: Mutex::new(()) };
         Flusher { shared: Arc::new(shared) }
     }
 

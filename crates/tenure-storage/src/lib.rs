@@ -13,6 +13,7 @@ pub mod error;
 pub mod flusher;
 pub mod keys;
 pub mod mem;
+mod mem_checkpoint;
 mod merge;
 mod meta_cache;
 pub mod purge;

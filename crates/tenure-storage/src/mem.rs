@@ -18,14 +18,11 @@ use bytes::Bytes;
 use crate::engine::{
     Batch, BatchOp, Bounds, Direction, Engine, EngineError, EngineSnapshot, EngineStats, Table, Visit,
 };
+pub use crate::mem_checkpoint::CHECKPOINT_FILE;
+use crate::mem_checkpoint::{decode_checkpoint, encode_checkpoint};
 
 /// The rows that a scan takes under the lock at once.
 const SCAN_CHUNK_ROWS: usize = 256;
-
-/// The file of a checkpoint.
-const CHECKPOINT_FILE: &str = "tables";
-/// What the file starts with.
-const CHECKPOINT_MAGIC: &[u8; 8] = b"TNMEMCP1";
 
 /// A failure to inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +48,7 @@ pub struct MemEngine {
     shared: Arc<Mutex<Inner>>,
 }
 
-type Rows = BTreeMap<Bytes, Bytes>;
+pub(crate) type Rows = BTreeMap<Bytes, Bytes>;
 type Write = (Table, Bytes, Option<Bytes>);
 
 #[derive(Default)]
@@ -84,8 +81,19 @@ impl MemEngine {
     pub fn open_checkpoint(dir: &Path) -> Result<MemEngine, EngineError> {
         let path = dir.join(CHECKPOINT_FILE);
         let bytes = std::fs::read(&path).map_err(|error| EngineError::Io(format!("{}: {error}", path.display())))?;
-        let damaged = || EngineError::Corrupt(format!("{} is not a whole checkpoint", path.display()));
-        Ok(MemEngine::holding(decode_checkpoint(&bytes).ok_or_else(damaged)?))
+        MemEngine::of_checkpoint(&bytes)
+    }
+
+    /// The engine whose checkpoint has these bytes.
+    pub fn of_checkpoint(bytes: &[u8]) -> Result<MemEngine, EngineError> {
+        let damaged = || EngineError::Corrupt("not a whole checkpoint".into());
+        Ok(MemEngine::holding(decode_checkpoint(bytes).ok_or_else(damaged)?))
+    }
+
+    /// The bytes of a checkpoint, for who keeps files elsewhere. Flushes, as any checkpoint does.
+    pub fn checkpoint_bytes(&self) -> Result<Vec<u8>, EngineError> {
+        self.flush()?;
+        Ok(encode_checkpoint(&self.inner().durable))
     }
 
     /// How many batches no flush has covered.
@@ -200,8 +208,7 @@ impl Engine for MemEngine {
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), EngineError> {
-        self.flush()?;
-        let bytes = encode_checkpoint(&self.inner().durable);
+        let bytes = self.checkpoint_bytes()?;
         let written = std::fs::create_dir(dir).and_then(|()| std::fs::write(dir.join(CHECKPOINT_FILE), bytes));
         written.map_err(|error| EngineError::Io(format!("{}: {error}", dir.display())))
     }
@@ -352,47 +359,6 @@ impl Drop for MemSnapshot {
             }
         }
     }
-}
-
-fn encode_checkpoint(tables: &[Rows; Table::ALL.len()]) -> Vec<u8> {
-    let mut out = CHECKPOINT_MAGIC.to_vec();
-    for rows in tables {
-        out.extend_from_slice(&(rows.len() as u64).to_be_bytes());
-        for bytes in rows.iter().flat_map(|(key, value)| [key, value]) {
-            out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-            out.extend_from_slice(bytes);
-        }
-    }
-    let checksum = crc32fast::hash(&out);
-    out.extend_from_slice(&checksum.to_be_bytes());
-    out
-}
-
-fn decode_checkpoint(bytes: &[u8]) -> Option<[Rows; Table::ALL.len()]> {
-    fn number(rest: &mut &[u8]) -> Option<usize> {
-        let (number, after) = rest.split_first_chunk::<8>()?;
-        *rest = after;
-        usize::try_from(u64::from_be_bytes(*number)).ok()
-    }
-    fn text(rest: &mut &[u8]) -> Option<Bytes> {
-        let length = number(rest)?;
-        let (text, after) = rest.split_at_checked(length)?;
-        *rest = after;
-        Some(Bytes::copy_from_slice(text))
-    }
-    let (body, checksum) = bytes.split_last_chunk::<4>()?;
-    if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
-        return None;
-    }
-    let mut rest = body.strip_prefix(CHECKPOINT_MAGIC)?;
-    let mut tables: [Rows; Table::ALL.len()] = Default::default();
-    for rows in &mut tables {
-        for _ in 0..number(&mut rest)? {
-            let key = text(&mut rest)?;
-            rows.insert(key, text(&mut rest)?);
-        }
-    }
-    rest.is_empty().then_some(tables)
 }
 
 #[cfg(test)]

@@ -129,6 +129,7 @@ impl StateStore {
         let before = &*self.view;
         self.view = Arc::new(StateView {
             snapshot: self.engine.snapshot(),
+            guard: before.guard.clone(),
             meta: before.meta.clone(),
             applied: before.applied.clone(),
             local,

@@ -17,6 +17,7 @@ use crate::error::StorageError;
 use crate::keys::{ScanBounds, decode_attached_key, decode_history_key, decode_lease_key, history_key, lease_key};
 use crate::meta_cache::KnownKey;
 use crate::rows::{EventRef, LocalState, StoredValue, decode_current, decode_event, decode_lease};
+use crate::store::read_view;
 
 /// How far the log is applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,9 +39,15 @@ pub struct ByteCounts {
     pub in_use: u64,
 }
 
+/// What a store, its views and its flushers keep alive. The last of them to go drops it, and the engine before it: an
+/// engine's directory may be removed from then on.
+pub type Guard = Arc<dyn Send + Sync>;
+
 /// The state at one moment.
 pub struct StateView {
     pub(crate) snapshot: Arc<dyn EngineSnapshot>,
+    /// Dropped after the snapshot.
+    pub(crate) guard: Option<Guard>,
     pub(crate) meta: Meta,
     pub(crate) applied: Applied,
     pub(crate) local: LocalState,
@@ -49,6 +56,11 @@ pub struct StateView {
 }
 
 impl StateView {
+    /// The state in an engine that is only looked at, a checkpoint for example.
+    pub fn of_snapshot(snapshot: Arc<dyn EngineSnapshot>) -> Result<StateView, StorageError> {
+        read_view(snapshot, None)
+    }
+
     /// How far the log was applied.
     pub fn applied(&self) -> &Applied {
         &self.applied

@@ -27,7 +27,7 @@ use crate::rows::{
 use crate::run::Pending;
 
 pub use crate::run::{Committed, Run};
-pub use crate::state_view::{Applied, ByteCounts, StateView};
+pub use crate::state_view::{Applied, ByteCounts, Guard, StateView};
 
 /// How the store works. None of it changes what a reader sees, and each may differ from one start to the next.
 #[derive(Clone, Copy, Debug)]
@@ -72,16 +72,25 @@ impl StateStore {
 
     /// Opens what an engine holds; an empty engine becomes a fresh store.
     pub fn open_with(engine: Arc<dyn Engine>, options: Options) -> Result<StateStore, StorageError> {
+        StateStore::open_guarded(engine, None, options)
+    }
+
+    /// The same, with something that is dropped once the store and all that came of it are gone.
+    pub fn open_guarded(
+        engine: Arc<dyn Engine>,
+        guard: Option<Guard>,
+        options: Options,
+    ) -> Result<StateStore, StorageError> {
         let mut snapshot = engine.snapshot();
         if snapshot.get(Table::Meta, META_FORMAT)?.is_none() {
             refuse_rows_without_format(&*snapshot)?;
             engine.write(&fresh_batch())?;
             snapshot = engine.snapshot();
         }
-        let view = Arc::new(read_view(snapshot)?);
+        let view = Arc::new(read_view(snapshot, guard.clone())?);
         let greatest_key = last_key(&*view.snapshot, Table::Current)?;
         Ok(StateStore {
-            flusher: Flusher::new(Arc::clone(&engine), view.applied.index),
+            flusher: Flusher::new(Arc::clone(&engine), guard, view.applied.index),
             engine,
             options,
             view,
@@ -260,8 +269,9 @@ impl StateStore {
 
     fn publish(&mut self, meta: Meta, applied: Applied, local: LocalState) {
         let (snapshot, purge_epoch) = (self.engine.snapshot(), self.view.purge_epoch);
+        let guard = self.view.guard.clone();
         self.flusher.note_written(applied.index);
-        self.view = Arc::new(StateView { snapshot, meta, applied, local, purge_epoch });
+        self.view = Arc::new(StateView { snapshot, guard, meta, applied, local, purge_epoch });
     }
 
     pub(crate) fn cache(&self) -> MutexGuard<'_, MetaCache> {
@@ -297,7 +307,7 @@ fn refuse_rows_without_format(snapshot: &dyn EngineSnapshot) -> Result<(), Stora
     Ok(())
 }
 
-fn read_view(snapshot: Arc<dyn EngineSnapshot>) -> Result<StateView, StorageError> {
+pub(crate) fn read_view(snapshot: Arc<dyn EngineSnapshot>, guard: Option<Guard>) -> Result<StateView, StorageError> {
     let row = |name: &[u8]| {
         let missing = StorageError::damaged(Table::Meta, "one of its rows is missing");
         snapshot.get(Table::Meta, name)?.ok_or(missing)
@@ -313,7 +323,7 @@ fn read_view(snapshot: Arc<dyn EngineSnapshot>) -> Result<StateView, StorageErro
     let (index, term) = decode_applied(&row(META_APPLIED)?)?;
     let applied = Applied { index, term, membership: row(META_MEMBERSHIP)? };
     let local = decode_local(&row(META_LOCAL)?)?;
-    let view = StateView { snapshot, meta, applied, local, purge_epoch: next_purge_epoch() };
+    let view = StateView { snapshot, guard, meta, applied, local, purge_epoch: next_purge_epoch() };
     check_scalars(&view)?;
     Ok(view)
 }

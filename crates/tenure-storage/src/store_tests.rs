@@ -218,6 +218,40 @@ fn a_checkpoint_says_itself_how_far_it_is_applied() {
 }
 
 #[test]
+fn a_checkpoint_can_be_looked_at_without_being_opened() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut store = open(&MemEngine::new()).unwrap();
+    run(&mut store, &[("a", Some("1"))]);
+    let dir = scratch.path().join("checkpoint");
+    store.checkpoint(&dir).unwrap();
+    run(&mut store, &[("a", Some("2"))]);
+    let view = StateView::of_snapshot(MemEngine::open_checkpoint(&dir).unwrap().snapshot()).unwrap();
+    assert_eq!((view.applied().index, &view.applied().membership[..]), (LogIndex(1), &b"m"[..]));
+    assert_eq!(view.current(b"a").unwrap().unwrap().value, "1");
+    let empty = StateView::of_snapshot(MemEngine::new().snapshot());
+    assert!(matches!(empty.err(), Some(StorageError::Damaged { .. })), "nobody made it a store");
+}
+
+#[test]
+fn the_guard_goes_with_the_last_of_a_store_its_views_and_its_flushers() {
+    let mut places: Vec<usize> = (0..3).collect();
+    for _ in 0..places.len() {
+        places.rotate_left(1);
+        let guard: Arc<()> = Arc::default();
+        let kept: Guard = guard.clone();
+        let store = StateStore::open_guarded(Arc::new(MemEngine::new()), Some(kept), Options::default()).unwrap();
+        let (view, flusher) = (store.view(), store.flusher());
+        let mut holders: [Option<Box<dyn std::any::Any>>; 3] =
+            [Some(Box::new(store)), Some(Box::new(view)), Some(Box::new(flusher))];
+        for place in &places {
+            assert!(Arc::strong_count(&guard) > 1, "somebody is left");
+            holders[*place] = None;
+        }
+        assert_eq!(Arc::strong_count(&guard), 1);
+    }
+}
+
+#[test]
 fn a_tombstone_that_was_put_again_since_the_plan_keeps_its_key() {
     let mut store = open(&MemEngine::new()).unwrap();
     run(&mut store, &[("a", Some("1")), ("a", None), ("b", Some("1")), ("b", None), ("c", Some("1"))]);
