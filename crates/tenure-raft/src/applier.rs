@@ -6,7 +6,6 @@
 //! batch; the new view is published before anybody is answered, so that whoever hears of a write can read it.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,17 +15,13 @@ use openraft::storage::ApplyResponder;
 use tenure_core::apply::apply_group;
 use tenure_core::codec::Group;
 use tenure_core::command::{Command, EntryPosition};
-use tenure_core::state::StateRead;
 use tenure_core::{LogIndex, Term};
-use tenure_storage::flusher::Flusher;
-use tenure_storage::state_view::StateView;
-use tenure_storage::store::{Applied, Committed, StateStore};
-use tokio::sync::{mpsc, oneshot, watch};
+use tenure_storage::store::{Applied, StateStore};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::effects::{AppliedRun, Effects};
 use crate::entry_codec::encode_stored_membership;
-use crate::lease_clock::LeaseClock;
 use crate::runtime::BootInstant;
+use crate::shared_store::SharedStore;
 use crate::types::{Config, Entry, GroupReply, Payload, StoredMembership};
 
 /// Runs waiting for the apply thread. openraft hands over one at a time.
@@ -38,79 +33,6 @@ pub(crate) type CommittedEntry = (Entry, Option<ApplyResponder<Config>>);
 struct Job {
     entries: Vec<CommittedEntry>,
     done: oneshot::Sender<io::Result<()>>,
-}
-
-/// The state store, shared between the apply thread and the purge of compacted history, which commits between runs.
-#[derive(Clone)]
-pub(crate) struct SharedStore {
-    store: Arc<Mutex<StateStore>>,
-    published: watch::Sender<Arc<StateView>>,
-    flusher: Flusher,
-    effects: Arc<[Arc<dyn Effects>]>,
-    lease_clock: Arc<LeaseClock>,
-}
-
-impl SharedStore {
-    /// The effects are told of the state as it is now.
-    pub(crate) fn new(store: StateStore, effects: Vec<Arc<dyn Effects>>) -> SharedStore {
-        let published = watch::Sender::new(store.view());
-        let flusher = store.flusher();
-        for effect in &effects {
-            effect.replaced(&store.view());
-        }
-        let lease_clock = Arc::new(LeaseClock::new(store.view().meta().lease_clock_ms, BootInstant::now()));
-        SharedStore { store: Arc::new(Mutex::new(store)), published, flusher, effects: effects.into(), lease_clock }
-    }
-
-    /// The view published last.
-    pub(crate) fn view(&self) -> Arc<StateView> {
-        self.published.borrow().clone()
-    }
-
-    /// The lease clock as this node reckons it.
-    pub(crate) fn lease_clock(&self) -> Arc<LeaseClock> {
-        self.lease_clock.clone()
-    }
-
-    /// Makes what is applied durable, without the store's lock.
-    pub(crate) fn flusher(&self) -> Flusher {
-        self.flusher.clone()
-    }
-
-    /// The views, as they are published.
-    pub(crate) fn views(&self) -> watch::Receiver<Arc<StateView>> {
-        self.published.subscribe()
-    }
-
-    /// The store, for a change of it: when the change is done, [`SharedStore::publish`] is called under this lock, so
-    /// that views are published in the order in which they came to be.
-    ///
-    /// A poisoned lock means that apply panicked: the process is about to abort.
-    pub(crate) fn lock(&self) -> io::Result<MutexGuard<'_, StateStore>> {
-        self.store.lock().map_err(|_| io::Error::other("the state store was left half-way by a panic"))
-    }
-
-    pub(crate) fn publish(&self, store: &StateStore) {
-        self.published.send_replace(store.view());
-    }
-
-    /// Tells the lease clock what the entries of a run told, before the run's view is published: whoever sees that this
-    /// node has applied all of earlier terms may go by the clock.
-    fn tell_time(&self, view: &StateView, terms: &[Term]) {
-        let now = BootInstant::now();
-        for term in terms {
-            self.lease_clock.told(view.meta().lease_clock_ms, *term, now);
-        }
-    }
-
-    /// Hands on what a run changed, once its view is published and still under the store's lock: in log order.
-    fn tell(&self, committed: Committed, log_bytes: usize) {
-        let Committed { view, events, leases } = committed;
-        let run = AppliedRun { view, events: events.into(), leases: leases.into(), log_bytes };
-        for effect in self.effects.iter() {
-            effect.applied(&run);
-        }
-    }
 }
 
 /// A run of at most this many bytes and commands, all of them plain puts, is applied where it arrives: at 5 to 10 µs a
@@ -144,7 +66,7 @@ impl Applier {
     /// Applies entries in order and returns when their effects are visible.
     pub(crate) async fn apply(&self, entries: Vec<CommittedEntry>) -> io::Result<()> {
         if is_light(&entries)
-            && let Ok(mut store) = self.store.store.try_lock()
+            && let Some(mut store) = self.store.try_lock()
         {
             return apply_run(&self.store, &mut store, entries, self.slow);
         }

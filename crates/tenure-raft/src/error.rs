@@ -42,6 +42,9 @@ pub enum NodeError {
     /// The state is unusable.
     #[error("state: {0}")]
     Storage(#[from] tenure_storage::StorageError),
+    /// The state in a directory is unusable.
+    #[error("cannot open the state in {path}: {error}", path = .0.display(), error = .1)]
+    State(std::path::PathBuf, tenure_storage::StorageError),
     /// The data directory belongs to somebody else, or is unreadable.
     #[error("{0}")]
     Identity(String),

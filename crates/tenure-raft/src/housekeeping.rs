@@ -12,8 +12,9 @@ use std::time::Duration;
 use tenure_storage::purge::{PurgeProgress, PurgeWork};
 use tokio::task::JoinSet;
 
-use crate::applier::SharedStore;
 use crate::node::RaftNode;
+use crate::runtime::BootInstant;
+use crate::shared_store::SharedStore;
 
 /// When to flush and how much log to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Housekeeping {
     pub flush_entries: u64,
     /// Log kept behind the durable point for followers that lag.
     pub keep_log_bytes: u64,
+    /// Entries kept at most, whatever their size (etcd's `--snapshot-catchup-entries`); none for no such bound.
+    pub keep_log_entries: Option<u64>,
     /// How often the log's growth and the compaction's progress are looked at.
     pub round: Duration,
 }
@@ -34,6 +37,7 @@ impl Default for Housekeeping {
             flush_log_bytes: 64 << 20,
             flush_entries: 100_000,
             keep_log_bytes: 1 << 30,
+            keep_log_entries: None,
             round: Duration::from_millis(200),
         }
     }
@@ -52,6 +56,8 @@ async fn flush_loop(node: RaftNode) {
     loop {
         tokio::time::sleep(options.round).await;
         let applied = node.view().applied().index.0;
+        node.outbox().expire(BootInstant::now());
+        clear_up_inbox(&node, applied);
         let written = node.log().counters().bytes_written;
         let due = written.saturating_sub(flushed_bytes) >= options.flush_log_bytes
             || applied.saturating_sub(flushed_index) >= options.flush_entries;
@@ -66,13 +72,29 @@ async fn flush_loop(node: RaftNode) {
     }
 }
 
+/// Removing files can take a while, so it is left to a thread that may wait for the disk.
+fn clear_up_inbox(node: &RaftNode, applied: u64) {
+    if node.inbox().is_overtaken(applied) {
+        let inbox = node.inbox().clone();
+        // Detached on purpose: nobody waits for it, and it ends by itself.
+        drop(tokio::task::spawn_blocking(move || inbox.clear_up(applied)));
+    }
+}
+
 /// Purges the log behind the last durable point, keeping some for followers that lag.
 ///
 /// openraft never purges beyond the last snapshot, and a snapshot is only reported once its flush is done.
 async fn purge_log(node: &RaftNode, options: Housekeeping) {
     let log = node.log();
     let Some(last) = log.last_index() else { return };
-    let Some(upto) = purgeable(log.first_index(), last, log.bytes_on_disk(), options.keep_log_bytes) else { return };
+    let by_bytes = purgeable(log.first_index(), last, log.bytes_on_disk(), options.keep_log_bytes);
+    let by_entries = options.keep_log_entries.and_then(|keep| last.checked_sub(keep));
+    let Some(upto) = by_bytes.into_iter().chain(by_entries).max() else { return };
+    // A follower that just got a snapshot goes on from there.
+    let upto = upto.min(node.outbox().hold().unwrap_or(u64::MAX));
+    if upto < log.first_index() {
+        return;
+    }
     if let Err(error) = node.raft().trigger().purge_log(upto).await {
         tracing::debug!(%error, "consensus has stopped");
     }

@@ -62,17 +62,34 @@ pub(crate) fn raft_dir(data_dir: &Path) -> PathBuf {
 }
 
 impl Identity {
-    /// Reads the file, or makes it in a directory that has none.
-    pub(crate) fn open(data_dir: &Path, founding: &Founding) -> Result<Identity, NodeError> {
+    /// Refuses a directory that was made for somebody else. Nothing is changed.
+    pub(crate) fn check(data_dir: &Path, founding: &Founding) -> Result<(), NodeError> {
+        match Founding::stored(data_dir)? {
+            Some(stored) if (stored.cluster, stored.member) != (founding.cluster, founding.member) => {
+                Err(NodeError::Identity(foreign(data_dir, &stored, founding)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Reads the file, or makes it in a directory that has none. Without the log beside it, whoever it was that voted
+    /// is gone: what is here now is another incarnation.
+    pub(crate) fn open(data_dir: &Path, founding: &Founding, has_log: bool) -> Result<Identity, NodeError> {
+        Identity::check(data_dir, founding)?;
         let dir = raft_dir(data_dir);
         let path = dir.join(FILE);
-        if let Some((own, peers)) = read(&path)? {
-            if (own.founding.cluster, own.founding.member) != (founding.cluster, founding.member) {
-                return Err(NodeError::Identity(foreign(data_dir, &own.founding, founding)));
-            }
-            return Ok(Identity { path, own, peers: Mutex::new(peers) });
-        }
         let io = |error| NodeError::Io(format!("identity file {}", path.display()), error);
+        if let Some((mut own, peers)) = read(&path)? {
+            if !has_log {
+                own.incarnation = new_incarnation();
+            }
+            let identity = Identity { path: path.clone(), own, peers: Mutex::new(peers) };
+            if !has_log {
+                let peers = identity.peers().clone();
+                identity.write(&peers).map_err(io)?;
+            }
+            return Ok(identity);
+        }
         fs::create_dir_all(&dir).map_err(io)?;
         File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         let own = Own { founding: founding.clone(), incarnation: new_incarnation() };
@@ -234,7 +251,19 @@ mod tests {
     }
 
     fn open(dir: &Path) -> Result<Identity, NodeError> {
-        Identity::open(dir, &founding(0xc1, 0xa))
+        Identity::open(dir, &founding(0xc1, 0xa), true)
+    }
+
+    #[test]
+    fn without_its_log_a_directory_is_another_incarnation_that_knows_the_same_peers() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let first = open(dir.path()).expect("fresh");
+        first.remember(0xb, 77).expect("remember");
+        let second = Identity::open(dir.path(), &founding(0xc1, 0xa), false).expect("without a log");
+        assert_ne!(second.incarnation(), first.incarnation());
+        assert_eq!(second.remembered(0xb), Some(77));
+        let third = open(dir.path()).expect("with the new log");
+        assert_eq!(third.incarnation(), second.incarnation());
     }
 
     #[test]
@@ -252,8 +281,8 @@ mod tests {
     fn another_member_or_cluster_is_refused() {
         let dir = tempfile::tempdir().expect("temporary directory");
         open(dir.path()).expect("fresh");
-        assert!(matches!(Identity::open(dir.path(), &founding(0xc1, 0xb)), Err(NodeError::Identity(_))));
-        assert!(matches!(Identity::open(dir.path(), &founding(0xc2, 0xa)), Err(NodeError::Identity(_))));
+        assert!(matches!(Identity::open(dir.path(), &founding(0xc1, 0xb), true), Err(NodeError::Identity(_))));
+        assert!(matches!(Identity::open(dir.path(), &founding(0xc2, 0xa), true), Err(NodeError::Identity(_))));
         assert_eq!(Founding::stored(dir.path()).expect("readable"), Some(founding(0xc1, 0xa)));
     }
 

@@ -54,7 +54,6 @@ impl LeaseClock {
     }
 
     /// The state was replaced by one that holds `clock_ms`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the state machine, once snapshots come from peers"))]
     pub(crate) fn replaced(&self, clock_ms: u64, now: BootInstant) {
         self.reckoning().replaced(clock_ms, now);
     }

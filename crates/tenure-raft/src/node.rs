@@ -12,33 +12,33 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::entry::RaftEntry;
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::storage::RaftLogStorage;
-use openraft::{Raft, RaftLogReader, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use tenure_core::codec::GroupBuilder;
 use tenure_core::command::{Command, GroupHeader};
 use tenure_core::{ClusterId, LogIndex, MemberId, Term};
-use tenure_storage::engine::Engine;
+use tenure_storage::engine::EngineFactory;
 use tenure_storage::state_view::StateView;
-use tenure_storage::store::{Applied, StateStore};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::applier::{Applier, SharedStore, nothing_applied};
+use crate::applier::{Applier, nothing_applied};
 use crate::bootstrap::{self, Beginning};
 use crate::effects::Effects;
 use crate::error::{NodeError, ProposeError, ReadIndexError};
 use crate::housekeeping::{self, Housekeeping};
-use crate::identity::{Founding, Identity, raft_dir};
+use crate::identity::{Founding, Identity};
 use crate::leader_watch::{self, LeaderWatch};
 use crate::lease_clock::LeaseClock;
-use crate::log::{FileLayer, LogError, LogOptions, LogStore};
+use crate::log::{FileLayer, LogOptions, LogStore};
+use crate::opening::{Opened, open, reconcile};
 use crate::peer::gate::Gate;
 use crate::peer::network::Network;
 use crate::peer::{self, Links};
 use crate::renewals::RenewalsUnderWay;
 use crate::runtime::BootInstant;
+use crate::shared_store::SharedStore;
+use crate::snapshot::{Inbox, Outbox, SnapshotCounters, SnapshotOptions, Snapshots};
 use crate::state_machine::StateMachine;
 use crate::types::{Config, GroupReply, GroupResponder, Peer, Proposal};
 
@@ -71,6 +71,8 @@ pub struct NodeOptions {
     pub log: LogOptions,
     /// When to flush state and how much log to keep.
     pub housekeeping: Housekeeping,
+    /// How snapshots are sent.
+    pub snapshots: SnapshotOptions,
 }
 
 impl NodeOptions {
@@ -123,6 +125,7 @@ struct Inner {
     raft: OpenRaft,
     log: LogStore,
     views: watch::Receiver<Arc<StateView>>,
+    snapshots: Snapshots,
     identity: Arc<Identity>,
     gate: Arc<Gate>,
     leader_watch: LeaderWatch,
@@ -139,33 +142,29 @@ impl RaftNode {
     /// `peers` are bound listeners of the peer port; `effects` are told of everything that is applied from now on.
     pub async fn start(
         options: NodeOptions,
-        engine: Arc<dyn Engine>,
+        engines: Arc<dyn EngineFactory>,
         files: Arc<dyn FileLayer>,
         peers: Vec<TcpListener>,
         effects: Vec<Arc<dyn Effects>>,
     ) -> Result<RaftNode, NodeError> {
-        let identity = Arc::new(Identity::open(&options.data_dir, &options.founding)?);
         let failure = watch::Sender::new(None);
-        let mut log_options = options.log.clone();
-        log_options.on_failure = Some(Arc::new({
-            let failure = failure.clone();
-            move |error: &LogError| drop(failure.send_replace(Some(error.to_string())))
-        }));
-        let log = LogStore::open(files, raft_dir(&options.data_dir).join("log"), log_options)?;
-        let store = StateStore::open(engine)?;
-        reconcile(&log, store.applied()).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
-        let beginning = Beginning::of(&log, &store).await.map_err(|e| NodeError::Io("reading the log".into(), e))?;
-        let store = SharedStore::new(store, effects);
+        let Opened { identity, log, home, housed, unfinished } = open(&options, engines, files, &failure)?;
+        let log_io = |e| NodeError::Io("reading the log".into(), e);
+        reconcile(&log, housed.store.applied()).await.map_err(log_io)?;
+        let beginning = Beginning::of(&log, &housed.store).await.map_err(log_io)?;
+        let store = SharedStore::new(housed, effects);
+        let snapshots = Snapshots::open(&options, &store, &log, home.clone(), unfinished)?;
         let views = store.views();
         let applier = Applier::start(store.clone(), options.slow_apply)
             .map_err(|e| NodeError::Io("starting the apply thread".into(), e))?;
         let links = Links::new(&options, identity.clone());
+        let Snapshots { outbox, counters, .. } = snapshots.clone();
         let raft = OpenRaft::build(
             options.founding.member.0,
             Arc::new(raft_config(&options)?),
-            Network::new(links.clone()),
+            Network::new(links.clone(), outbox.clone()),
             log.clone(),
-            StateMachine::new(applier, store.clone()),
+            StateMachine::new(applier, store.clone(), home, outbox, counters),
         )
         .await
         .map_err(|e| NodeError::Raft(format!("log and state do not fit together, replace this member: {e}")))?;
@@ -179,6 +178,7 @@ impl RaftNode {
                 raft,
                 log,
                 views,
+                snapshots,
                 identity,
                 gate,
                 leader_watch,
@@ -413,6 +413,19 @@ impl RaftNode {
         &self.inner.log
     }
 
+    /// What was done with snapshots.
+    pub fn snapshots(&self) -> SnapshotCounters {
+        self.inner.snapshots.counters.read()
+    }
+
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inner.snapshots.inbox
+    }
+
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        &self.inner.snapshots.outbox
+    }
+
     /// Reports a failure that ends this member.
     pub fn fail(&self, why: String) {
         self.inner.failure.send_replace(Some(why));
@@ -489,34 +502,6 @@ impl RaftNode {
     pub(crate) fn initial_membership(&self) -> BTreeMap<u64, Peer> {
         self.options().founding.members.iter().map(|(id, peer)| (id.0, peer.clone())).collect()
     }
-}
-
-/// Drops a tail of the log that the applied state has overtaken.
-///
-/// Entries may be applied before the local log is synced. If the engine happened to write such a state to disk and the
-/// machine then lost power, the log can be left with an older, conflicting tail whose truncation was lost with the new
-/// entries. Nothing after that point was ever acknowledged by this member, and the applied state is committed, so the
-/// tail goes; consensus then fills the hole up to the applied entry by itself.
-async fn reconcile(log: &LogStore, applied: &Applied) -> std::io::Result<()> {
-    if nothing_applied(applied) {
-        return Ok(());
-    }
-    let mut log = log.clone();
-    let index = applied.index.0;
-    let Some(entry) = log.try_get_log_entries(index..=index).await?.pop() else { return Ok(()) };
-    if entry.log_id().committed_leader_id().term == applied.term.0 {
-        return Ok(());
-    }
-    tracing::warn!(index, "the log's tail was overtaken by the applied state and is dropped");
-    let before = match index.checked_sub(1) {
-        Some(previous) => log.try_get_log_entries(previous..=previous).await?.pop().map(|entry| entry.log_id()),
-        None => None,
-    };
-    let before = match before {
-        Some(id) => Some(id),
-        None => log.get_log_state().await?.last_purged_log_id,
-    };
-    log.truncate_after(before).await
 }
 
 fn build_group<'c>(header: GroupHeader, commands: impl Iterator<Item = &'c Bytes>) -> Bytes {

@@ -199,6 +199,100 @@ pub struct ProbeResponse {
     #[prost(uint64, tag = "8")]
     pub leader_id: u64,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OfferSnapshotRequest {
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<Route>,
+    /// The leader's vote.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub vote: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "3")]
+    pub manifest: ::core::option::Option<SnapshotManifest>,
+}
+/// The files of a state, all in one directory.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SnapshotManifest {
+    /// Drawn at random when the files were made: the same id means the same files, so that a transfer can go on where it
+    /// broke off. Never 0.
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    /// The last entry that the state holds.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub log_id: ::prost::bytes::Bytes,
+    /// The length of all pieces of a file but its last.
+    #[prost(uint32, tag = "3")]
+    pub chunk_bytes: u32,
+    #[prost(message, repeated, tag = "4")]
+    pub files: ::prost::alloc::vec::Vec<SnapshotFile>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotFile {
+    /// Letters, digits, dot, hyphen and underscore; no dot in front.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OfferSnapshotResponse {
+    /// The receiver's vote. If it is higher, the sender leads no more, and nothing else here counts.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub vote: ::prost::bytes::Bytes,
+    #[prost(enumeration = "SnapshotAnswer", tag = "2")]
+    pub answer: i32,
+    /// With SEND: where to go on.
+    #[prost(uint32, tag = "3")]
+    pub file: u32,
+    #[prost(uint64, tag = "4")]
+    pub offset: u64,
+    /// With SEND: to be said in every piece. A later offer ends what an earlier one began.
+    #[prost(uint64, tag = "5")]
+    pub session: u64,
+    /// With REFUSED: why, for the sender's log.
+    #[prost(string, tag = "6")]
+    pub refused: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotChunk {
+    /// In the first piece only.
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    #[prost(uint32, tag = "3")]
+    pub file: u32,
+    #[prost(uint64, tag = "4")]
+    pub offset: u64,
+    /// `chunk_bytes` of them, or up to the file's end.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub bytes: ::prost::bytes::Bytes,
+    /// CRC-32 (ISO-HDLC) of `bytes`.
+    #[prost(fixed32, tag = "6")]
+    pub crc: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SendSnapshotResponse {
+    /// Empty: ready to be installed. Else what is wrong with the files; the sender makes new ones.
+    #[prost(string, tag = "1")]
+    pub unusable: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InstallSnapshotRequest {
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<Route>,
+    /// The leader's vote.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub vote: ::prost::bytes::Bytes,
+    /// The manifest's.
+    #[prost(fixed64, tag = "3")]
+    pub id: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InstallSnapshotResponse {
+    /// The receiver's vote. If it is higher, nothing was installed.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub vote: ::prost::bytes::Bytes,
+}
 /// Why a member did not do what another asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -231,6 +325,46 @@ impl Refusal {
             "REFUSAL_NOT_LEADER" => Some(Self::NotLeader),
             "REFUSAL_TOO_MANY_REQUESTS" => Some(Self::TooManyRequests),
             "REFUSAL_UNKNOWN" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SnapshotAnswer {
+    /// Not now: the files are just being looked through.
+    Busy = 0,
+    /// From `file` and `offset` on.
+    Send = 1,
+    /// All is there: install it.
+    Ready = 2,
+    /// The receiver's state is as new as this.
+    Held = 3,
+    /// Not this snapshot, or not on this disk.
+    Refused = 4,
+}
+impl SnapshotAnswer {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Busy => "SNAPSHOT_ANSWER_BUSY",
+            Self::Send => "SNAPSHOT_ANSWER_SEND",
+            Self::Ready => "SNAPSHOT_ANSWER_READY",
+            Self::Held => "SNAPSHOT_ANSWER_HELD",
+            Self::Refused => "SNAPSHOT_ANSWER_REFUSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SNAPSHOT_ANSWER_BUSY" => Some(Self::Busy),
+            "SNAPSHOT_ANSWER_SEND" => Some(Self::Send),
+            "SNAPSHOT_ANSWER_READY" => Some(Self::Ready),
+            "SNAPSHOT_ANSWER_HELD" => Some(Self::Held),
+            "SNAPSHOT_ANSWER_REFUSED" => Some(Self::Refused),
             _ => None,
         }
     }
@@ -509,6 +643,82 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("tenure.peer.v1.Peer", "Probe"));
             self.inner.unary(req, path, codec).await
         }
+        /// The leader offers its state as of one entry to a member whose next entries it no longer has. The answer says from
+        /// where on the files are wanted.
+        pub async fn offer_snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OfferSnapshotRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OfferSnapshotResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tenure.peer.v1.Peer/OfferSnapshot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tenure.peer.v1.Peer", "OfferSnapshot"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The files, piece by piece and in order. Answered when all is on the receiver's disk and can be installed.
+        pub async fn send_snapshot(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::SnapshotChunk>,
+        ) -> std::result::Result<
+            tonic::Response<super::SendSnapshotResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tenure.peer.v1.Peer/SendSnapshot",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tenure.peer.v1.Peer", "SendSnapshot"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+        /// The receiver's state shall be the snapshot from now on. Answered when it is, or need not be.
+        pub async fn install_snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::InstallSnapshotRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::InstallSnapshotResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tenure.peer.v1.Peer/InstallSnapshot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tenure.peer.v1.Peer", "InstallSnapshot"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -575,6 +785,31 @@ pub mod peer_server {
             &self,
             request: tonic::Request<super::ProbeRequest>,
         ) -> std::result::Result<tonic::Response<super::ProbeResponse>, tonic::Status>;
+        /// The leader offers its state as of one entry to a member whose next entries it no longer has. The answer says from
+        /// where on the files are wanted.
+        async fn offer_snapshot(
+            &self,
+            request: tonic::Request<super::OfferSnapshotRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OfferSnapshotResponse>,
+            tonic::Status,
+        >;
+        /// The files, piece by piece and in order. Answered when all is on the receiver's disk and can be installed.
+        async fn send_snapshot(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::SnapshotChunk>>,
+        ) -> std::result::Result<
+            tonic::Response<super::SendSnapshotResponse>,
+            tonic::Status,
+        >;
+        /// The receiver's state shall be the snapshot from now on. Answered when it is, or need not be.
+        async fn install_snapshot(
+            &self,
+            request: tonic::Request<super::InstallSnapshotRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::InstallSnapshotResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct PeerServer<T> {
@@ -986,6 +1221,143 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ProbeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.peer.v1.Peer/OfferSnapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct OfferSnapshotSvc<T: Peer>(pub Arc<T>);
+                    impl<
+                        T: Peer,
+                    > tonic::server::UnaryService<super::OfferSnapshotRequest>
+                    for OfferSnapshotSvc<T> {
+                        type Response = super::OfferSnapshotResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OfferSnapshotRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::offer_snapshot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OfferSnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.peer.v1.Peer/SendSnapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct SendSnapshotSvc<T: Peer>(pub Arc<T>);
+                    impl<
+                        T: Peer,
+                    > tonic::server::ClientStreamingService<super::SnapshotChunk>
+                    for SendSnapshotSvc<T> {
+                        type Response = super::SendSnapshotResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::SnapshotChunk>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::send_snapshot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SendSnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.peer.v1.Peer/InstallSnapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct InstallSnapshotSvc<T: Peer>(pub Arc<T>);
+                    impl<
+                        T: Peer,
+                    > tonic::server::UnaryService<super::InstallSnapshotRequest>
+                    for InstallSnapshotSvc<T> {
+                        type Response = super::InstallSnapshotResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::InstallSnapshotRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::install_snapshot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InstallSnapshotSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

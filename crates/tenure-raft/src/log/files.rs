@@ -1,12 +1,12 @@
 //! The door between the log and a file system, and the file system of the operating system behind it.
 //!
-//! The log is written against [`FileLayer`], so that tests and the simulator run the real log code on
-//! [`SimFiles`](super::SimFiles), which forgets what was not synced. The trait promises no more than a POSIX file system
+//! The log, and whatever moves the state from one directory to another, are written against [`FileLayer`], so that tests
+//! and the simulator run the real code on [`SimFiles`](super::SimFiles), which forgets what was not synced. The trait promises no more than a POSIX file system
 //! does: written bytes survive the process, synced bytes survive the machine, and a name survives the machine only once
 //! its directory is synced.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, FileType, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -16,12 +16,20 @@ use std::sync::Arc;
 pub trait FileLayer: fmt::Debug + Send + Sync + 'static {
     /// Makes the directory and those above it, if missing; durable when this returns.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// The names in a directory, in no particular order.
+    /// The names of the files in a directory, in no particular order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// The names of the directories in a directory, in no particular order.
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Removes a directory and what is in it. Interrupted, it leaves some of it.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The room that is left where a directory is.
+    fn bytes_free(&self, dir: &Path) -> io::Result<u64>;
     /// Makes an empty file, in place of one of that name if there is one.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
     /// Opens a file that exists.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
+    /// Opens a file that exists, and that must not be written.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
     /// Renames a file, atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file; handles that are open keep reading it.
@@ -72,7 +80,20 @@ impl FileLayer for OsFiles {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        names(dir, |kind| !kind.is_dir())
+    }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        names(dir, FileType::is_dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir_all(dir)
+    }
+
+    fn bytes_free(&self, dir: &Path) -> io::Result<u64> {
+        let room = rustix::fs::statvfs(dir)?;
+        Ok(room.f_bavail.saturating_mul(room.f_frsize))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
@@ -82,6 +103,10 @@ impl FileLayer for OsFiles {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         Ok(Arc::new(OsFile(OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        Ok(Arc::new(OsFile(File::open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -106,6 +131,17 @@ impl FileLayer for OsFiles {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+fn names(dir: &Path, is_meant: impl Fn(&FileType) -> bool) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if is_meant(&entry.file_type()?) {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
 }
 
 impl LogFile for OsFile {

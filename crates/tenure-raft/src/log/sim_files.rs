@@ -67,6 +67,8 @@ struct SimFile {
 struct Dir {
     now: BTreeMap<String, FileId>,
     durable: BTreeMap<String, FileId>,
+    gone_now: bool,
+    gone_durably: bool,
 }
 
 impl SimFiles {
@@ -165,6 +167,10 @@ impl Machine {
         found.copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn children<'m>(&'m mut self, dir: &'m Path) -> impl Iterator<Item = (&'m PathBuf, &'m mut Dir)> {
+        self.dirs.iter_mut().filter(move |(path, _)| path.parent() == Some(dir))
+    }
+
     fn add_file(&mut self, path: &Path) -> FileId {
         self.last_file += 1;
         let id = FileId(self.last_file);
@@ -229,19 +235,36 @@ impl Dir {
     fn crash(&mut self, keep: Keep, rng: &mut StdRng) {
         match keep {
             Keep::Everything => return,
-            Keep::Nothing => self.now.clone_from(&self.durable),
-            Keep::Torn(_) | Keep::Holes(_) => {
-                let names: BTreeSet<String> = self.now.keys().chain(self.durable.keys()).cloned().collect();
-                for name in names {
-                    if rng.random_bool(0.5) {
-                        match self.durable.get(&name) {
-                            Some(id) => self.now.insert(name, *id),
-                            None => self.now.remove(&name),
-                        };
-                    }
-                }
+            Keep::Nothing => {
+                self.now.clone_from(&self.durable);
+                self.gone_now = self.gone_durably;
+            }
+            Keep::Torn(_) | Keep::Holes(_) => self.tear(rng),
+        }
+        self.durable.clone_from(&self.now);
+        self.gone_durably = self.gone_now;
+    }
+
+    fn tear(&mut self, rng: &mut StdRng) {
+        if self.gone_now {
+            // A removal that was not synced may be undone, for the directory and then for any name in it.
+            self.gone_now = self.gone_durably || rng.random_bool(0.5);
+        }
+        if self.gone_now {
+            return;
+        }
+        let names: BTreeSet<String> = self.now.keys().chain(self.durable.keys()).cloned().collect();
+        for name in names {
+            if rng.random_bool(0.5) {
+                match self.durable.get(&name) {
+                    Some(id) => self.now.insert(name, *id),
+                    None => self.now.remove(&name),
+                };
             }
         }
+    }
+
+    fn sync(&mut self) {
         self.durable.clone_from(&self.now);
     }
 }
@@ -256,19 +279,43 @@ impl FileLayer for SimFiles {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut machine = self.machine();
         machine.operation()?;
-        machine.dirs.entry(dir.to_owned()).or_default();
+        let made = machine.dirs.entry(dir.to_owned()).or_default();
+        if made.gone_now {
+            *made = Dir::default();
+        }
         Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let machine = self.machine();
-        let dir = machine.dirs.get(dir).ok_or(io::ErrorKind::NotFound)?;
+        let dir = machine.dirs.get(dir).filter(|dir| !dir.gone_now).ok_or(io::ErrorKind::NotFound)?;
         Ok(dir.now.keys().cloned().collect())
+    }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut machine = self.machine();
+        Ok(machine.children(dir).filter(|(_, child)| !child.gone_now).map(|(path, _)| split(path).1).collect())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        machine.operation()?;
+        let dir = machine.dirs.get_mut(dir).filter(|dir| !dir.gone_now).ok_or(io::ErrorKind::NotFound)?;
+        dir.now.clear();
+        dir.gone_now = true;
+        Ok(())
+    }
+
+    fn bytes_free(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.machine().bytes_free.unwrap_or(u64::MAX))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         let mut machine = self.machine();
         machine.operation()?;
+        if machine.dirs.get(&split(path).0).is_some_and(|dir| dir.gone_now) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let id = machine.add_file(path);
         Ok(self.handle(&machine, id))
     }
@@ -277,6 +324,10 @@ impl FileLayer for SimFiles {
         let machine = self.machine();
         let id = machine.find(path)?;
         Ok(self.handle(&machine, id))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        self.open(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -302,7 +353,11 @@ impl FileLayer for SimFiles {
         let mut machine = self.machine();
         machine.operation()?;
         if let Some(dir) = machine.dirs.get_mut(dir) {
-            dir.durable.clone_from(&dir.now);
+            dir.sync();
+        }
+        for (_, child) in machine.children(dir).filter(|(_, child)| child.gone_now) {
+            child.gone_durably = true;
+            child.durable.clear();
         }
         Ok(())
     }
@@ -460,6 +515,42 @@ mod tests {
                 assert!(kept.len() <= 1600);
             }
         }
+    }
+
+    #[test]
+    fn a_removed_directory_may_come_back_until_the_one_above_is_synced() {
+        let (above, dir, path) = (Path::new("/d"), Path::new("/d/e"), Path::new("/d/e/f"));
+        let removed = |keep| {
+            let disk = SimFiles::new();
+            disk.create_dir(above).unwrap();
+            disk.create_dir(dir).unwrap();
+            disk.create(path).unwrap();
+            disk.sync_dir(dir).unwrap();
+            assert_eq!(disk.list_dirs(above).unwrap(), ["e"]);
+            disk.remove_dir(dir).unwrap();
+            assert!(disk.list_dirs(above).unwrap().is_empty() && disk.list(dir).is_err());
+            assert!(disk.open(path).is_err() && disk.create(path).is_err() && disk.remove_dir(dir).is_err());
+            if keep == Keep::Everything {
+                disk.sync_dir(above).unwrap();
+                disk.crash(Keep::Nothing);
+            } else {
+                disk.crash(keep);
+            }
+            (disk.list_dirs(above).unwrap().len(), disk.list(dir).map_or(0, |names| names.len()))
+        };
+        assert_eq!(removed(Keep::Everything), (0, 0), "the removal was synced");
+        assert_eq!(removed(Keep::Nothing), (1, 1));
+        let torn: BTreeSet<_> = (0..100).map(|seed| removed(Keep::Torn(seed))).collect();
+        assert_eq!(torn, BTreeSet::from([(0, 0), (1, 0), (1, 1)]));
+
+        let disk = SimFiles::new();
+        disk.create_dir(dir).unwrap();
+        disk.create(path).unwrap();
+        disk.sync_dir(dir).unwrap();
+        disk.remove_dir(dir).unwrap();
+        disk.create_dir(dir).unwrap();
+        disk.crash(Keep::Nothing);
+        assert!(disk.list(dir).unwrap().is_empty(), "a directory made anew is empty");
     }
 
     #[test]

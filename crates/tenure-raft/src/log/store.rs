@@ -23,6 +23,7 @@ use super::options::LogOptions;
 use super::reader::{Plan, half_open};
 use super::record::LogStamp;
 use super::recovery::recover;
+use super::segment::SegmentNumber;
 use super::shared::Shared;
 use super::wal_thread::Worker;
 use super::writer::Writer;
@@ -49,6 +50,15 @@ struct Handle {
 }
 
 impl LogStore {
+    /// Whether a directory holds a log. Nothing is changed.
+    pub fn is_in(files: &dyn FileLayer, dir: &Path) -> Result<bool, LogError> {
+        match files.list(dir) {
+            Ok(names) => Ok(names.iter().any(|name| SegmentNumber::from_file_name(name).is_some())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(LogError::io("list", dir, &error)),
+        }
+    }
+
     /// Opens the log in a directory, or makes one, and starts its thread. A log that is damaged is not opened.
     pub fn open(files: Arc<dyn FileLayer>, dir: PathBuf, options: LogOptions) -> Result<LogStore, LogError> {
         let worker = open_worker(files, dir, options)?;

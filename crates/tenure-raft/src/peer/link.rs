@@ -43,6 +43,8 @@ pub(crate) enum Lane {
     Control,
     /// Forwarded writes and read indexes.
     Forward,
+    /// Snapshots.
+    Snapshot,
 }
 
 /// Why a peer could not be asked at all: nothing was sent.
@@ -93,7 +95,8 @@ struct Inner {
     channels: Mutex<HashMap<(u64, Lane), Channel>>,
     /// Peers that could not be dialled last time, so that losing and finding one is logged once each.
     lost: Mutex<HashSet<u64>>,
-    left_behind: Mutex<HashSet<u64>>,
+    /// Peers that a snapshot could not be sent to last time, for the same reason.
+    unserved: Mutex<HashSet<u64>>,
     /// The last entry that each member acknowledged to this leader, and the leader's term.
     acknowledged: Mutex<HashMap<u64, (u64, u64)>>,
 }
@@ -108,7 +111,7 @@ impl Links {
             addresses: Mutex::new(addresses),
             channels: Mutex::default(),
             lost: Mutex::default(),
-            left_behind: Mutex::default(),
+            unserved: Mutex::default(),
             acknowledged: Mutex::default(),
         }))
     }
@@ -289,9 +292,10 @@ impl Links {
         acknowledged.get(&member).filter(|(of, _)| *of == term).map_or(0, |(_, index)| *index)
     }
 
-    /// Whether a member that needs purged entries was not complained of yet.
-    pub(crate) fn note_left_behind(&self, member: u64) -> bool {
-        self.0.left_behind.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(member)
+    /// Notes whether a snapshot could be sent to a member; returns whether that is news.
+    pub(crate) fn note_served(&self, member: u64, served: bool) -> bool {
+        let mut unserved = self.0.unserved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if served { unserved.remove(&member) } else { unserved.insert(member) }
     }
 
     fn lost(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {

@@ -3,7 +3,9 @@
 pub(crate) mod gate;
 mod link;
 pub(crate) mod network;
+mod receive;
 mod service;
+mod transfer;
 mod wire;
 
 use std::net::TcpListener;
@@ -23,7 +25,7 @@ use crate::node::RaftNode;
 /// of several entries ends with one that goes over the bound.
 const MESSAGE_BYTES_MAX: usize = 2 * (128 << 20) + (4 << 20);
 
-/// Connections on the peer port. A peer has four; the rest is room for those that are about to be noticed as dead.
+/// Connections on the peer port. A peer has five; the rest is room for those that are about to be noticed as dead.
 const CONNECTIONS_MAX: usize = 256;
 
 /// HTTP/2 windows: an append of full size must never wait for a window update.

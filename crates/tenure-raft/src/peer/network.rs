@@ -25,8 +25,9 @@ use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
 use super::link::{Lane, LinkError, Links};
-use super::wire;
-use crate::state_machine::DurablePoint;
+use super::{transfer, wire};
+use crate::snapshot::Outbox;
+use crate::state_machine::SnapshotData;
 use crate::types::{Config, Peer};
 
 /// How long a stream with unanswered requests may make no progress, apart from the time that their bytes take. Above
@@ -42,27 +43,28 @@ const UNACKED_BYTES_MAX: usize = 8 << 20;
 /// A permit stands for this many bytes; every request takes at least one.
 const BYTES_PER_PERMIT: usize = 1024;
 
-/// The pause before a member that needs what was purged is looked at again.
-const LEFT_BEHIND_PAUSE: Duration = Duration::from_secs(5);
-
 /// How long an unreachable peer is left alone.
 const BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long a peer is left alone that a snapshot could not be sent to: the disk may be full, or the file limit reached.
+const SNAPSHOT_BACKOFF: Duration = Duration::from_secs(1);
 
 type Answer<T> = Result<T, RPCError<Config>>;
 
 /// Makes the clients.
 pub(crate) struct Network {
     links: Links,
+    outbox: Arc<Outbox>,
 }
 
 impl Network {
-    pub(crate) fn new(links: Links) -> Network {
-        Network { links }
+    pub(crate) fn new(links: Links, outbox: Arc<Outbox>) -> Network {
+        Network { links, outbox }
     }
 
     fn client(&self, target: u64, peer: &Peer, lane: Lane) -> Client {
         self.links.learn(target, peer);
-        Client { links: self.links.clone(), target, lane }
+        Client { links: self.links.clone(), outbox: self.outbox.clone(), target, lane }
     }
 }
 
@@ -76,11 +78,16 @@ impl RaftNetworkFactory<Config> for Network {
     async fn new_heartbeat_client(&mut self, target: u64, peer: &Peer) -> Client {
         self.client(target, peer, Lane::Control)
     }
+
+    async fn new_snapshot_client(&mut self, target: u64, peer: &Peer) -> Client {
+        self.client(target, peer, Lane::Snapshot)
+    }
 }
 
 /// Talks to one peer.
 pub(crate) struct Client {
     links: Links,
+    outbox: Arc<Outbox>,
     target: u64,
     lane: Lane,
 }
@@ -120,7 +127,7 @@ fn timed_out() -> Status {
 }
 
 impl RaftNetworkV2<Config> for Client {
-    type SnapshotData = DurablePoint;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -171,20 +178,17 @@ impl RaftNetworkV2<Config> for Client {
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<Config>,
-        snapshot: SnapshotOf<Config, DurablePoint>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: VoteOf<Config>,
+        snapshot: SnapshotOf<Config, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
     ) -> Result<SnapshotResponse<Config>, StreamingError<Config>> {
-        if self.links.note_left_behind(self.target) {
-            tracing::error!(
-                member = format!("{:x}", self.target),
-                last_log = %snapshot.meta,
-                "this member lags behind the purged log and cannot catch up: this version sends no snapshots"
-            );
+        let (links, outbox) = (self.links.clone(), self.outbox.clone());
+        let sending = transfer::send(links, outbox, self.target, vote, snapshot.snapshot);
+        tokio::select! {
+            sent = sending => sent,
+            closed = cancel => Err(StreamingError::Closed(closed)),
         }
-        tokio::time::sleep(LEFT_BEHIND_PAUSE).await;
-        Err(StreamingError::Unreachable(Unreachable::from_string("snapshots are not sent by this version")))
     }
 
     async fn transfer_leader(
@@ -200,7 +204,8 @@ impl RaftNetworkV2<Config> for Client {
     }
 
     fn backoff(&self) -> Option<Backoff> {
-        Some(Backoff::new(std::iter::repeat(BACKOFF)))
+        let pause = if self.lane == Lane::Snapshot { SNAPSHOT_BACKOFF } else { BACKOFF };
+        Some(Backoff::new(std::iter::repeat(pause)))
     }
 }
 

@@ -11,8 +11,10 @@ use openraft::raft::{AppendEntriesResponse, StreamAppendError};
 use tenure_core::codec::{DecodeError, GROUP_COMMANDS_MAX};
 use tenure_proto::tenure::peer::v1::peer_server::Peer;
 use tenure_proto::tenure::peer::v1::{
-    AppendRequest, AppendResponse, ProbeRequest, ProbeResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
-    ReadIndexResponse, Refusal, Route, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendRequest, AppendResponse, InstallSnapshotRequest, InstallSnapshotResponse, OfferSnapshotRequest,
+    OfferSnapshotResponse, ProbeRequest, ProbeResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
+    ReadIndexResponse, Refusal, Route, SendSnapshotResponse, SnapshotChunk, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
@@ -78,7 +80,11 @@ impl PeerService {
         Ok(route)
     }
 
-    fn admit(&self, route: Option<&Route>) -> Result<(), Status> {
+    pub(super) fn node(&self) -> &RaftNode {
+        &self.node
+    }
+
+    pub(super) fn admit(&self, route: Option<&Route>) -> Result<(), Status> {
         self.check(route)?;
         self.node.gate().admit().map_err(|shut| Status::unavailable(shut.to_string()))
     }
@@ -250,6 +256,27 @@ impl Peer for PeerService {
             Err(ProposeError::Unknown | ProposeError::Stopped) => answer.set_refusal(Refusal::Unknown),
         }
         Ok(Response::new(answer))
+    }
+
+    async fn offer_snapshot(
+        &self,
+        request: Request<OfferSnapshotRequest>,
+    ) -> Result<Response<OfferSnapshotResponse>, Status> {
+        self.take_offer(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn send_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<SendSnapshotResponse>, Status> {
+        self.take_pieces(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<InstallSnapshotRequest>,
+    ) -> Result<Response<InstallSnapshotResponse>, Status> {
+        self.install(request.into_inner()).await.map(Response::new)
     }
 
     async fn probe(&self, request: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {

@@ -22,7 +22,7 @@ fn log_id_bytes(id: &LogId) -> Bytes {
     Bytes::copy_from_slice(&encode_log_id(id))
 }
 
-fn vote_bytes(vote: &Vote) -> Bytes {
+pub(super) fn vote_bytes(vote: &Vote) -> Bytes {
     Bytes::copy_from_slice(&encode_vote(vote))
 }
 
@@ -56,14 +56,11 @@ pub(super) fn append_request(
 /// Reads a request and checks what consensus takes for granted: a leader's vote, and entries that follow each other.
 pub(super) fn read_append_request(message: pb::AppendRequest) -> Result<AppendEntriesRequest<Config>, CodecError> {
     let request = AppendEntriesRequest::<Config> {
-        vote: read_own_vote(&message.vote, message.route.as_ref())?,
+        vote: read_leaders_vote(&message.vote, message.route.as_ref())?,
         prev_log_id: read_optional_log_id(&message.prev_log_id)?,
         entries: message.entries.into_iter().map(decode_entry).collect::<Result<Vec<_>, _>>()?,
         leader_commit: read_optional_log_id(&message.commit)?,
     };
-    if !request.vote.committed {
-        return Err(invalid("append request", "its vote is no leader's"));
-    }
     let mut previous = request.prev_log_id;
     for entry in &request.entries {
         let id = check_log_id(entry.log_id())?;
@@ -91,7 +88,7 @@ fn check_log_id(id: LogId) -> Result<LogId, CodecError> {
     Ok(id)
 }
 
-fn read_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
+pub(super) fn read_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
     let vote = decode_vote(bytes)?;
     if vote.leader_id.term == u64::MAX {
         return Err(invalid("vote", "its term leaves no room to count on"));
@@ -107,6 +104,12 @@ fn read_own_vote(bytes: &[u8], route: Option<&pb::Route>) -> Result<Vote, CodecE
         return Err(invalid("vote", "it is not the sender's own"));
     }
     Ok(vote)
+}
+
+/// Reads the vote of a leader, which must have sent it.
+pub(super) fn read_leaders_vote(bytes: &[u8], route: Option<&pb::Route>) -> Result<Vote, CodecError> {
+    let vote = read_own_vote(bytes, route)?;
+    if vote.committed { Ok(vote) } else { Err(invalid("request", "its vote is no leader's")) }
 }
 
 pub(super) fn append_response(result: &StreamAppendResult<Config>) -> pb::AppendResponse {

@@ -79,6 +79,18 @@ impl FileLayer for GatedFiles {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.disk.list(dir)
     }
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk.list_dirs(dir)
+    }
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.remove_dir(dir)
+    }
+    fn bytes_free(&self, dir: &Path) -> io::Result<u64> {
+        self.disk.bytes_free(dir)
+    }
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        self.disk.open_to_read(path)
+    }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         Ok(Arc::new(GatedFile(self.disk.create(path)?, self.gate.clone())))
     }
