@@ -99,6 +99,54 @@ fn a_directory_in_use_is_refused_until_its_last_snapshot_is_gone() {
 }
 
 #[test]
+fn a_checkpoint_is_looked_into_without_a_change_and_beside_others() {
+    let dirs = Dirs::new();
+    let engine = open(&dirs.next());
+    engine.write(&put(Table::Current, b"key", b"value")).unwrap();
+    let dir = dirs.next();
+    engine.checkpoint(&dir).unwrap();
+    let before = contents(&dir);
+    let looks = [(); 2].map(|()| RocksEngine::inspect(&dir, &small()).unwrap());
+    for look in &looks {
+        assert_eq!(look.get(Table::Current, b"key").unwrap().as_deref(), Some(&b"value"[..]));
+        assert_eq!(rows_of(&**look, Table::Meta), []);
+    }
+    assert_eq!(contents(&dir), before);
+    drop(looks);
+    assert!(RocksEngine::inspect(&dirs.next(), &small()).is_err(), "no database is made by a look");
+}
+
+/// All files of a directory but RocksDB's own log.
+fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = files_with(dir, "").into_iter().filter(|path| !path.ends_with("LOG"));
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn a_database_leaves_what_is_not_its_own_in_its_directory_alone() {
+    let dirs = Dirs::new();
+    let dir = dirs.next();
+    let engine = open(&dir);
+    std::fs::write(dir.join("generation"), b"a name").unwrap();
+    std::fs::write(dir.join("1.incoming"), b"a mark").unwrap();
+    let inner = open(&dir.join("1"));
+    for number in 0..20_000u32 {
+        for engine in [&engine, &inner] {
+            engine.write(&put(Table::History, &number.to_be_bytes(), &[7; 100])).unwrap();
+        }
+    }
+    engine.checkpoint(&dir.join("2")).unwrap();
+    drop((engine, inner));
+    for database in [dir.clone(), dir.join("1"), dir.join("2")] {
+        let rows = rows_of(&*open(&database).snapshot(), Table::History).len();
+        // An engine that is closed in good order flushes what it holds.
+        assert_eq!(rows, 20_000, "{}", database.display());
+    }
+    assert_eq!(std::fs::read(dir.join("generation")).unwrap(), b"a name");
+    assert_eq!(std::fs::read(dir.join("1.incoming")).unwrap(), b"a mark");
+}
+
+#[test]
 fn a_path_that_cannot_be_a_directory_is_an_error() {
     let dirs = Dirs::new();
     let file = dirs.next();
