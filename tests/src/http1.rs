@@ -37,6 +37,13 @@ pub async fn ask(port: u16, method: &str, path: &str, patience: Duration) -> Res
     parse(&String::from_utf8_lossy(&answer))
 }
 
+/// One figure from a server's `/metrics`.
+pub async fn metric(port: u16, name: &str) -> Result<u64> {
+    let page = get(port, "/metrics", Duration::from_secs(2)).await?.body;
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.with_context(|| format!("no metric {name}"))?.parse().with_context(|| format!("{name} is no whole number"))
+}
+
 fn parse(answer: &str) -> Result<HttpAnswer> {
     let (head, body) = answer.split_once("\r\n\r\n").context("the HTTP answer has no end of headers")?;
     let status = head

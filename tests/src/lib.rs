@@ -20,6 +20,7 @@ pub mod overlap;
 pub mod ports;
 pub mod requests;
 pub mod scenario;
+pub mod snapshots;
 pub mod steps;
 pub mod ties;
 pub mod watch_check;

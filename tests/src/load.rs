@@ -42,6 +42,8 @@ pub struct Load {
     pub total: u64,
     pub key_bytes: usize,
     pub value_bytes: usize,
+    /// Whether every put has a value of its own, which no engine can compress against another; costs the client CPU.
+    pub fresh_values: bool,
     /// Keys run from 0 to this and start over.
     pub keys: u64,
     pub operation: Operation,
@@ -116,7 +118,7 @@ async fn run_local(load: &Load) -> Result<Report> {
         connections.push((sender, endpoint.clone()));
     }
     let sequence = Rc::new(Sequence { next: Cell::new(0), total: load.total });
-    let value: Bytes = (0..load.value_bytes).map(|_| rand::random::<u8>()).collect();
+    let value = random_bytes(load.value_bytes);
     let cpu_before = own_cpu()?;
     let started = Instant::now();
     let mut clients = JoinSet::new();
@@ -130,6 +132,10 @@ async fn run_local(load: &Load) -> Result<Report> {
     }
     let elapsed = started.elapsed();
     Report::from_latencies(latencies, elapsed, own_cpu()?.saturating_sub(cpu_before))
+}
+
+fn random_bytes(count: usize) -> Bytes {
+    (0..count).map(|_| rand::random::<u8>()).collect()
 }
 
 async fn dial(endpoint: &str) -> Result<(SendRequest<Bytes>, impl Future<Output = ()> + use<>)> {
@@ -165,7 +171,9 @@ async fn client_loop(
             Operation::Mixed => at % 10 == 0,
         };
         let key = format!("{:0width$}", at % load.keys, width = load.key_bytes);
-        let (uri, body) = if is_put {
+        let (uri, body) = if is_put && load.fresh_values {
+            (put_uri.clone(), frame(&[(1, key.as_bytes()), (2, &random_bytes(load.value_bytes))]))
+        } else if is_put {
             (put_uri.clone(), frame(&[(1, key.as_bytes()), (2, &value)]))
         } else {
             (range_uri.clone(), frame(&[(1, key.as_bytes())]))

@@ -89,6 +89,7 @@ async fn run_load(options: &Options) -> Result<()> {
         total: options.number("total", 100_000)?,
         key_bytes: options.number("key-size", 8)?,
         value_bytes: options.number("val-size", 256)?,
+        fresh_values: false,
         keys: options.number("keys", 1_000_000)?,
         operation: match options.text("op", "put").as_str() {
             "put" => Operation::Put,
@@ -182,6 +183,7 @@ async fn measure(program: Program, work: &[Work], options: &Options) -> Result<V
         total: 5_000,
         key_bytes: options.number("key-size", 8)?,
         value_bytes: options.number("val-size", 256)?,
+        fresh_values: false,
         keys: u64::MAX,
         operation: Operation::Put,
     };
