@@ -7,14 +7,15 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tenure_raft::accept::Listener;
 use tenure_raft::log::{LogOptions, OsFiles};
-use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, Peer, RaftNode};
-use tenure_storage::engine::Engine;
+use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, Peer, RaftNode, SnapshotOptions};
+use tenure_storage::engine::EngineFactory;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -24,8 +25,9 @@ use crate::listen;
 use crate::node::watch::WatchHub;
 use crate::node::{GroupCounters, LeaseFeed, LessorReports, LessorThread, Node, Shared, auto_compaction_loop};
 
-/// Open files that are not for clients: 512 tables of the storage engine, 256 connections of peers, and the log.
-const FILES_RESERVED: usize = 1024;
+/// Open files that are not for clients: 512 tables of the storage engine, as many of the one that replaces it when a
+/// snapshot is installed, 256 connections of peers, and the log.
+const FILES_RESERVED: usize = 1536;
 
 /// Client connections, however many files may be open.
 const CLIENT_CONNECTIONS_MAX: usize = 1 << 20;
@@ -54,7 +56,11 @@ pub enum ServeError {
 }
 
 /// Runs a member until `shutdown` turns true or it fails. Blocks the calling thread.
-pub fn serve(config: ServerConfig, engine: Arc<dyn Engine>, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
+pub fn serve(
+    config: ServerConfig,
+    engines: Arc<dyn EngineFactory>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
     let founding = founding(&config)?;
     let peers = listen::on_ports(&config.listen_peer_urls)?;
     let clients = listen::on(&config.listen_client_urls, client_threads())?;
@@ -67,10 +73,18 @@ pub fn serve(config: ServerConfig, engine: Arc<dyn Engine>, shutdown: watch::Rec
         election_timeout: config.election_timeout,
         slow_apply: config.warning_apply_duration,
         log: LogOptions::default(),
-        housekeeping: Housekeeping { flush_entries: config.snapshot_count, ..Housekeeping::default() },
+        housekeeping: Housekeeping {
+            flush_entries: config.snapshot_count,
+            keep_log_entries: config.snapshot_catchup_entries.map(NonZeroU64::get),
+            ..Housekeeping::default()
+        },
+        snapshots: SnapshotOptions {
+            bytes_per_second: config.snapshot_send_bytes_per_second,
+            ..SnapshotOptions::default()
+        },
     };
     let runtime = current_thread()?;
-    let result = runtime.block_on(run(config, options, engine, Listeners { peers, clients, metrics }, shutdown));
+    let result = runtime.block_on(run(config, options, engines, Listeners { peers, clients, metrics }, shutdown));
     // Work on other threads, a flush or a purge, is not worth waiting for: it is done again, or not needed.
     runtime.shutdown_timeout(DRAIN_TIMEOUT);
     result
@@ -87,14 +101,14 @@ struct Listeners {
 async fn run(
     config: ServerConfig,
     options: NodeOptions,
-    engine: Arc<dyn Engine>,
+    engines: Arc<dyn EngineFactory>,
     listeners: Listeners,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let watches = WatchHub::start()?;
     let leases = Arc::new(LeaseFeed::default());
     let effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
-    let starting = RaftNode::start(options, engine, Arc::new(OsFiles), listeners.peers, effects);
+    let starting = RaftNode::start(options, engines, Arc::new(OsFiles), listeners.peers, effects);
     let raft = tokio::select! {
         started = starting => started?,
         () = stop_asked(&mut shutdown) => return Ok(()),

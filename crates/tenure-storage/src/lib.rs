@@ -14,6 +14,7 @@ pub mod flusher;
 pub mod keys;
 pub mod mem;
 mod mem_checkpoint;
+pub mod mem_engines;
 mod merge;
 mod meta_cache;
 pub mod purge;

@@ -11,8 +11,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::anyhow;
-use tenure_rocks::{RocksEngine, RocksOptions};
+use tenure_rocks::RocksEngines;
 use tenure_server::config::{ConfigError, Invocation, ServerConfig, TENURE_VERSION};
 use tenure_server::data_dir::DataDir;
 use tokio::sync::watch;
@@ -75,10 +74,7 @@ fn run(config: ServerConfig) -> anyhow::Result<()> {
         tracing::warn!("the data directory has mode {mode:o}, so others can look into it; 700 is meant");
     }
     limits::raise_open_files();
-    let state_dir = config.state_dir();
-    let engine = RocksEngine::open(&state_dir, &RocksOptions::default())
-        .map_err(|error| anyhow!("cannot open the state in {}: {error}", state_dir.display()))?;
-    tenure_server::serve(config, Arc::new(engine), stopping)?;
+    tenure_server::serve(config, Arc::new(RocksEngines::default()), stopping)?;
     // Only now may another process have the directory.
     drop(data_dir);
     Ok(())

@@ -20,8 +20,13 @@ const CHATTY: [&str; 5] = ["openraft", "h2", "hyper", "tonic", "tower"];
 
 /// Parts of openraft that warn of an absent peer at every attempt to reach it, ten times a second for as long as it is
 /// down. The links to the peers say it once.
-const REPETITIVE: [&str; 4] =
-    ["openraft::replication", "openraft::core::heartbeat", "openraft::core::raft_core", "openraft::network"];
+const REPETITIVE: [&str; 5] = [
+    "openraft::replication",
+    "openraft::engine::handler::replication_handler",
+    "openraft::core::heartbeat",
+    "openraft::core::raft_core",
+    "openraft::network",
+];
 
 /// Starts logging and arms the panic hook.
 pub(crate) fn start(level: LogLevel, format: LogFormat) {

@@ -4,6 +4,7 @@
 //! other flags are made here; plain ones are in the table.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub(super) fn build(mut values: Values) -> Result<ServerConfig, ConfigError> {
         heartbeat_interval,
         election_timeout,
         snapshot_count: number(&values.get("snapshot-count"), 1, i64::MAX)?.unsigned_abs(),
+        snapshot_catchup_entries: unless_zero(&values.get("snapshot-catchup-entries"))?,
+        snapshot_send_bytes_per_second: unless_zero(&values.get("snapshot-send-bytes-per-second"))?,
         quota_backend_bytes: quota(&values.get("quota-backend-bytes"))?,
         max_request_bytes: count(&values.get("max-request-bytes"), 1, REQUEST_BYTES_MAX)?,
         max_txn_ops: count(&values.get("max-txn-ops"), 1, TXN_OPS_MAX)?,
@@ -249,6 +252,10 @@ fn number(value: &Value<'_>, min: i64, max: i64) -> Result<i64, ConfigError> {
 
 fn count(value: &Value<'_>, min: u32, max: u32) -> Result<u32, ConfigError> {
     parse_count(value.text, min, max).map_err(|reason| invalid(value, reason))
+}
+
+fn unless_zero(value: &Value<'_>) -> Result<Option<NonZeroU64>, ConfigError> {
+    Ok(NonZeroU64::new(number(value, 0, i64::MAX)?.unsigned_abs()))
 }
 
 fn quota(value: &Value<'_>) -> Result<Option<u64>, ConfigError> {

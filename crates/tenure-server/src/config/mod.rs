@@ -19,6 +19,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,6 +75,10 @@ pub struct ServerConfig {
     pub election_timeout: Duration,
     /// Log entries between snapshots; at least 1.
     pub snapshot_count: u64,
+    /// Log entries kept for members that lag; none for as many as a bound in bytes allows.
+    pub snapshot_catchup_entries: Option<NonZeroU64>,
+    /// How fast snapshots are sent; none for no limit.
+    pub snapshot_send_bytes_per_second: Option<NonZeroU64>,
     /// Logical bytes of data above which writes are refused; none for no limit.
     pub quota_backend_bytes: Option<u64>,
     /// The largest request a client may send, in bytes.
@@ -154,11 +159,6 @@ impl ServerConfig {
     /// takes the members from its own state, and flags that went out of date must not keep it from starting.
     pub fn bootstrap(&self) -> Result<InitialCluster, ConfigError> {
         InitialCluster::from_config(self)
-    }
-
-    /// Where the storage engine keeps the state.
-    pub fn state_dir(&self) -> PathBuf {
-        self.data_dir.join("state")
     }
 
     /// The file whose lock keeps a second process out of the data directory.

@@ -147,6 +147,18 @@ const LIMITS: &[Flag] = &[
     ),
     used("snapshot-count", "ENTRIES", &["10000"], "Log entries between snapshots."),
     used(
+        "snapshot-catchup-entries",
+        "ENTRIES",
+        &["0"],
+        "Log entries kept for members that lag; 0 for as many as fit into 1 GiB, which is the bound in any case.",
+    ),
+    used(
+        "snapshot-send-bytes-per-second",
+        "BYTES",
+        &["67108864"],
+        "How fast snapshots are sent to members that lag behind the log, 64 MiB by default; 0 for no limit.",
+    ),
+    used(
         "quota-backend-bytes",
         "BYTES",
         &["0"],
@@ -271,7 +283,6 @@ const NO_EFFECT: &[Flag] = &[
     other(NoEffect, "wal-dir", &[""], "the log is kept in the data directory"),
     other(NoEffect, "max-wals", &["5"], "the log is purged by its snapshots"),
     other(NoEffect, "max-snapshots", &["5"], "one snapshot is kept"),
-    other(NoEffect, "snapshot-catchup-entries", &["5000"], "how much log is kept follows from its size"),
     other_switch(NoEffect, "unsafe-no-fsync", &["false"], "every acknowledged write is synced"),
     other_switch(NoEffect, "pre-vote", &["true"], "pre-vote is always on"),
     other_switch(NoEffect, "initial-election-tick-advance", &["true"], "elections do not count ticks"),

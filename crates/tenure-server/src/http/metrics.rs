@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use tenure_core::state::StateRead;
+use tenure_raft::SnapshotCounters;
 use tenure_raft::runtime::BootInstant;
 
 use crate::node::watch::HubStats;
@@ -58,6 +59,8 @@ fn page(node: &Node) -> String {
         u8::from(raft.present_leader().is_some()),
     );
     page.gauge("tenure_raft_term", "The current term.", status.term);
+    let first = raft.log().first_index();
+    page.gauge("tenure_raft_first_log_index", "The first entry of the local log.", first);
     page.gauge("tenure_raft_last_log_index", "The last entry of the local log.", status.last_log);
     page.gauge("tenure_raft_committed_index", "The last entry known to be committed.", status.committed);
     page.gauge("tenure_applied_index", "The last entry applied here.", status.applied);
@@ -82,7 +85,22 @@ fn page(node: &Node) -> String {
     page.counter("tenure_forwarded_proposals_total", "Groups that went to a leader elsewhere.", forwarded);
     leases(&mut page, node);
     watches(&mut page, node.shared().watches.stats());
+    snapshots(&mut page, &raft.snapshots());
     page.0
+}
+
+fn snapshots(page: &mut Page, done: &SnapshotCounters) {
+    let micros = |time: std::time::Duration| time.as_micros();
+    page.counter("tenure_checkpoints_total", "Checkpoints made to be sent.", done.checkpoints);
+    page.counter("tenure_checkpoint_micros_total", "Microseconds spent in them.", micros(done.checkpoint_time));
+    page.counter("tenure_snapshots_sent_total", "Snapshots that a follower installed.", done.sent);
+    page.counter("tenure_snapshot_sent_bytes_total", "Bytes of snapshots sent.", done.bytes_sent);
+    page.counter("tenure_snapshot_send_micros_total", "Microseconds from offer to end.", micros(done.send_time));
+    page.counter("tenure_snapshot_send_failures_total", "Transfers that broke off.", done.send_failures);
+    page.counter("tenure_snapshots_installed_total", "Snapshots installed here.", done.installed);
+    page.counter("tenure_snapshot_received_bytes_total", "Bytes of snapshots received.", done.bytes_received);
+    page.counter("tenure_snapshot_receive_micros_total", "Microseconds from offer to end.", micros(done.receive_time));
+    page.counter("tenure_snapshot_corrupt_pieces_total", "Pieces changed on their way.", done.corrupt_pieces);
 }
 
 fn leases(page: &mut Page, node: &Node) {

@@ -31,6 +31,7 @@ pub(crate) fn small_log() -> Settings {
             flush_log_bytes: 4 << 10,
             flush_entries: 1000,
             keep_log_bytes: 2 << 10,
+            keep_log_entries: None,
             round: Duration::from_millis(3),
         },
         ..Settings::default()

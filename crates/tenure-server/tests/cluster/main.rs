@@ -10,4 +10,6 @@ mod membership_begin;
 mod peer_port;
 mod range_stream;
 mod requests;
+mod snapshot_port;
+mod snapshots;
 mod support;

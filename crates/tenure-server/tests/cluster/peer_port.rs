@@ -40,11 +40,11 @@ const EVERY_RPC: [Rpc; 7] =
     [Rpc::Append, Rpc::Heartbeat, Rpc::Vote, Rpc::PreVote, Rpc::TransferLeader, Rpc::ReadIndex, Rpc::Propose];
 
 /// Somebody who speaks to a member as if it were another.
-struct Impostor {
-    client: PeerClient<Channel>,
-    route: Route,
+pub(crate) struct Impostor {
+    pub(crate) client: PeerClient<Channel>,
+    pub(crate) route: Route,
     /// The vote of the leader that the member follows.
-    vote: Bytes,
+    pub(crate) vote: Bytes,
 }
 
 /// The bytes that a request may carry; each request takes those that it has fields for.
@@ -58,13 +58,13 @@ struct Load {
     acknowledged: u64,
 }
 
-fn vote_bytes(term: u64, member: u64, committed: u8) -> Bytes {
+pub(crate) fn vote_bytes(term: u64, member: u64, committed: u8) -> Bytes {
     let mut bytes = [term.to_be_bytes(), member.to_be_bytes()].concat();
     bytes.push(committed);
     bytes.into()
 }
 
-fn log_id_bytes(term: u64, index: u64) -> Bytes {
+pub(crate) fn log_id_bytes(term: u64, index: u64) -> Bytes {
     [term.to_be_bytes(), index.to_be_bytes()].concat().into()
 }
 
@@ -158,7 +158,7 @@ fn state(member: &Member, node: &Node) -> State {
 }
 
 /// A cluster at rest, and for each member somebody who speaks to it as if it were one of the others.
-async fn with_impostors(history: &History) -> (Cluster, Vec<Node>, Vec<Impostor>) {
+pub(crate) async fn with_impostors(history: &History) -> (Cluster, Vec<Node>, Vec<Impostor>) {
     let (cluster, nodes) = Cluster::running(3, &Settings::default()).await;
     let acked = within("a write", history.write(&nodes[0], put("k", "before"))).await;
     assert!(matches!(acked, Fate::Acked(_)));

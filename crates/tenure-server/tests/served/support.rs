@@ -14,8 +14,8 @@ use tenure_proto::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tenure_server::config::{Invocation, ServerConfig};
 use tenure_server::{ServeError, serve};
-use tenure_storage::engine::Engine;
-use tenure_storage::mem::MemEngine;
+use tenure_storage::engine::EngineFactory;
+use tenure_storage::mem_engines::MemEngines;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
@@ -27,7 +27,7 @@ pub(crate) struct Server {
     pub(crate) clients: SocketAddr,
     pub(crate) peers: SocketAddr,
     pub(crate) flags: Vec<String>,
-    engine: MemEngine,
+    engines: MemEngines,
     _dir: TempDir,
     life: Option<Life>,
 }
@@ -38,13 +38,13 @@ struct Life {
 }
 
 impl Server {
-    /// Starts it on what its directory and its engine hold.
+    /// Starts it on what its directory and its engines hold.
     pub(crate) fn start(&mut self) {
         assert!(self.life.is_none(), "it runs already");
         let config = config(&self.flags);
         let (stop, stopping) = watch::channel(false);
-        let engine: Arc<dyn Engine> = Arc::new(self.engine.clone());
-        let thread = std::thread::spawn(move || serve(config, engine, stopping));
+        let engines: Arc<dyn EngineFactory> = Arc::new(self.engines.clone());
+        let thread = std::thread::spawn(move || serve(config, engines, stopping));
         self.life = Some(Life { stop, thread });
     }
 
@@ -117,7 +117,7 @@ pub(crate) fn servers(size: usize, flags: &[&str]) -> Vec<Server> {
             format!("--initial-cluster={}", members.join(",")),
         ];
         all.extend(flags.iter().map(ToString::to_string));
-        Server { clients, peers, flags: all, engine: MemEngine::new(), _dir: dir, life: None }
+        Server { clients, peers, flags: all, engines: MemEngines::default(), _dir: dir, life: None }
     };
     (1..).zip(addresses).map(server).collect()
 }

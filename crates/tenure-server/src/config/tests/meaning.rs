@@ -1,5 +1,6 @@
 //! What the values of flags mean, what they may be, and which of them fit together.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::super::{AutoCompaction, ClusterState, LogFormat, LogLevel};
@@ -21,6 +22,8 @@ fn without_flags_it_is_a_durable_cluster_of_one_on_loopback() {
     assert_eq!(config.heartbeat_interval, Duration::from_millis(100));
     assert_eq!(config.election_timeout, Duration::from_millis(1000));
     assert_eq!(config.snapshot_count, 10_000);
+    assert_eq!(config.snapshot_catchup_entries, None);
+    assert_eq!(config.snapshot_send_bytes_per_second, NonZeroU64::new(64 << 20));
     assert_eq!(config.quota_backend_bytes, Some(2 * 1024 * 1024 * 1024));
     assert_eq!(config.max_request_bytes, 1_572_864);
     assert_eq!(config.max_txn_ops, 128);
@@ -47,7 +50,6 @@ fn the_data_directory_follows_the_name_unless_it_is_set() {
     assert_eq!(named.data_dir.to_str(), Some("m1.tenure"));
     assert_eq!(named.bootstrap().unwrap().members[0].name, "m1");
     let set = config(&["--name=m1", "--data-dir=/var/lib/etcd"]);
-    assert_eq!(set.state_dir().to_str(), Some("/var/lib/etcd/state"));
     assert_eq!(set.lock_path().to_str(), Some("/var/lib/etcd/LOCK"));
 }
 

@@ -4,17 +4,20 @@
 //! and do nothing, so what [`Machine::cut`] leaves is what the disk held at one moment. A [`Machine`] lives once; what
 //! it leaves can be booted several times, each with other leftovers of what no flush had covered.
 //!
-//! A machine may have a [`Flaw`], a bug planted on purpose: tests of tests, which must notice.
+//! A machine may have a [`Flaw`], a bug planted on purpose: tests of tests, which must notice. Its engines, one per
+//! directory, are in `tables`.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use tenure_raft::SimEngines;
 use tenure_raft::log::{FileLayer, FileLock, Keep, LogFile, SimFiles};
-use tenure_storage::engine::{Batch, BatchOp, Engine, EngineError, EngineSnapshot, EngineStats};
-use tenure_storage::mem::MemEngine;
+use tenure_storage::engine::{Engine, EngineFactory};
 use tokio::sync::watch;
+
+use super::tables::Engines;
 
 /// What an operation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +64,7 @@ pub(crate) struct Machine(Arc<Inner>);
 
 struct Inner {
     disk: SimFiles,
-    engine: MemEngine,
+    engines: SimEngines,
     flaw: Flaw,
     power: Mutex<Power>,
     changed: Condvar,
@@ -95,13 +98,15 @@ impl std::fmt::Debug for Inner {
 impl Machine {
     /// A new machine with an empty disk.
     pub(crate) fn new(flaw: Flaw) -> Machine {
-        Machine::with(SimFiles::new(), BTreeSet::new(), MemEngine::new(), flaw)
+        let disk = SimFiles::new();
+        let engines = SimEngines::new(Arc::new(disk.clone()));
+        Machine::with(disk, BTreeSet::new(), engines, flaw)
     }
 
-    fn with(disk: SimFiles, dirs: BTreeSet<PathBuf>, engine: MemEngine, flaw: Flaw) -> Machine {
+    fn with(disk: SimFiles, dirs: BTreeSet<PathBuf>, engines: SimEngines, flaw: Flaw) -> Machine {
         let inner = Inner {
             disk,
-            engine,
+            engines,
             flaw,
             power: Mutex::new(Power { dirs, ..Power::default() }),
             changed: Condvar::new(),
@@ -114,8 +119,31 @@ impl Machine {
         Arc::new(Files(self.clone()))
     }
 
-    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
-        Arc::new(Tables(self.clone()))
+    pub(crate) fn engines(&self) -> Arc<dyn EngineFactory> {
+        Arc::new(Engines::of(self))
+    }
+
+    /// The engine in a directory.
+    pub(crate) fn engine_in(&self, dir: &Path) -> Arc<dyn Engine> {
+        Engines::of(self).open(dir).expect("an engine that was open before")
+    }
+
+    pub(super) fn sim_engines(&self) -> &SimEngines {
+        &self.0.engines
+    }
+
+    pub(super) fn flaw(&self) -> Flaw {
+        self.0.flaw
+    }
+
+    /// Leaves so much room on the disk, or unlimited room.
+    pub(crate) fn set_bytes_free(&self, bytes: Option<u64>) {
+        self.0.disk.set_bytes_free(bytes);
+    }
+
+    /// The bytes of a file.
+    pub(crate) fn contents(&self, path: &Path) -> Option<Vec<u8>> {
+        self.0.disk.contents(path)
     }
 
     /// How many operations there were so far.
@@ -181,7 +209,7 @@ impl Machine {
     }
 
     /// Counts an operation and says whether there is power for it.
-    fn step(&self, step: Step) -> io::Result<()> {
+    pub(super) fn step(&self, step: Step) -> io::Result<()> {
         let mut power = self.power();
         while power.holds(step) && !power.off {
             power = self.0.changed.wait(power).unwrap_or_else(PoisonError::into_inner);
@@ -210,27 +238,23 @@ impl Power {
 }
 
 impl Remains {
-    /// The batches that no flush had covered.
-    pub(crate) fn unflushed_batches(&self) -> usize {
-        self.machine.0.engine.unflushed_batches()
-    }
-
     /// A machine that finds them. The disk is copied, so others may be booted from the same remains; only what a crash
     /// kept without having been synced cannot be copied, and is then shared.
     pub(crate) fn boot(&self, kept: Kept, flaw: Flaw) -> Machine {
-        let batches = self.unflushed_batches();
-        let engine = self.machine.0.engine.crash(match kept {
+        let disk = if self.keep == Keep::Everything { self.machine.0.disk.clone() } else { self.copied_disk() };
+        let engines = self.machine.0.engines.crash(Arc::new(disk.clone()), |batches| match kept {
             Kept::None => 0,
             Kept::Half => batches / 2,
             Kept::All => batches,
         });
-        let disk = if self.keep == Keep::Everything { self.machine.0.disk.clone() } else { self.copied_disk() };
-        Machine::with(disk, self.dirs(), engine, flaw)
+        Machine::with(disk, self.dirs(), engines, flaw)
     }
 
-    /// A machine that finds the disk of the log, and an engine that is empty.
+    /// A machine that finds the disk of the log, and engines that are empty.
     pub(crate) fn boot_without_state(&self) -> Machine {
-        Machine::with(self.copied_disk(), self.dirs(), MemEngine::new(), Flaw::None)
+        let disk = self.copied_disk();
+        let engines = SimEngines::new(Arc::new(disk.clone()));
+        Machine::with(disk, self.dirs(), engines, Flaw::None)
     }
 
     fn dirs(&self) -> BTreeSet<PathBuf> {
@@ -240,7 +264,10 @@ impl Remains {
     fn copied_disk(&self) -> SimFiles {
         let (from, to) = (&self.machine.0.disk, SimFiles::new());
         for dir in &self.dirs() {
-            for name in from.list(dir).expect("a directory that was made") {
+            // It may have been removed since.
+            let Ok(names) = from.list(dir) else { continue };
+            to.create_dir(dir).expect("a directory");
+            for name in names {
                 let path = dir.join(name);
                 to.overwrite(&path, from.contents(&path).expect("a file that was listed"));
             }
@@ -272,6 +299,25 @@ impl FileLayer for Files {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.disk().list(dir)
+    }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk().list_dirs(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.step(Step::Name)?;
+        self.disk().remove_dir(dir)?;
+        self.0.sim_engines().forget(dir);
+        Ok(())
+    }
+
+    fn bytes_free(&self, dir: &Path) -> io::Result<u64> {
+        self.disk().bytes_free(dir)
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        self.open(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
@@ -335,59 +381,4 @@ impl LogFile for OpenFile {
             _ => self.file.sync_data(),
         }
     }
-}
-
-/// The machine's engine.
-struct Tables(Machine);
-
-impl Tables {
-    fn step(&self, step: Step) -> Result<(), EngineError> {
-        self.0.step(step).map_err(|error| EngineError::Io(error.to_string()))
-    }
-
-    fn tables(&self) -> &MemEngine {
-        &self.0.0.engine
-    }
-}
-
-impl Engine for Tables {
-    fn write(&self, batch: &Batch) -> Result<(), EngineError> {
-        self.step(Step::Commit)?;
-        if self.0.0.flaw == Flaw::BatchInHalves {
-            return halves(batch).iter().try_for_each(|half| self.tables().write(half));
-        }
-        self.tables().write(batch)
-    }
-
-    fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
-        self.tables().snapshot()
-    }
-
-    fn flush(&self) -> Result<(), EngineError> {
-        self.step(Step::Flush)?;
-        if self.0.0.flaw == Flaw::FlushDoesNothing { Ok(()) } else { self.tables().flush() }
-    }
-
-    fn checkpoint(&self, dir: &Path) -> Result<(), EngineError> {
-        self.step(Step::Flush)?;
-        self.tables().checkpoint(dir)
-    }
-
-    fn stats(&self) -> EngineStats {
-        self.tables().stats()
-    }
-}
-
-/// A batch as two, the scalars and how far the log is applied in the second.
-fn halves(batch: &Batch) -> [Batch; 2] {
-    let mut halves = [Batch::new(), Batch::new()];
-    let middle = batch.len() / 2;
-    for (place, op) in batch.iter().enumerate() {
-        let half = &mut halves[usize::from(place >= middle)];
-        match op {
-            BatchOp::Put(table, key, value) => half.put(table, key, value),
-            BatchOp::Delete(table, key) => half.delete(table, key),
-        }
-    }
-    halves
 }

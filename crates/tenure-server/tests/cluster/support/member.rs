@@ -4,7 +4,7 @@
 //! address is one that nobody else binds: loopback has 2^24 of them, and only the port is left to the kernel.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tenure_core::ClusterId;
 use tenure_raft::log::{Keep, LogOptions, LogStore};
-use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, RaftNode};
+use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, RaftNode, SnapshotOptions};
 use tenure_server::node::watch::WatchHub;
 use tenure_server::node::{LeaseFeed, LessorReports, LessorThread, Node, Shared};
 use tenure_storage::engine::Engine;
@@ -31,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) may_found: bool,
     pub(crate) segment_bytes: u32,
     pub(crate) housekeeping: Housekeeping,
+    pub(crate) snapshots: SnapshotOptions,
     pub(crate) flaw: Flaw,
 }
 
@@ -43,6 +44,7 @@ impl Default for Settings {
             may_found: true,
             segment_bytes: 1 << 20,
             housekeeping: Housekeeping::default(),
+            snapshots: SnapshotOptions::default(),
             flaw: Flaw::None,
         }
     }
@@ -90,7 +92,15 @@ impl Member {
 
     /// The engine under the member's state.
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
-        self.machine.engine()
+        self.machine.engine_in(&self.state_dir().expect("it was started before"))
+    }
+
+    /// The directory that holds the state, if there is one.
+    pub(crate) fn state_dir(&self) -> Option<PathBuf> {
+        let dir = self.data_dir().join("state");
+        let name = String::from_utf8(self.machine.contents(&dir.join("generation"))?).expect("text");
+        let number = name.lines().find_map(|line| line.strip_prefix("generation ")).expect("a number");
+        Some(dir.join(number))
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -174,9 +184,9 @@ impl Member {
         assert!(self.life.is_none(), "it runs");
         let log_dir = self.data_dir().join("raft").join("log");
         let log = LogStore::open(self.machine.files(), log_dir, self.log_options())?;
-        let state = StateStore::open(self.machine.engine())?;
-        let applied = state.applied();
-        let applied = (!applied.membership.is_empty()).then_some(applied.index.0);
+        let state = self.state_dir().map(|dir| StateStore::open(self.machine.engine_in(&dir))).transpose()?;
+        let applied = state.as_ref().map(StateStore::applied).filter(|applied| !applied.membership.is_empty());
+        let applied = applied.map(|applied| applied.index.0);
         Ok(Findings { first_entry: log.first_index(), last_entry: log.last_index(), applied })
     }
 
@@ -193,6 +203,7 @@ impl Member {
             election_timeout: self.settings.election_timeout,
             log: self.log_options(),
             housekeeping: self.settings.housekeeping,
+            snapshots: self.settings.snapshots,
             slow_apply: None,
         }
     }
@@ -231,7 +242,7 @@ async fn live(
     let watches = WatchHub::start().expect("a thread");
     let leases = Arc::new(LeaseFeed::default());
     let effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
-    let starting = RaftNode::start(options, machine.engine(), machine.files(), vec![listener], effects);
+    let starting = RaftNode::start(options, machine.engines(), machine.files(), vec![listener], effects);
     let raft = tokio::select! {
         started = starting => match started {
             Ok(raft) => raft,

@@ -5,6 +5,7 @@ pub(crate) mod history;
 pub(crate) mod machine;
 pub(crate) mod member;
 pub(crate) mod requests;
+pub(crate) mod tables;
 
 use std::future::Future;
 use std::time::Duration;
