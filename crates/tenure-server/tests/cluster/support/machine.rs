@@ -75,6 +75,8 @@ struct Inner {
 struct Power {
     operations: u64,
     off_at: Option<u64>,
+    /// The kind of operation to go off before, and how many of them to let through first.
+    off_before: Option<(Step, u64)>,
     off: bool,
     held: BTreeSet<Step>,
     files_held_from: Option<u64>,
@@ -161,6 +163,11 @@ impl Machine {
         self.power().off_at = Some(operation);
     }
 
+    /// Plans to go off before an operation of a kind, the first being number 0.
+    pub(crate) fn go_off_before(&self, step: Step, number: u64) {
+        self.power().off_before = Some((step, number));
+    }
+
     /// Returns once the power is off.
     pub(crate) async fn is_off(&self) {
         let mut off = self.0.off.subscribe();
@@ -214,7 +221,7 @@ impl Machine {
         while power.holds(step) && !power.off {
             power = self.0.changed.wait(power).unwrap_or_else(PoisonError::into_inner);
         }
-        if power.off_at.is_some_and(|at| power.operations >= at) && !power.off {
+        if power.is_due_to_go_off(step) && !power.off {
             power.went_off_before = Some(step);
             self.go_off(&mut power);
         }
@@ -231,6 +238,18 @@ impl Machine {
 }
 
 impl Power {
+    fn is_due_to_go_off(&mut self, step: Step) -> bool {
+        if let Some((before, left)) = &mut self.off_before
+            && *before == step
+        {
+            if *left == 0 {
+                return true;
+            }
+            *left -= 1;
+        }
+        self.off_at.is_some_and(|at| self.operations >= at)
+    }
+
     fn holds(&self, step: Step) -> bool {
         let is_of_files = !matches!(step, Step::Commit | Step::Flush);
         self.held.contains(&step) || (is_of_files && self.files_held_from.is_some_and(|from| self.operations >= from))
