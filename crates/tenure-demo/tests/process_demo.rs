@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tenure_demo::store::{Store, prefix_range};
+use tenure_proto::etcdserverpb::PutRequest;
 
 /// A place for one demo's nodes.
 struct Place {
@@ -123,6 +125,37 @@ fn an_interrupt_ends_the_load_and_checks() {
     let rest: Vec<String> = lines.collect();
     assert_eq!(demo.0.wait().unwrap().code(), Some(0), "{rest:?}");
     assert!(rest.iter().any(|line| line == "Nothing that was acknowledged is lost."), "{rest:?}");
+}
+
+/// Somebody with no business there writes over a value, ends a lease and takes the lock from its holder.
+#[tokio::test]
+async fn what_is_lost_on_purpose_is_found() {
+    let place = Place::new();
+    let mut demo = place.endless(&["--nodes", "1"]);
+    let mut lines = demo.lines();
+    let start = lines.find(|line| line.contains("cluster-scripts/start")).expect("the command that starts the nodes");
+    let port = start.split("TENURE_BASE_PORT=").nth(1).and_then(|rest| rest.split(' ').next()).expect("the port");
+    lines.find(|line| line.contains("lock c")).expect("the lock never changed hands");
+
+    let store = Store::new(&[format!("127.0.0.1:{port}")]).expect("an endpoint");
+    let keys = store.range(0, prefix_range("demo/")).await.expect("the demo's keys").kvs;
+    let under = |part: &'static str| keys.iter().filter(move |kv| String::from_utf8_lossy(&kv.key).contains(part));
+    // The lock has just been handed over, so its holder counts on it for half a second at least.
+    let held = under("/lock/").min_by_key(|kv| kv.create_revision).expect("somebody holds the lock");
+    store.delete_prefix(0, &String::from_utf8_lossy(&held.key)).await.expect("the lock is taken away");
+    let written = under("/writes/").next().expect("something was written");
+    let put = PutRequest { key: written.key.clone(), value: "mine".into(), ..PutRequest::default() };
+    store.put(0, put).await.expect("the value is written over");
+    store.revoke(0, under("/services/").next().expect("a service").lease).await.expect("the lease ends");
+    lines.find(|line| line.contains("lock ")).expect("nobody took the lock");
+    demo.send(Signal::INT);
+
+    let rest = lines.collect::<Vec<_>>().join("\n");
+    assert_eq!(demo.0.wait().expect("it ends").code(), Some(1), "{rest}");
+    for finding in ["which nobody wrote", "before its time", "held the lock together", "Something is WRONG."] {
+        assert!(rest.contains(finding), "{finding:?} is not in:\n{rest}");
+    }
+    assert_eq!(place.nodes(), Vec::<String>::new());
 }
 
 #[test]
