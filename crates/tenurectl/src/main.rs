@@ -30,8 +30,9 @@ use crate::output::complain;
 const LOCAL_ENDPOINTS: &str = "127.0.0.1:2379,127.0.0.1:22379,127.0.0.1:32379";
 /// The variables that stand for `--endpoints`; the first that is set counts.
 const ENDPOINTS_VARIABLES: [&str; 2] = ["TENURE_ENDPOINTS", "ETCDCTL_ENDPOINTS"];
-/// One may wait for a slow reader of stdout; the other keeps connections and signals going meanwhile.
-const WORKERS: usize = 2;
+/// One thing is done at a time. The runtime is of the kind with workers all the same, because only that kind hands on the
+/// rest of its work while a write to stdout waits for a slow reader.
+const WORKERS: usize = 1;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

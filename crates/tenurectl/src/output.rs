@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write as _};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use tokio::task::block_in_place;
 
 use crate::failure::Failure;
 use crate::text::Style;
@@ -38,10 +39,13 @@ impl Output {
         self.raw(self.render(report)?.as_bytes())
     }
 
-    /// Prints bytes as they are.
+    /// Prints bytes as they are. A reader may keep it waiting: connections and signals need the thread meanwhile.
     pub(crate) fn raw(self, bytes: &[u8]) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        let written = block_in_place(|| {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(bytes).and_then(|()| stdout.flush())
+        });
+        written.map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe => Failure::ClosedPipe,
             _ => Failure::Local(format!("cannot write the output: {error}")),
         })

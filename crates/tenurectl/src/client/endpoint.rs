@@ -60,8 +60,13 @@ impl Endpoint {
                 Ok(_) | Err(_) => Ok(channel),
             }
         };
-        timeout(patience, dialled).await.unwrap_or_else(|_| Err(format!("no answer within {patience:?}")))
+        timeout(patience, dialled).await.unwrap_or_else(|_| Err(format!("no answer within {:?}", in_millis(patience))))
     }
+}
+
+/// For people: what is left of a deadline has nanoseconds.
+fn in_millis(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
 }
 
 /// Whether a status was made here because the connection failed, and was not sent by a server.

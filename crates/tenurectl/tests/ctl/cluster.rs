@@ -178,16 +178,18 @@ async fn forgotten(cluster: &Cluster, at: usize) -> Result<()> {
 pub(crate) async fn paused(program: Program, home: &Path) -> Result<()> {
     let mut cluster = Cluster::start(program, 3, home).await?;
     let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
-    let others: Vec<_> = (0..3).filter(|at| *at != leader).map(|at| cluster.nodes[at].endpoint()).collect();
+    let rest: Vec<_> = (0..3).filter(|at| *at != leader).collect();
+    let others: Vec<_> = rest.iter().map(|at| cluster.nodes[*at].endpoint()).collect();
     cluster.nodes[leader].pause()?;
     // Long before there can be another leader: it is sent, and nobody answers.
     let follower = Ctl::at(&others[..1]);
-    let lost = follower.fails(4, &["put", "key", "lost", "--command-timeout=600ms"]).await?;
+    let lost = follower.fails(4, &["put", "lost", "perhaps", "--command-timeout=600ms"]).await?;
     ensure!(lost.starts_with("tenurectl: it may or may not have been done: "), "{lost}");
     ensure!(lost.ends_with("Look whether it happened before you do it again.\n"), "{lost}");
     let alone = Ctl::at(&[cluster.nodes[leader].endpoint()]);
     let error = alone.fails(3, &["put", "key", "never sent", "--dial-timeout=300ms"]).await?;
     ensure!(error.contains("  no answer within 300ms\n"), "{error}");
+    cluster.wait_leader_among(&rest, LEADER_PATIENCE).await?;
     let everyone = Ctl::at(&[&[cluster.nodes[leader].endpoint()], &others[..]].concat());
     everyone.says(&["put", "key", "passed over", "--dial-timeout=300ms", "--command-timeout=20s"]).await?;
     let said = everyone.run(&["status", "--dial-timeout=300ms"]).await?;

@@ -125,7 +125,7 @@ async fn write(ctl: &Ctl, written: &mut Vec<Write>, count: usize) -> Result<()> 
     static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     for _ in 0..count {
         let value = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string();
-        let said = ctl.run(&["put", &format!("n/{value}"), &value]).await?;
+        let said = ctl.run(&["put", &format!("n/{value}"), &value, "--command-timeout=20s"]).await?;
         // 4: it was on its way when its member died. Nothing else may go wrong while two of three are there.
         ensure!(matches!(said.code, Some(0 | 4)), "{said:?}");
         written.push(Write { value, acked: said.code == Some(0) });
