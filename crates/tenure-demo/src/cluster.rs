@@ -35,7 +35,7 @@ pub struct Cluster {
     running: Arc<Semaphore>,
     /// Whether there is anything to stop.
     is_started: AtomicBool,
-    _lock: File,
+    lock: File,
 }
 
 /// What a script needs to know.
@@ -69,7 +69,7 @@ impl Cluster {
         let base_port = free_base_port(nodes).context("no free ports for the nodes")?;
         let place = Place { scripts: scripts.to_owned(), dir: dir.to_owned(), nodes, base_port };
         let running = Arc::new(Semaphore::new(SCRIPTS_MAX as usize));
-        Ok(Self { place: Arc::new(place), running, is_started: AtomicBool::new(false), _lock: lock })
+        Ok(Self { place: Arc::new(place), running, is_started: AtomicBool::new(false), lock })
     }
 
     /// Where the nodes will serve clients.
@@ -149,12 +149,14 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
-    /// After a panic; in all other cases the nodes are stopped by now.
+    /// Nodes still run after a panic only.
     fn drop(&mut self) {
         if self.is_started() {
             // There is nobody left to tell.
             self.place.run("stop", &[]).ok();
         }
+        // Closing the file would not do: a child of another thread may hold a copy of it until it has started its program.
+        self.lock.unlock().ok();
     }
 }
 
