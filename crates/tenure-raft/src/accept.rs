@@ -1,5 +1,7 @@
 //! Accepting connections: at most so many at once, answers sent without delay, and no spinning when files run out.
 //!
+//! What is above does not see whether a connection is plain, over TLS, or a unix socket.
+//!
 //! Every connection is an open file, and so is every table of the storage engine and every segment of the log: without
 //! a bound, idle clients could take the files that a member needs to go on.
 
@@ -16,6 +18,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
+use crate::tls::{Plain, Secured, ServerTls};
+
 /// The pause after an accept that failed, which it does again and again while files are short.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
@@ -26,6 +30,22 @@ pub enum Listener {
     Tcp(std::net::TcpListener),
     /// At a path.
     Unix(std::os::unix::net::UnixListener),
+}
+
+/// A socket, and how it is spoken to.
+#[derive(Debug)]
+pub struct Listening {
+    /// Where connections come from.
+    pub listener: Listener,
+    /// TLS, if that is spoken.
+    pub tls: Option<Arc<ServerTls>>,
+}
+
+impl From<std::net::TcpListener> for Listening {
+    /// Without TLS.
+    fn from(listener: std::net::TcpListener) -> Listening {
+        Listening { listener: Listener::Tcp(listener), tls: None }
+    }
 }
 
 /// The same on a runtime.
@@ -48,11 +68,19 @@ impl Accepting {
         }
     }
 
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<Plain> {
         match self {
-            Accepting::Tcp(listener) => listener.accept().await.map(|(stream, _)| Socket::Tcp(stream)),
-            Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
+            Accepting::Tcp(listener) => listener.accept().await.map(|(stream, _)| Plain::Tcp(stream)),
+            Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| Plain::Unix(stream)),
         }
+    }
+}
+
+/// Without it, an answer over TCP waits 40 ms for the acknowledgement of the one before.
+fn send_at_once(socket: &Plain) -> io::Result<()> {
+    match socket {
+        Plain::Tcp(stream) => stream.set_nodelay(true),
+        Plain::Unix(_) => Ok(()),
     }
 }
 
@@ -65,21 +93,22 @@ pub struct Connection {
 /// The connections of a listener, each waiting for a place before it is accepted: those beyond the bound wait in the
 /// kernel's queue.
 pub fn connections(
-    listener: Listener,
+    listening: Listening,
     places: Arc<Semaphore>,
 ) -> io::Result<impl Stream<Item = io::Result<Connection>> + Send> {
-    let listener = Accepting::on_this_runtime(listener)?;
-    Ok(futures::stream::unfold((listener, places), |(listener, places)| async move {
+    let listener = Accepting::on_this_runtime(listening.listener)?;
+    Ok(futures::stream::unfold((listener, listening.tls, places), |(listener, tls, places)| async move {
         // Nobody closes the semaphore.
         let place = places.clone().acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok(socket) => {
-                    if let Err(error) = socket.send_at_once() {
+                Ok(plain) => {
+                    if let Err(error) = send_at_once(&plain) {
                         tracing::debug!(%error, "a connection ended before it was served");
                         continue;
                     }
-                    return Some((Ok(Connection { socket, _place: place }), (listener, places)));
+                    let connection = Connection { socket: Socket::over(plain, tls.as_ref()), _place: place };
+                    return Some((Ok(connection), (listener, tls, places)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -97,6 +126,7 @@ impl Connected for Connection {
         match &self.socket {
             Socket::Tcp(stream) => stream.peer_addr().ok(),
             Socket::Unix(_) => None,
+            Socket::Secured(stream) => stream.from(),
         }
     }
 }
@@ -105,14 +135,15 @@ impl Connected for Connection {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Secured(Box<Secured>),
 }
 
 impl Socket {
-    /// Without it, an answer over TCP waits 40 ms for the acknowledgement of the one before.
-    fn send_at_once(&self) -> io::Result<()> {
-        match self {
-            Socket::Tcp(stream) => stream.set_nodelay(true),
-            Socket::Unix(_) => Ok(()),
+    fn over(plain: Plain, tls: Option<&Arc<ServerTls>>) -> Socket {
+        match (tls, plain) {
+            (None, Plain::Tcp(stream)) => Socket::Tcp(stream),
+            (None, Plain::Unix(stream)) => Socket::Unix(stream),
+            (Some(tls), plain) => Socket::Secured(Box::new(Secured::new(plain, tls.clone()))),
         }
     }
 }
@@ -122,6 +153,7 @@ impl AsyncRead for Connection {
         match &mut self.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Secured(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -131,6 +163,7 @@ impl AsyncWrite for Connection {
         match &mut self.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Socket::Secured(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -142,6 +175,7 @@ impl AsyncWrite for Connection {
         match &mut self.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Socket::Secured(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -149,6 +183,7 @@ impl AsyncWrite for Connection {
         match &self.socket {
             Socket::Tcp(stream) => stream.is_write_vectored(),
             Socket::Unix(stream) => stream.is_write_vectored(),
+            Socket::Secured(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -156,6 +191,7 @@ impl AsyncWrite for Connection {
         match &mut self.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Socket::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Secured(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -163,6 +199,7 @@ impl AsyncWrite for Connection {
         match &mut self.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -179,8 +216,7 @@ mod tests {
     async fn a_connection_beyond_the_bound_waits_until_another_ends() {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let address = listener.local_addr().expect("address");
-        let listener = Listener::Tcp(listener);
-        let mut accepted = Box::pin(connections(listener, Arc::new(Semaphore::new(1))).expect("listening"));
+        let mut accepted = Box::pin(connections(listener.into(), Arc::new(Semaphore::new(1))).expect("listening"));
         let _first_client = TcpStream::connect(address).await.expect("first");
         let first = accepted.next().await;
         let _second_client = TcpStream::connect(address).await.expect("second");

@@ -22,6 +22,7 @@ pub mod runtime;
 mod shared_store;
 mod snapshot;
 mod state_machine;
+pub mod tls;
 mod transfer;
 mod types;
 

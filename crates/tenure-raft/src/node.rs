@@ -5,7 +5,6 @@
 //! and serve only as hints.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use tenure_storage::state_view::StateView;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::accept::Listening;
 use crate::applier::{Applier, nothing_applied};
 use crate::bootstrap::{self, Beginning};
 use crate::effects::Effects;
@@ -40,6 +40,7 @@ use crate::runtime::BootInstant;
 use crate::shared_store::SharedStore;
 use crate::snapshot::{Inbox, Outbox, SnapshotCounters, SnapshotOptions, Snapshots};
 use crate::state_machine::StateMachine;
+use crate::tls::ClientTls;
 use crate::types::{Config, GroupReply, GroupResponder, Peer, Proposal};
 
 pub(crate) type OpenRaft = Raft<Config, StateMachine>;
@@ -73,6 +74,8 @@ pub struct NodeOptions {
     pub housekeeping: Housekeeping,
     /// How snapshots are sent.
     pub snapshots: SnapshotOptions,
+    /// How peers with `https://` URLs are dialled.
+    pub peer_tls: Option<Arc<ClientTls>>,
 }
 
 impl NodeOptions {
@@ -144,7 +147,7 @@ impl RaftNode {
         options: NodeOptions,
         engines: Arc<dyn EngineFactory>,
         files: Arc<dyn FileLayer>,
-        peers: Vec<TcpListener>,
+        peers: Vec<Listening>,
         effects: Vec<Arc<dyn Effects>>,
     ) -> Result<RaftNode, NodeError> {
         let failure = watch::Sender::new(None);

@@ -9,5 +9,6 @@ mod http;
 mod listen;
 pub mod node;
 mod serve;
+mod tls;
 
 pub use serve::{ServeError, serve};

@@ -9,8 +9,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 
-use tenure_raft::accept::Listener;
+use tenure_raft::accept::{Listener, Listening};
+use tenure_raft::tls::ServerTls;
 
 use crate::config::{ListenAddress, ListenUrl};
 use crate::serve::ServeError;
@@ -18,27 +20,21 @@ use crate::serve::ServeError;
 /// Connections that the kernel may hold before they are accepted.
 const ACCEPT_BACKLOG: i32 = 1024;
 
-/// Binds every URL `copies` times; returns the copies, each with all URLs.
-pub(crate) fn on(urls: &[ListenUrl], copies: usize) -> Result<Vec<Vec<Listener>>, ServeError> {
-    let mut listeners: Vec<Vec<Listener>> = (0..copies).map(|_| Vec::new()).collect();
+/// Binds every URL `copies` times; returns the copies, each with all URLs. Those that are secure speak `tls`.
+pub(crate) fn on(
+    urls: &[ListenUrl],
+    copies: usize,
+    tls: Option<&Arc<ServerTls>>,
+) -> Result<Vec<Vec<Listening>>, ServeError> {
+    let mut listeners: Vec<Vec<Listening>> = (0..copies).map(|_| Vec::new()).collect();
     for url in urls {
+        let tls = tls.filter(|_| url.url.is_secure());
         let bound = bind(&url.address, copies).map_err(|error| ServeError::Listen(url.url.clone(), error))?;
         for (copy, listener) in listeners.iter_mut().zip(bound) {
-            copy.push(listener);
+            copy.push(Listening { listener, tls: tls.cloned() });
         }
     }
     Ok(listeners)
-}
-
-/// Binds URLs that are known to name ports.
-pub(crate) fn on_ports(urls: &[ListenUrl]) -> Result<Vec<TcpListener>, ServeError> {
-    let ports = urls.iter().filter_map(|url| match &url.address {
-        ListenAddress::Tcp(address) => {
-            Some(bind_port(*address, false).map_err(|error| ServeError::Listen(url.url.clone(), error)))
-        }
-        ListenAddress::Unix(_) => None,
-    });
-    ports.collect()
 }
 
 fn bind(address: &ListenAddress, copies: usize) -> io::Result<Vec<Listener>> {

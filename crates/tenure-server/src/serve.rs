@@ -6,13 +6,12 @@
 //! no more are accepted, then consensus ends. Killing the process at any moment is as good a stop.
 
 use std::io;
-use std::net::TcpListener;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tenure_raft::accept::Listener;
+use tenure_raft::accept::Listening;
 use tenure_raft::log::{LogOptions, OsFiles};
 use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, Peer, RaftNode, SnapshotOptions};
 use tenure_storage::engine::EngineFactory;
@@ -24,6 +23,7 @@ use crate::grpc;
 use crate::listen;
 use crate::node::watch::WatchHub;
 use crate::node::{GroupCounters, LeaseFeed, LessorReports, LessorThread, Node, Shared, auto_compaction_loop};
+use crate::tls::{PortError, Ports};
 
 /// Open files that are not for clients: 512 tables of the storage engine, as many of the one that replaces it when a
 /// snapshot is installed, 256 connections of peers, and the log.
@@ -47,6 +47,9 @@ pub enum ServeError {
     /// A URL could not be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(Url, io::Error),
+    /// A port cannot speak TLS.
+    #[error(transparent)]
+    Tls(#[from] PortError),
     /// The member could not start, or failed.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -62,9 +65,10 @@ pub fn serve(
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let founding = founding(&config)?;
-    let peers = listen::on_ports(&config.listen_peer_urls)?;
-    let clients = listen::on(&config.listen_client_urls, client_threads())?;
-    let metrics = listen::on(&config.listen_metrics_urls, 1)?.remove(0);
+    let tls = Ports::open(&config)?;
+    let peers = listen::on(&config.listen_peer_urls, 1, tls.peer.as_ref())?.remove(0);
+    let clients = listen::on(&config.listen_client_urls, client_threads(), tls.client.as_ref())?;
+    let metrics = listen::on(&config.listen_metrics_urls, 1, tls.client.as_ref())?.remove(0);
     let options = NodeOptions {
         founding,
         may_found: config.initial_cluster_state == ClusterState::New,
@@ -82,6 +86,7 @@ pub fn serve(
             bytes_per_second: config.snapshot_send_bytes_per_second,
             ..SnapshotOptions::default()
         },
+        peer_tls: tls.dial.clone(),
     };
     let runtime = current_thread()?;
     let result = runtime.block_on(run(config, options, engines, Listeners { peers, clients, metrics }, shutdown));
@@ -92,10 +97,10 @@ pub fn serve(
 
 /// Bound before anything else is done, so that a port in use is a clear error and not a half-started member.
 struct Listeners {
-    peers: Vec<TcpListener>,
+    peers: Vec<Listening>,
     /// One set per client thread.
-    clients: Vec<Vec<Listener>>,
-    metrics: Vec<Listener>,
+    clients: Vec<Vec<Listening>>,
+    metrics: Vec<Listening>,
 }
 
 async fn run(
@@ -171,9 +176,9 @@ type ClientThread = (JoinHandle<()>, oneshot::Receiver<()>);
 /// What one client thread listens on.
 struct ClientSockets {
     number: usize,
-    clients: Vec<Listener>,
+    clients: Vec<Listening>,
     /// The first thread has the metrics listeners too, and tells the cluster and the operator that this member serves.
-    metrics: Option<Vec<Listener>>,
+    metrics: Option<Vec<Listening>>,
 }
 
 fn spawn_clients(

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use hyper_util::rt::TokioIo;
 use openraft::raft::StreamAppendResult;
 use tenure_core::outcome::Outcome;
 use tenure_core::{LogIndex, MemberId, Term};
 use tenure_proto::tenure::peer::v1::peer_client::PeerClient;
 use tenure_proto::tenure::peer::v1::{ProbeRequest, ProposeRequest, ReadIndexRequest, Refusal, Route};
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
@@ -23,6 +25,7 @@ use crate::bootstrap::ProbeAnswer;
 use crate::error::ReadIndexError;
 use crate::identity::Identity;
 use crate::node::NodeOptions;
+use crate::tls::ClientTls;
 use crate::types::{Config, Peer};
 
 /// How long dialling a peer may take. Shorter than an election timeout, so that a dead peer holds nothing up.
@@ -91,6 +94,7 @@ struct Inner {
     cluster: u64,
     member: u64,
     identity: Arc<Identity>,
+    tls: Option<Arc<ClientTls>>,
     addresses: Mutex<HashMap<u64, Peer>>,
     channels: Mutex<HashMap<(u64, Lane), Channel>>,
     /// Peers that could not be dialled last time, so that losing and finding one is logged once each.
@@ -108,6 +112,7 @@ impl Links {
             cluster: options.founding.cluster.0,
             member: options.founding.member.0,
             identity,
+            tls: options.peer_tls.clone(),
             addresses: Mutex::new(addresses),
             channels: Mutex::default(),
             lost: Mutex::default(),
@@ -252,7 +257,7 @@ impl Links {
         };
         let mut failure = LinkError::NoAddress(to);
         for url in peer.peer_urls {
-            match dial(url.clone()).await {
+            match dial(&url, self.0.tls.as_ref()).await {
                 Ok(channel) => {
                     self.note_reachable(to);
                     self.channels().insert((to, lane), channel.clone());
@@ -322,7 +327,28 @@ impl Drop for ForgetUnlessAnswered<'_> {
     }
 }
 
-async fn dial(url: String) -> Result<Channel, String> {
+/// Connects, and looks the host up anew.
+async fn dial(url: &str, tls: Option<&Arc<ClientTls>>) -> Result<Channel, String> {
+    let Some(authority) = url.strip_prefix("https://") else {
+        return endpoint(url.to_owned())?.connect().await.map_err(|error| error.to_string());
+    };
+    let Some(tls) = tls.cloned() else {
+        return Err("there is no certificate to dial an https:// peer with".to_owned());
+    };
+    // The connector speaks TLS itself: to what is above, it is a plain connection.
+    let connector = tower::service_fn(move |uri: Uri| {
+        let tls = tls.clone();
+        async move {
+            let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+            let stream = tls.connect(host, uri.port_u16().unwrap_or_default()).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    let endpoint = endpoint(format!("http://{authority}"))?;
+    endpoint.connect_with_connector(connector).await.map_err(|error| with_causes(&error))
+}
+
+fn endpoint(url: String) -> Result<Endpoint, String> {
     let endpoint = Endpoint::from_shared(url)
         .map_err(|error| error.to_string())?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -332,7 +358,13 @@ async fn dial(url: String) -> Result<Channel, String> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    endpoint.connect().await.map_err(|error| error.to_string())
+    Ok(endpoint)
+}
+
+/// What went wrong, down to what is wrong with a certificate.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn client(channel: Channel) -> PeerClient<Channel> {

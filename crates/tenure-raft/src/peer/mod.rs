@@ -8,7 +8,6 @@ mod service;
 mod transfer;
 mod wire;
 
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use tenure_proto::tenure::peer::v1::peer_server::PeerServer;
@@ -17,7 +16,7 @@ use tokio::task::JoinSet;
 
 pub use link::{ForwardError, Forwarded, Links};
 
-use crate::accept::{self, Listener};
+use crate::accept::{self, Listening};
 use crate::error::NodeError;
 use crate::node::RaftNode;
 
@@ -33,10 +32,10 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Serves the peer port on the calling runtime.
-pub(crate) fn serve(node: &RaftNode, listeners: Vec<TcpListener>, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {
+pub(crate) fn serve(node: &RaftNode, listeners: Vec<Listening>, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     for listener in listeners {
-        let incoming = accept::connections(Listener::Tcp(listener), places.clone())
+        let incoming = accept::connections(listener, places.clone())
             .map_err(|error| NodeError::Io("listening for peers".into(), error))?;
         let service = PeerServer::new(service::PeerService::new(node.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::error::ConfigError;
 use super::flags::{Value, Values};
+use super::tls;
 use super::urls::{self, ListenUrl, Url, UrlError};
 use super::values::{parse_count, parse_duration, parse_number};
 use super::{AutoCompaction, ClusterState, LogFormat, LogLevel, ServerConfig, cluster};
@@ -55,13 +56,22 @@ pub(super) fn build(mut values: Values) -> Result<ServerConfig, ConfigError> {
     }
     let (heartbeat_interval, election_timeout) = raft_times(values)?;
     let auto_compaction = auto_compaction(values)?;
+    let listen_metrics_urls = list(&values.get("listen-metrics-urls"), ListenUrl::parse)?;
+    let urls = tls::Urls {
+        listen_client: &listen_client_urls,
+        listen_metrics: &listen_metrics_urls,
+        listen_peer: &listen_peer_urls,
+        peers: initial_cluster.values().flatten().chain(&initial_advertise_peer_urls).collect(),
+    };
+    let tls = tls::tls(values, &urls, &mut warnings)?;
     let config = ServerConfig {
         data_dir: data_dir(values, &name),
         name,
         listen_client_urls,
         advertise_client_urls,
         listen_peer_urls,
-        listen_metrics_urls: list(&values.get("listen-metrics-urls"), ListenUrl::parse)?,
+        listen_metrics_urls,
+        tls,
         initial_advertise_peer_urls,
         initial_cluster,
         initial_cluster_state: cluster_state(&values.get("initial-cluster-state"))?,
@@ -128,10 +138,7 @@ fn invalid(value: &Value<'_>, reason: impl Into<String>) -> ConfigError {
 }
 
 fn url_error(value: &Value<'_>, error: UrlError) -> ConfigError {
-    match error {
-        UrlError::Invalid(reason) => invalid(value, reason),
-        UrlError::Tls(url) => ConfigError::Tls { what: format!("{} with {url}", value.source) },
-    }
+    invalid(value, error.0)
 }
 
 fn name(values: &Values) -> Result<String, ConfigError> {

@@ -79,16 +79,16 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, Vec<Url>>, UrlError> 
     let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let Some((name, url)) = pair.split_once('=').filter(|(name, _)| !name.trim().is_empty()) else {
-            return Err(UrlError::Invalid(format!("expected name=url, separated by commas: {pair}")));
+            return Err(UrlError(format!("expected name=url, separated by commas: {pair}")));
         };
         members.entry(name.trim().to_owned()).or_default().push(urls::no_socket(Url::parse)(url)?);
     }
     if members.len() > MEMBERS_MAX {
-        return Err(UrlError::Invalid(format!("more than {MEMBERS_MAX} members")));
+        return Err(UrlError(format!("more than {MEMBERS_MAX} members")));
     }
     for urls in members.values_mut() {
         if urls.len() > urls::URLS_PER_FLAG_MAX {
-            return Err(UrlError::Invalid(format!("more than {} URLs for one member", urls::URLS_PER_FLAG_MAX)));
+            return Err(UrlError(format!("more than {} URLs for one member", urls::URLS_PER_FLAG_MAX)));
         }
         urls.sort();
     }

@@ -57,15 +57,6 @@ pub enum ConfigError {
         /// What to do instead.
         advice: String,
     },
-    /// A request for TLS. Starting without it would leave open what was meant to be closed.
-    #[error(
-        "{what}: TLS is not supported by this version, and starting without it would leave the port open; \
-         use http:// URLs on a trusted network and drop the TLS flags"
-    )]
-    Tls {
-        /// The flag or URL.
-        what: String,
-    },
     /// Values that are fine each and wrong together.
     #[error("{0}")]
     Conflict(String),

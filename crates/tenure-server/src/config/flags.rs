@@ -84,7 +84,6 @@ impl Values {
                 Role::Later => {
                     self.warnings.push(format!("{source} has no effect yet: {} comes with a later version", flag.help));
                 }
-                Role::Tls => return Err(ConfigError::Tls { what: source.to_string() }),
                 Role::Refused => {
                     return Err(ConfigError::Unsupported { what: source.to_string(), advice: flag.help.to_owned() });
                 }

@@ -14,6 +14,7 @@ pub mod identity;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod urls;
 mod values;
 
@@ -26,6 +27,7 @@ use std::time::Duration;
 pub use crate::node::AutoCompaction;
 pub use cluster::{InitialCluster, InitialMember};
 pub use error::{ConfigError, Source};
+pub use tls::{Certificate, PortTls, TlsConfig};
 pub use urls::{ListenAddress, ListenUrl, Url};
 
 /// The version of etcd's API that Tenure speaks, which clients and probes parse.
@@ -58,6 +60,8 @@ pub struct ServerConfig {
     pub listen_peer_urls: Vec<ListenUrl>,
     /// Further addresses that serve metrics and health alone.
     pub listen_metrics_urls: Vec<ListenUrl>,
+    /// TLS on these.
+    pub tls: TlsConfig,
     /// Peer URLs as the other members should dial them; at least one.
     pub initial_advertise_peer_urls: Vec<Url>,
     /// The founding members' peer URLs by name. Means something to a member without data only, see

@@ -15,8 +15,6 @@ pub(super) enum Role {
     Later,
     /// An error unless neutral. `help` says what to do instead.
     Refused,
-    /// An error unless neutral, because there is no TLS yet.
-    Tls,
 }
 
 /// One flag.
@@ -74,11 +72,11 @@ const fn other_switch(role: Role, name: &'static str, neutral: Values, help: &'s
 pub(super) const SECTIONS: &[Section] = &[
     Section { title: "Member", flags: MEMBER },
     Section { title: "Cluster", flags: CLUSTER },
+    Section { title: "TLS", flags: TLS },
     Section { title: "Limits and timing", flags: LIMITS },
     Section { title: "Logging", flags: LOGGING },
     Section { title: "Other", flags: OTHER },
     Section { title: "Refused by this version", flags: REFUSED },
-    Section { title: "Refused by this version, as there is no TLS yet", flags: TLS },
     Section { title: "Accepted for etcd's sake, to come with a later version", flags: LATER },
     Section { title: "Accepted for etcd's sake, without effect", flags: NO_EFFECT },
 ];
@@ -134,6 +132,39 @@ const CLUSTER: &[Flag] = &[
         "Part of the cluster's id, to keep clusters with equal URLs apart.",
     ),
     used_switch("strict-reconfig-check", &["true"], "Refuse membership changes that would cost the quorum."),
+];
+
+const TLS: &[Flag] = &[
+    used("cert-file", "FILE", &[""], "The certificate of the client port, in PEM form, for its https:// URLs."),
+    used("key-file", "FILE", &[""], "The key to --cert-file."),
+    used(
+        "trusted-ca-file",
+        "FILE",
+        &[""],
+        "The CA whose certificates clients must show. Without it they need not show any.",
+    ),
+    used_switch("client-cert-auth", &["false"], "Says what --trusted-ca-file means anyway, and insists on it."),
+    used_switch("auto-tls", &["false"], "Serve https:// client URLs with a certificate that is made here."),
+    used("peer-cert-file", "FILE", &[""], "The certificate of the peer port, also shown when peers are dialled."),
+    used("peer-key-file", "FILE", &[""], "The key to --peer-cert-file."),
+    used("peer-trusted-ca-file", "FILE", &[""], "The CA by which the members check each other's certificates."),
+    used_switch("peer-client-cert-auth", &["false"], "Says what --peer-trusted-ca-file means anyway."),
+    used("peer-client-cert-file", "FILE", &[""], "Another certificate to show when peers are dialled."),
+    used("peer-client-key-file", "FILE", &[""], "The key to --peer-client-cert-file."),
+    used_switch(
+        "peer-auto-tls",
+        &["false"],
+        "Speak TLS with peers by certificates that are made here, and check none: secret, but open to anybody.",
+    ),
+    used("self-signed-cert-validity", "YEARS", &["1"], "How long certificates are good that are made here."),
+    used("tls-min-version", "TLS1.2|TLS1.3", &["TLS1.2"], "The oldest version of TLS that is spoken."),
+    used("tls-max-version", "TLS1.2|TLS1.3", &[""], "The newest version of TLS that is spoken (default the newest)."),
+    used(
+        "cipher-suites",
+        "NAMES",
+        &[""],
+        "The suites of TLS 1.2 that may be used (default all that are offered, which are all good).",
+    ),
 ];
 
 const LIMITS: &[Flag] = &[
@@ -201,11 +232,13 @@ const OTHER: &[Flag] = &[
     used_switch("help", &["false"], "Print this text and exit; also -h."),
 ];
 
-use Role::{Later, NoEffect, Refused, Tls};
+use Role::{Later, NoEffect, Refused};
 
 const NO_DISCOVERY: &str = "list the members in --initial-cluster";
 const NO_V2: &str = "only the v3 API is served";
 const OWN_ENGINE: &str = "it tunes etcd's storage engine, and Tenure has its own";
+const NO_CRL: &str = "lists of revoked certificates are not read, so use a CA of its own, or short-lived certificates";
+const NO_NAMES: &str = "certificates are believed for their CA and not for their names, so use a CA of its own";
 const NO_TRACING: &str = "there is no trace exporter";
 
 const REFUSED: &[Flag] = &[
@@ -236,35 +269,13 @@ const REFUSED: &[Flag] = &[
     other(Refused, "discovery-srv-name", &[""], NO_DISCOVERY),
     other(Refused, "discovery-fallback", &["exit", "proxy"], NO_DISCOVERY),
     other(Refused, "proxy", &["off"], "the v2 proxy is gone from etcd too; run a member instead"),
+    other(Refused, "client-crl-file", &[""], NO_CRL),
+    other(Refused, "peer-crl-file", &[""], NO_CRL),
+    other(Refused, "client-cert-allowed-hostname", &[""], NO_NAMES),
+    other(Refused, "peer-cert-allowed-cn", &[""], NO_NAMES),
+    other(Refused, "peer-cert-allowed-hostname", &[""], NO_NAMES),
     other_switch(Refused, "enable-v2", &["false"], NO_V2),
     other(Refused, "experimental-enable-v2v3", &[""], NO_V2),
-];
-
-const TLS: &[Flag] = &[
-    other(Tls, "cert-file", &[""], ""),
-    other(Tls, "key-file", &[""], ""),
-    other(Tls, "trusted-ca-file", &[""], ""),
-    other_switch(Tls, "client-cert-auth", &["false"], ""),
-    other(Tls, "client-cert-file", &[""], ""),
-    other(Tls, "client-key-file", &[""], ""),
-    other(Tls, "client-crl-file", &[""], ""),
-    other(Tls, "client-cert-allowed-hostname", &[""], ""),
-    other_switch(Tls, "auto-tls", &["false"], ""),
-    other(Tls, "peer-cert-file", &[""], ""),
-    other(Tls, "peer-key-file", &[""], ""),
-    other(Tls, "peer-trusted-ca-file", &[""], ""),
-    other_switch(Tls, "peer-client-cert-auth", &["false"], ""),
-    other(Tls, "peer-client-cert-file", &[""], ""),
-    other(Tls, "peer-client-key-file", &[""], ""),
-    other(Tls, "peer-crl-file", &[""], ""),
-    other(Tls, "peer-cert-allowed-cn", &[""], ""),
-    other(Tls, "peer-cert-allowed-hostname", &[""], ""),
-    other_switch(Tls, "peer-auto-tls", &["false"], ""),
-    other_switch(Tls, "peer-skip-client-san-verification", &["false"], ""),
-    other(Tls, "self-signed-cert-validity", &["1"], ""),
-    other(Tls, "cipher-suites", &[""], ""),
-    other(Tls, "tls-min-version", &["TLS1.2"], ""),
-    other(Tls, "tls-max-version", &[""], ""),
 ];
 
 const LATER: &[Flag] = &[
@@ -281,6 +292,14 @@ const LATER: &[Flag] = &[
 
 const NO_EFFECT: &[Flag] = &[
     other(NoEffect, "wal-dir", &[""], "the log is kept in the data directory"),
+    other(NoEffect, "client-cert-file", &[""], "the server is no client of itself"),
+    other(NoEffect, "client-key-file", &[""], "the server is no client of itself"),
+    other_switch(
+        NoEffect,
+        "peer-skip-client-san-verification",
+        &["false"],
+        "the address that a certificate comes from is not compared with it",
+    ),
     other(NoEffect, "max-wals", &["5"], "the log is purged by its snapshots"),
     other(NoEffect, "max-snapshots", &["5"], "one snapshot is kept"),
     other_switch(NoEffect, "unsafe-no-fsync", &["false"], "every acknowledged write is synced"),
@@ -404,7 +423,7 @@ mod tests {
     #[test]
     fn every_flag_explains_itself() {
         for flag in flags() {
-            assert_eq!(flag.help.is_empty(), flag.role == Tls, "--{}", flag.name);
+            assert!(!flag.help.is_empty(), "--{}", flag.name);
         }
     }
 }

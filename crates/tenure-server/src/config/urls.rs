@@ -1,8 +1,7 @@
 //! URLs as etcd's flags take them: a scheme, a host and a port, or the path of a socket, and nothing else.
 //!
 //! The grammar is so small that it is parsed here by hand, which keeps etcd's error texts and refuses what a general
-//! parser would quietly accept or repair (a path, a user, a missing port). `https://` is known and refused: serving plain
-//! text where the user asked for TLS would be the worst of answers.
+//! parser would quietly accept or repair (a path, a user, a missing port).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,10 +16,11 @@ const HOST_BYTES_MAX: usize = 253;
 /// What the kernel takes as a socket's path, without the byte that ends it.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// An `http://host:port` or `unix://path` URL.
+/// An `http://host:port` or `unix://path` URL; `https` and `unixs` speak TLS.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Url {
     text: String,
+    scheme: &'static str,
     place: Place,
 }
 
@@ -50,15 +50,10 @@ pub enum ListenAddress {
 
 /// What is wrong with a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum UrlError {
-    /// It is malformed.
-    Invalid(String),
-    /// It asks for TLS.
-    Tls(String),
-}
+pub(super) struct UrlError(pub(super) String);
 
 fn invalid<T>(reason: String) -> Result<T, UrlError> {
-    Err(UrlError::Invalid(reason))
+    Err(UrlError(reason))
 }
 
 impl Url {
@@ -67,14 +62,15 @@ impl Url {
         let text = text.trim();
         let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
         match scheme.to_ascii_lowercase().as_str() {
-            "http" => Url::parse_host(text, rest),
-            "unix" => Url::parse_socket(text, rest),
-            "https" | "unixs" => Err(UrlError::Tls(text.to_owned())),
+            "http" => Url::parse_host("http", text, rest),
+            "https" => Url::parse_host("https", text, rest),
+            "unix" => Url::parse_socket("unix", text, rest),
+            "unixs" => Url::parse_socket("unixs", text, rest),
             _ => invalid(format!("URL scheme must be http, https, unix, or unixs: {text}")),
         }
     }
 
-    fn parse_host(text: &str, rest: &str) -> Result<Self, UrlError> {
+    fn parse_host(scheme: &'static str, text: &str, rest: &str) -> Result<Self, UrlError> {
         let not_host_port = || format!("URL address does not have the form \"host:port\": {text}");
         let Some(authority) = rest.strip_prefix("//") else { return invalid(not_host_port()) };
         if authority.contains('/') {
@@ -92,11 +88,11 @@ impl Url {
         if host.len() > HOST_BYTES_MAX || !(host.is_empty() || is_address(&host) || is_name(&host)) {
             return invalid(format!("host must be a name or an IP address: {text}"));
         }
-        let text = if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") };
-        Ok(Url { text, place: Place::Host(host, port) })
+        let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        Ok(Url { text: format!("{scheme}://{authority}"), scheme, place: Place::Host(host, port) })
     }
 
-    fn parse_socket(text: &str, rest: &str) -> Result<Self, UrlError> {
+    fn parse_socket(scheme: &'static str, text: &str, rest: &str) -> Result<Self, UrlError> {
         let path = rest.strip_prefix("//").unwrap_or(rest);
         if path.is_empty() || path.ends_with('/') || path.contains(['?', '#', '\0']) {
             return invalid(format!("URL must name a socket, as in unix:///run/tenure.sock: {text}"));
@@ -104,7 +100,20 @@ impl Url {
         if path.len() > SOCKET_PATH_BYTES_MAX {
             return invalid(format!("a socket's path may have at most {SOCKET_PATH_BYTES_MAX} bytes: {text}"));
         }
-        Ok(Url { text: format!("unix://{path}"), place: Place::Socket(PathBuf::from(path)) })
+        Ok(Url { text: format!("{scheme}://{path}"), scheme, place: Place::Socket(PathBuf::from(path)) })
+    }
+
+    /// The host, unless this names a socket: a name or an address, IPv6 without brackets.
+    pub fn host(&self) -> Option<&str> {
+        match &self.place {
+            Place::Host(host, _) => Some(host),
+            Place::Socket(_) => None,
+        }
+    }
+
+    /// Whether TLS is spoken there.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.scheme, "https" | "unixs")
     }
 
     /// The path of a unix socket, if this names one.
@@ -136,7 +145,7 @@ impl Url {
     /// The same URL with `localhost` as the address that it stands for, for comparing two spellings.
     pub(super) fn canonical(&self) -> String {
         match &self.place {
-            Place::Host(host, port) if host == "localhost" => format!("http://127.0.0.1:{port}"),
+            Place::Host(host, port) if host == "localhost" => format!("{}://127.0.0.1:{port}", self.scheme),
             Place::Host(..) | Place::Socket(_) => self.text.clone(),
         }
     }
@@ -195,7 +204,7 @@ pub(super) fn parse_list<T: Ord>(text: &str, parse: impl Fn(&str) -> Result<T, U
         return Ok(Vec::new());
     }
     if text.split(',').count() > URLS_PER_FLAG_MAX {
-        return Err(UrlError::Invalid(format!("more than {URLS_PER_FLAG_MAX} URLs")));
+        return Err(UrlError(format!("more than {URLS_PER_FLAG_MAX} URLs")));
     }
     let mut urls = text.split(',').map(parse).collect::<Result<Vec<_>, _>>()?;
     urls.sort();
@@ -269,14 +278,21 @@ mod tests {
             ("http://a b:1", "host must be a name or an IP address: http://a b:1"),
         ];
         for (text, reason) in cases {
-            assert_eq!(Url::parse(text), Err(UrlError::Invalid(reason.to_owned())), "{text}");
+            assert_eq!(Url::parse(text), Err(UrlError(reason.to_owned())), "{text}");
         }
     }
 
     #[test]
-    fn tls_urls_are_told_apart_from_nonsense() {
-        assert_eq!(Url::parse("https://a:1"), Err(UrlError::Tls("https://a:1".to_owned())));
-        assert_eq!(Url::parse("unixs://a:1"), Err(UrlError::Tls("unixs://a:1".to_owned())));
+    fn schemes_with_an_s_at_their_end_speak_tls() {
+        for (text, secure) in [("https://a:1", true), ("http://a:1", false), ("unixs:///a", true), ("unix:///a", false)]
+        {
+            let url = Url::parse(text).unwrap();
+            assert_eq!((url.is_secure(), url.as_str()), (secure, text));
+        }
+        assert_ne!(
+            Url::parse("http://localhost:1").unwrap().canonical(),
+            Url::parse("https://localhost:1").unwrap().canonical()
+        );
     }
 
     #[test]
@@ -297,10 +313,10 @@ mod tests {
         let long = format!("unix:///{}", "x".repeat(SOCKET_PATH_BYTES_MAX));
         for text in ["unix:", "unix://", "unix:///", "unix:///run/", "unix:///a?b", "unix:///a#b", "unix:///a\0", &long]
         {
-            assert!(matches!(Url::parse(text), Err(UrlError::Invalid(_))), "{text}");
+            assert!(matches!(Url::parse(text), Err(UrlError(_))), "{text}");
         }
         let for_peers = no_socket(Url::parse);
-        assert!(matches!(for_peers("unix:///run/a"), Err(UrlError::Invalid(_))));
+        assert!(matches!(for_peers("unix:///run/a"), Err(UrlError(_))));
         assert!(for_peers("http://a:1").is_ok());
     }
 
@@ -310,7 +326,7 @@ mod tests {
         assert_eq!(ListenUrl::parse("http://[::]:1").unwrap().address, tcp("[::]:1"));
         for (text, host) in [("http://example.com:1", "http://example.com:1"), ("http://:1", "http://:1")] {
             let reason = format!("expected IP in URL for binding ({host})");
-            assert_eq!(ListenUrl::parse(text), Err(UrlError::Invalid(reason)));
+            assert_eq!(ListenUrl::parse(text), Err(UrlError(reason)));
         }
     }
 
@@ -320,7 +336,7 @@ mod tests {
         assert_eq!(join(&urls), "http://a:1,http://b:2");
         assert_eq!(parse_list("", Url::parse), Ok(Vec::new()));
         let many = vec!["http://a:1"; URLS_PER_FLAG_MAX + 1].join(",");
-        assert_eq!(parse_list(&many, Url::parse), Err(UrlError::Invalid("more than 64 URLs".to_owned())));
+        assert_eq!(parse_list(&many, Url::parse), Err(UrlError("more than 64 URLs".to_owned())));
     }
 
     #[test]

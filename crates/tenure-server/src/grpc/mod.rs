@@ -22,7 +22,7 @@ use tenure_proto::etcdserverpb::lease_server::LeaseServer;
 use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_proto::etcdserverpb::watch_server::WatchServer;
 use tenure_proto::grpc::health::v1::health_server::HealthServer;
-use tenure_raft::accept::{Listener, connections};
+use tenure_raft::accept::{Listening, connections};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
@@ -45,7 +45,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) async fn serve(
     node: &Node,
     config: &ServerConfig,
-    listeners: Vec<Listener>,
+    listeners: Vec<Listening>,
     draining: tokio::sync::watch::Receiver<bool>,
 ) {
     let mut servers = JoinSet::new();
@@ -86,7 +86,7 @@ pub(crate) async fn serve(
 }
 
 /// Serves health and metrics alone, for as long as the runtime lives.
-pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<Listener>) {
+pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<Listening>) {
     let mut servers = JoinSet::new();
     for listener in listeners {
         let Ok(incoming) = connections(listener, node.shared().connections.clone()) else { continue };

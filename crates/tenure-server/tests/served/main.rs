@@ -3,6 +3,7 @@
 //! The engine is in memory; the log, the peers and the clients' ports are real. What the services themselves decide is
 //! tested where they live; this is about what a client on the wire is told.
 
+mod certificates;
 mod compaction;
 mod http;
 mod maintenance;
@@ -11,4 +12,5 @@ mod ranges;
 mod reflection;
 mod sockets;
 mod support;
+mod tls;
 mod watches;

@@ -28,7 +28,7 @@ pub(crate) struct Server {
     pub(crate) peers: SocketAddr,
     pub(crate) flags: Vec<String>,
     engines: MemEngines,
-    _dir: TempDir,
+    pub(crate) dir: TempDir,
     life: Option<Life>,
 }
 
@@ -54,6 +54,12 @@ impl Server {
         life.stop.send_replace(true);
         let ended = life.thread.join().expect("a server panicked");
         ended.unwrap_or_else(|error| panic!("a server failed: {error}"));
+    }
+
+    /// Why it ended by itself.
+    pub(crate) fn failure(&mut self) -> ServeError {
+        let life = self.life.take().expect("it was started");
+        life.thread.join().expect("a server panicked").expect_err("it fails")
     }
 
     pub(crate) async fn channel(&self) -> Channel {
@@ -103,21 +109,26 @@ pub(crate) fn config(flags: &[String]) -> ServerConfig {
 
 /// Servers that do not run yet; the flags go to all of them.
 pub(crate) fn servers(size: usize, flags: &[&str]) -> Vec<Server> {
+    servers_over(["http", "http"], size, flags)
+}
+
+/// Servers that do not run yet, with these schemes for clients and peers.
+pub(crate) fn servers_over([client, peer]: [&str; 2], size: usize, flags: &[&str]) -> Vec<Server> {
     let addresses: Vec<[SocketAddr; 2]> = (0..size).map(|_| free_addresses()).collect();
-    let members: Vec<String> = (1..).zip(&addresses).map(|(n, [_, peer])| format!("n{n}=http://{peer}")).collect();
+    let members: Vec<String> = (1..).zip(&addresses).map(|(n, [_, peers])| format!("n{n}={peer}://{peers}")).collect();
     let server = |(number, [clients, peers]): (usize, [SocketAddr; 2])| {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut all = vec![
             format!("--name=n{number}"),
             format!("--data-dir={}", dir.path().display()),
-            format!("--listen-client-urls=http://{clients}"),
-            format!("--advertise-client-urls=http://{clients}"),
-            format!("--listen-peer-urls=http://{peers}"),
-            format!("--initial-advertise-peer-urls=http://{peers}"),
+            format!("--listen-client-urls={client}://{clients}"),
+            format!("--advertise-client-urls={client}://{clients}"),
+            format!("--listen-peer-urls={peer}://{peers}"),
+            format!("--initial-advertise-peer-urls={peer}://{peers}"),
             format!("--initial-cluster={}", members.join(",")),
         ];
         all.extend(flags.iter().map(ToString::to_string));
-        Server { clients, peers, flags: all, engines: MemEngines::default(), _dir: dir, life: None }
+        Server { clients, peers, flags: all, engines: MemEngines::default(), dir, life: None }
     };
     (1..).zip(addresses).map(server).collect()
 }

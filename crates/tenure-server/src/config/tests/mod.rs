@@ -2,6 +2,7 @@
 
 mod meaning;
 mod spelling;
+mod tls;
 
 use std::ffi::OsString;
 

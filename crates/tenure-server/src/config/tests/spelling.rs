@@ -72,7 +72,7 @@ fn an_argument_that_is_not_utf8_is_a_usage_error() {
 
 #[test]
 fn help_and_version_answer_at_once() {
-    let Ok(Invocation::Print(version)) = invoke(&["--version"], &[("ETCD_CERT_FILE", "x")]) else {
+    let Ok(Invocation::Print(version)) = invoke(&["--version"], &[("ETCD_CONFIG_FILE", "x")]) else {
         panic!("--version prints");
     };
     assert!(version.starts_with("Tenure Version: "), "{version}");
@@ -160,32 +160,6 @@ fn the_experimental_names_of_flags_still_work() {
 }
 
 #[test]
-fn tls_is_refused_and_never_ignored() {
-    let cases: &[(&[&str], &str)] = &[
-        (&["--cert-file=/etc/server.crt"], "--cert-file"),
-        (&["--trusted-ca-file", "ca"], "--trusted-ca-file"),
-        (&["--client-cert-auth"], "--client-cert-auth"),
-        (&["--peer-client-cert-auth=true"], "--peer-client-cert-auth"),
-        (&["--auto-tls"], "--auto-tls"),
-        (&["--peer-auto-tls"], "--peer-auto-tls"),
-        (&["--tls-min-version=TLS1.3"], "--tls-min-version"),
-        (
-            &["--listen-client-urls=http://127.0.0.1:1,https://127.0.0.1:2"],
-            "--listen-client-urls with https://127.0.0.1:2",
-        ),
-        (&["--advertise-client-urls=https://a:1"], "--advertise-client-urls with https://a:1"),
-        (&["--listen-peer-urls=https://127.0.0.1:1"], "--listen-peer-urls with https://127.0.0.1:1"),
-        (&["--listen-metrics-urls=https://127.0.0.1:1"], "--listen-metrics-urls with https://127.0.0.1:1"),
-        (&["--initial-cluster=default=https://a:1"], "--initial-cluster with https://a:1"),
-    ];
-    for (args, what) in cases {
-        let error = error_of(args);
-        let start = format!("{what}: TLS is not supported by this version");
-        assert!(error.starts_with(&start), "{args:?}: {error}");
-    }
-}
-
-#[test]
 fn what_would_start_another_server_than_the_one_asked_for_is_refused() {
     let cases: &[(&[&str], &str)] = &[
         (&["--config-file=/etc/etcd.yaml"], "give each setting as a flag or as an environment variable"),
@@ -195,6 +169,8 @@ fn what_would_start_another_server_than_the_one_asked_for_is_refused() {
         (&["--listen-client-http-urls=http://127.0.0.1:1"], "HTTP shares the addresses of --listen-client-urls"),
         (&["--host-whitelist=example.com"], "the host of requests is not checked"),
         (&["--enable-v2"], "only the v3 API is served"),
+        (&["--client-crl-file=crl"], "lists of revoked certificates are not read"),
+        (&["--peer-cert-allowed-cn=etcd"], "certificates are believed for their CA"),
         (&["--proxy=on"], "run a member instead"),
     ];
     for (args, advice) in cases {

@@ -205,6 +205,7 @@ impl Member {
             housekeeping: self.settings.housekeeping,
             snapshots: self.settings.snapshots,
             slow_apply: None,
+            peer_tls: None,
         }
     }
 }
@@ -242,7 +243,7 @@ async fn live(
     let watches = WatchHub::start().expect("a thread");
     let leases = Arc::new(LeaseFeed::default());
     let effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
-    let starting = RaftNode::start(options, machine.engines(), machine.files(), vec![listener], effects);
+    let starting = RaftNode::start(options, machine.engines(), machine.files(), vec![listener.into()], effects);
     let raft = tokio::select! {
         started = starting => match started {
             Ok(raft) => raft,
