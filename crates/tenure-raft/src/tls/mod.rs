@@ -7,6 +7,7 @@
 //! The protocol itself is rustls's, on ring. `accept` serves it, the links to the peers dial it.
 
 mod error;
+mod handshakes;
 mod reload;
 mod secured;
 
@@ -31,6 +32,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 pub use error::TlsError;
+use handshakes::Handshakes;
 use reload::Reloaded;
 pub(crate) use secured::{Plain, Secured};
 
@@ -110,6 +112,7 @@ pub struct ServerTlsOptions {
 #[derive(Debug)]
 pub struct ServerTls {
     config: Reloaded<ServerConfig>,
+    handshakes: Arc<Handshakes>,
     rejections: Mutex<Rejections>,
 }
 
@@ -118,7 +121,7 @@ impl ServerTls {
     pub fn new(options: ServerTlsOptions) -> Result<Arc<ServerTls>, TlsError> {
         let files = files(Some(&options.identity), options.client_ca.as_deref());
         let config = Reloaded::new(files, move || server_config(&options))?;
-        Ok(Arc::new(ServerTls { config, rejections: Mutex::default() }))
+        Ok(Arc::new(ServerTls { config, handshakes: Arc::default(), rejections: Mutex::default() }))
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {

@@ -1,7 +1,7 @@
 //! A connection that speaks TLS, from its first byte on.
 //!
 //! The handshake is part of the first read or write, so that whoever is slow at it, or never begins, holds up nobody but
-//! himself; and not for longer than [`HANDSHAKE_TIMEOUT`].
+//! himself; and not for longer than [`HANDSHAKE_TIMEOUT`], nor when too many others came after him.
 
 use std::future::Future;
 use std::io;
@@ -18,6 +18,7 @@ use tokio_rustls::Accept;
 use tokio_rustls::server::TlsStream;
 
 use super::ServerTls;
+use super::handshakes::Turn;
 
 /// How long a handshake may take: far more than a healthy client needs over any link.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,19 +37,24 @@ pub(crate) struct Secured {
 }
 
 enum State {
-    Handshake(Box<Accept<Plain>>, Pin<Box<Sleep>>),
+    Handshake(Box<Accept<Plain>>, Pin<Box<Sleep>>, Turn),
     Open(Box<TlsStream<Plain>>),
     Failed,
 }
 
 impl Secured {
     pub(crate) fn new(plain: Plain, tls: Arc<ServerTls>) -> Secured {
+        Secured::within(HANDSHAKE_TIMEOUT, plain, tls)
+    }
+
+    fn within(timeout: Duration, plain: Plain, tls: Arc<ServerTls>) -> Secured {
         let from = match &plain {
             Plain::Tcp(stream) => stream.peer_addr().ok(),
             Plain::Unix(_) => None,
         };
-        let deadline = Box::pin(tokio::time::sleep(HANDSHAKE_TIMEOUT));
-        Secured { state: State::Handshake(Box::new(tls.acceptor().accept(plain)), deadline), from, tls }
+        let deadline = Box::pin(tokio::time::sleep(timeout));
+        let turn = tls.handshakes.begin();
+        Secured { state: State::Handshake(Box::new(tls.acceptor().accept(plain)), deadline, turn), from, tls }
     }
 
     /// Who is at the other end.
@@ -58,9 +64,12 @@ impl Secured {
 
     /// The stream, once the handshake is done.
     fn open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut TlsStream<Plain>>> {
-        if let State::Handshake(accept, deadline) = &mut self.state {
+        if let State::Handshake(accept, deadline, turn) = &mut self.state {
             let result = match Pin::new(accept).poll(cx) {
                 Poll::Ready(result) => result,
+                Poll::Pending if turn.poll_pushed_out(cx).is_ready() => {
+                    Err(io::Error::other("too many other handshakes began while this one went on"))
+                }
                 Poll::Pending => {
                     ready!(deadline.as_mut().poll(cx));
                     Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))
@@ -166,5 +175,64 @@ impl AsyncWrite for Plain {
             Plain::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Plain::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::handshakes::HANDSHAKES_MAX;
+    use super::super::{Ciphers, IdentityFiles, ServerTlsOptions};
+    use super::*;
+
+    fn server(dir: &Path) -> Arc<ServerTls> {
+        let identity = IdentityFiles { cert: dir.join("cert.pem"), key: dir.join("key.pem") };
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        std::fs::write(&identity.cert, params.self_signed(&key).expect("a certificate").pem()).expect("written");
+        std::fs::write(&identity.key, key.serialize_pem()).expect("written");
+        ServerTls::new(ServerTlsOptions { identity, client_ca: None, ciphers: Ciphers::default() }).expect("a server")
+    }
+
+    fn connection(server: &Arc<ServerTls>, timeout: Duration) -> (UnixStream, Secured) {
+        let (client, accepted) = UnixStream::pair().expect("a pair");
+        (client, Secured::within(timeout, Plain::Unix(accepted), server.clone()))
+    }
+
+    #[tokio::test]
+    async fn who_is_silent_or_slow_at_the_handshake_is_let_go_in_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = server(dir.path());
+        // The first bytes of a record that would be a client's hello, if the rest of it came.
+        for said in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+            let (mut client, mut secured) = connection(&server, Duration::from_millis(50));
+            client.write_all(said).await.expect("sent");
+            let error = secured.read_u8().await.expect_err("no byte is there");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(secured.read_u8().await.expect_err("it is over").kind(), io::ErrorKind::NotConnected);
+        }
+    }
+
+    #[tokio::test]
+    async fn of_too_many_handshakes_those_that_took_longest_are_let_go() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = server(dir.path());
+        let (_client, mut oldest) = connection(&server, HANDSHAKE_TIMEOUT);
+        let turns: Vec<Turn> = (1..HANDSHAKES_MAX).map(|_| server.handshakes.begin()).collect();
+        let mut read = Box::pin(oldest.read_u8());
+        assert!(futures::poll!(&mut read).is_pending(), "as many as there may be");
+        let one_more = server.handshakes.begin();
+        let error = read.await.expect_err("pushed out");
+        assert!(error.to_string().contains("too many other handshakes"), "{error}");
+        // The next oldest is next; those that ended do not count.
+        drop(one_more);
+        drop(turns);
+        let (_client, mut alone) = connection(&server, HANDSHAKE_TIMEOUT);
+        let _others: Vec<Turn> = (1..HANDSHAKES_MAX).map(|_| server.handshakes.begin()).collect();
+        assert!(futures::poll!(Box::pin(alone.read_u8())).is_pending());
     }
 }

@@ -121,6 +121,28 @@ fn with_a_client_ca_nobody_is_served_without_a_certificate_of_it() {
 }
 
 #[test]
+fn who_is_silent_instead_of_shaking_hands_holds_up_nobody() {
+    run(async {
+        let ca = Ca::new();
+        let server = server(&ca, None);
+        let dialer = Dialer::new(&ca.file(), None);
+        assert_eq!(put(&server, &dialer).await.expect("a put"), 2);
+        // If each held up the next for as long as a handshake may take, this would take half an hour.
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(TcpStream::connect(server.clients).await.expect("a connection"));
+        }
+        // Half of a hello: the server cannot know yet that there is no other half.
+        for stream in silent.iter_mut().step_by(2) {
+            stream.write_all(b"\x16\x03\x01\x02\x00\x01").await.expect("sent");
+        }
+        assert_eq!(put(&server, &dialer).await.expect("a put beside them"), 3);
+        let answer = dialer.get(server.clients, "/health").await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    });
+}
+
+#[test]
 fn members_speak_tls_and_know_each_other_by_it() {
     run(async {
         let (ca, strangers) = (Ca::new(), Ca::new());
