@@ -28,13 +28,14 @@ use tenure_raft::{AppliedRun, Effects};
 use tenure_storage::state_view::StateView;
 use tokio::sync::{Notify, Semaphore};
 
+use super::feed::{Feed, News, piece_len};
 use super::limits::{
-    CATCH_UP_READS_MAX, MATCHED_EVENTS_MAX, RING_BYTES_MAX, STREAMS_MAX, UNMATCHED_EVENTS_MAX, WATCHED_BYTES_MAX,
-    WATCHERS_MAX,
+    CATCH_UP_READS_MAX, LARGE_HOLDERS_MAX, RING_BYTES_MAX, STREAMS_MAX, WATCHED_BYTES_MAX, WATCHERS_MAX,
 };
 use super::prev_kvs::PrevKvs;
 use super::registry::{Mark, Registry, StreamKey, WatcherKey};
-use super::ring::{Events, Ring};
+use super::ring::Events;
+use super::stats::{Counters, HubStats};
 use super::types::Kinds;
 
 /// See the module's header. One per process; cheap to clone.
@@ -52,65 +53,10 @@ pub(super) struct Shared {
     /// The bytes of all watched keys.
     watched_bytes: AtomicU64,
     catch_up_reads: Arc<Semaphore>,
+    /// Streams that hold much.
+    large_holders: AtomicUsize,
     pub(super) prev_kvs: PrevKvs,
-    counters: Counters,
-}
-
-/// What the apply loop leaves.
-struct Feed {
-    ring: Ring,
-    /// Whether anybody watches. If not, nothing is kept and nobody is woken.
-    active: bool,
-    /// The hub's thread has what is up to this revision.
-    taken: Revision,
-    closed: bool,
-}
-
-impl Feed {
-    /// What is to be matched next.
-    fn take_news(&mut self) -> Option<News> {
-        if !self.active || self.taken >= self.ring.appended() {
-            return None;
-        }
-        let first = Revision(self.taken.0 + 1);
-        match self.ring.slice(first, self.ring.appended(), UNMATCHED_EVENTS_MAX) {
-            None => {
-                self.taken = self.ring.floor();
-                Some(News::Gap(self.taken))
-            }
-            Some((runs, through)) => {
-                self.taken = through;
-                Some(News::Runs(runs))
-            }
-        }
-    }
-}
-
-/// Figures for operators.
-#[derive(Debug, Default)]
-struct Counters {
-    lagging: AtomicUsize,
-    events_sent: AtomicU64,
-    catch_up_reads: AtomicU64,
-}
-
-/// A reading of the hub's figures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HubStats {
-    /// Open streams.
-    pub streams: usize,
-    /// Watchers on them.
-    pub watchers: usize,
-    /// Watchers that are so far behind that they read the history.
-    pub lagging: usize,
-    /// Bytes that the recent events keep.
-    pub ring_bytes: usize,
-    /// Recent events kept.
-    pub ring_events: usize,
-    /// Events handed to clients.
-    pub events_sent: u64,
-    /// Reads of the history for watchers.
-    pub catch_up_reads: u64,
+    pub(super) counters: Counters,
 }
 
 /// There are too many of something already.
@@ -191,16 +137,12 @@ impl Effects for WatchHub {
 impl Shared {
     fn new(ring_bytes_max: usize) -> Shared {
         Shared {
-            feed: Mutex::new(Feed {
-                ring: Ring::new(ring_bytes_max),
-                active: false,
-                taken: Revision(0),
-                closed: false,
-            }),
+            feed: Mutex::new(Feed::new(ring_bytes_max)),
             fed: Condvar::new(),
             registry: Mutex::new(Registry::new()),
             watched_bytes: AtomicU64::new(0),
             catch_up_reads: Arc::new(Semaphore::new(CATCH_UP_READS_MAX)),
+            large_holders: AtomicUsize::new(0),
             prev_kvs: PrevKvs::default(),
             counters: Counters::default(),
         }
@@ -348,7 +290,7 @@ impl Shared {
         self.registry().wake_at(stream, revision);
     }
 
-    /// See [`Ring::slice`].
+    /// See [`super::ring::Ring::slice`].
     pub(super) fn recent(&self, first: Revision, last: Revision, events_max: usize) -> Option<(Vec<Events>, Revision)> {
         self.feed().ring.slice(first, last, events_max)
     }
@@ -358,38 +300,21 @@ impl Shared {
         self.feed().ring.event(id)
     }
 
-    /// A stream has `now` watchers that lag, and had `before`.
-    pub(super) fn note_lagging(&self, now: usize, before: usize) {
-        if now != before {
-            self.counters.lagging.fetch_add(now, Ordering::Relaxed);
-            self.counters.lagging.fetch_sub(before, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn note_sent(&self, events: usize) {
-        self.counters.events_sent.fetch_add(events as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn note_catch_up_read(&self) {
-        self.counters.catch_up_reads.fetch_add(1, Ordering::Relaxed);
+    /// A place among the streams that may hold much, if there is one.
+    pub(super) fn may_hold_much(self: &Arc<Shared>) -> Option<LargeHolder> {
+        let place = |holders: usize| (holders < LARGE_HOLDERS_MAX).then_some(holders + 1);
+        self.large_holders.fetch_update(Ordering::Relaxed, Ordering::Relaxed, place).ok()?;
+        Some(LargeHolder(self.clone()))
     }
 }
 
-/// What there is to match.
-enum News {
-    /// Everything up to this revision was missed.
-    Gap(Revision),
-    Runs(Vec<Events>),
-}
+/// A place among the streams that may hold much, given back when dropped.
+pub(super) struct LargeHolder(Arc<Shared>);
 
-/// The length of a piece of whole revisions that holds [`MATCHED_EVENTS_MAX`] events, or a single revision.
-fn piece_len(events: &[EventRow]) -> usize {
-    let revision = |place: usize| events[place].meta.modified.revision;
-    let mut end = MATCHED_EVENTS_MAX.min(events.len());
-    while end < events.len() && revision(end) == revision(end - 1) {
-        end += 1;
+impl Drop for LargeHolder {
+    fn drop(&mut self) {
+        self.0.large_holders.fetch_sub(1, Ordering::Relaxed);
     }
-    end
 }
 
 /// What a range costs in memory.

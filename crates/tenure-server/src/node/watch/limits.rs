@@ -22,7 +22,7 @@ pub(super) const STREAM_WATCHERS_MAX: usize = 1 << 17;
 pub(super) const WATCHED_BYTES_MAX: u64 = 256 << 20;
 
 /// Events that the hub's thread takes from the ring at once, unless a single run has more.
-pub(super) const UNMATCHED_EVENTS_MAX: usize = 16 * 1024;
+pub(super) const UNMATCHED_EVENTS_MAX: usize = 2 * 1024;
 
 /// Events that are matched before streams get the registry, unless a single revision has more.
 pub(super) const MATCHED_EVENTS_MAX: usize = 1024;
@@ -36,6 +36,13 @@ const MESSAGE_REVISIONS_MAX: usize = 1000;
 /// Keys and values of one message, unless a single revision has more: what a stream may hold while its client is slow.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// Streams that may hold that much at the same time. The others make do with less, so that many clients that stand still
+/// do not add up.
+pub(super) const LARGE_HOLDERS_MAX: usize = 64;
+
+/// Keys and values of one message of those others, unless a single revision has more.
+const SMALL_MESSAGE_BYTES_MAX: usize = 16 << 10;
+
 /// A revision that is sent whole. Beyond it, a watcher must take fragments; etcd's own bound is 2 GiB, which no server
 /// should have to gather.
 const WHOLE_REVISION_BYTES_MAX: usize = 512 << 20;
@@ -48,7 +55,7 @@ const CATCH_UP_WATCHERS_MAX: usize = 1024;
 
 /// Events of the ring that are looked through for one watcher before it is another one's turn, unless a single run has
 /// more.
-const TURN_EVENTS_MAX: usize = 4 * 1024;
+const TURN_EVENTS_MAX: usize = 1024;
 
 /// Watchers that get a turn before a stream lets other tasks of its thread go on.
 pub(super) const TURNS_MAX: usize = 64;
@@ -70,6 +77,8 @@ pub struct StreamLimits {
     pub(super) message_revisions: usize,
     /// See [`MESSAGE_BYTES_MAX`].
     pub(super) message_bytes: usize,
+    /// See [`SMALL_MESSAGE_BYTES_MAX`].
+    pub(super) small_message_bytes: usize,
     /// See [`WHOLE_REVISION_BYTES_MAX`].
     pub(super) whole_revision_bytes: usize,
     /// A fragment stays below this, unless a single event does not.
@@ -93,6 +102,7 @@ impl StreamLimits {
         StreamLimits {
             message_revisions: MESSAGE_REVISIONS_MAX,
             message_bytes: MESSAGE_BYTES_MAX,
+            small_message_bytes: SMALL_MESSAGE_BYTES_MAX,
             whole_revision_bytes: WHOLE_REVISION_BYTES_MAX,
             fragment_bytes,
             event_bytes,
@@ -101,5 +111,10 @@ impl StreamLimits {
             turn_events: TURN_EVENTS_MAX,
             inline_prev_kvs: INLINE_PREV_KVS_MAX,
         }
+    }
+
+    /// The limits of a stream that may hold only little.
+    pub(super) fn small(self) -> StreamLimits {
+        StreamLimits { message_bytes: self.small_message_bytes.min(self.message_bytes), ..self }
     }
 }

@@ -6,6 +6,7 @@
 //! together, none left out; or it is told that what it needs is compacted.
 
 mod catch_up;
+mod feed;
 mod hub;
 mod interval_tree;
 mod limits;
@@ -15,6 +16,7 @@ mod range_index;
 mod registry;
 mod ring;
 mod session;
+mod stats;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -22,7 +24,8 @@ mod turns;
 mod types;
 mod work;
 
-pub use hub::{HubStats, WatchHub};
+pub use hub::WatchHub;
 pub use limits::StreamLimits;
 pub use session::WatchSession;
+pub use stats::HubStats;
 pub use types::{CreateWatch, Kinds, Scope, WatchEvent, WatchId, WatchMessage, WatchRefusal, WatchRequest};

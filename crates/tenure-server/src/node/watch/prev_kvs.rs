@@ -62,7 +62,7 @@ impl PrevKvs {
     }
 }
 
-/// Whether an event can have replaced or deleted something.
+/// Whether an event replaced or deleted something: what makes a key has version 1, even if a tombstone was there before.
 pub(super) fn may_have_prev_kv(event: &EventRow) -> bool {
     event.previous.is_some() && event.meta.version != 1
 }
@@ -71,8 +71,7 @@ pub(super) fn may_have_prev_kv(event: &EventRow) -> bool {
 pub(super) fn find_prev_kv(hub: &Shared, view: &StateView, event: &EventRow) -> Result<Option<KeyValue>, StorageError> {
     let Some(id) = event.previous.filter(|_| may_have_prev_kv(event)) else { return Ok(None) };
     if let Some(previous) = hub.recent_event(id).filter(|previous| previous.key == event.key) {
-        let deleted = previous.meta.is_tombstone();
-        return Ok((!deleted).then(|| KeyValue::of(previous.key, &previous.meta, previous.value)));
+        return Ok(Some(KeyValue::of(previous.key, &previous.meta, previous.value)));
     }
     if let Some(kv) = hub.prev_kvs.get(id) {
         return Ok(Some(kv));

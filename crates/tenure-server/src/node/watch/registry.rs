@@ -303,3 +303,56 @@ impl<T> Slab<T> {
         (0..).zip(&mut self.places).filter_map(|(place, value)| Some((place, value.as_mut()?)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tenure_core::row::KeyMeta;
+    use tenure_core::{EventId, LeaseId};
+
+    use super::*;
+
+    fn event(revision: i64) -> EventRow {
+        let modified = EventId { revision: Revision(revision), sub: 0 };
+        let meta = KeyMeta { create: modified.revision, modified, version: 1, lease: LeaseId::NONE };
+        EventRow { key: Bytes::from_static(b"k"), meta, value: Bytes::new(), previous: None }
+    }
+
+    #[test]
+    fn what_is_processed_leaves_no_second_mark() {
+        let mut registry = Registry::new();
+        let stream = registry.add_stream(Arc::default());
+        registry.skip_to(Revision(5));
+        let watcher = registry.add_watcher(stream, &KeyRange::One(Bytes::from_static(b"k")), Kinds::ALL, Revision(3));
+        let mark = |first, last| Mark { watcher, first: Revision(first), last: Revision(last) };
+        assert_eq!(registry.take(stream), (vec![mark(3, 5)], Revision(5)));
+        registry.process(&[event(4), event(5)]);
+        assert_eq!(registry.take(stream), (vec![], Revision(5)));
+        registry.process(&[event(5), event(6), event(7)]);
+        registry.process(&[event(8)]);
+        assert_eq!(registry.take(stream), (vec![mark(6, 8)], Revision(8)));
+        registry.skip_to(Revision(7));
+        assert_eq!(registry.take(stream), (vec![], Revision(8)));
+        registry.remove_watcher(watcher);
+        registry.process(&[event(9)]);
+        assert_eq!((registry.take(stream), registry.watchers()), ((vec![], Revision(9)), 0));
+    }
+
+    #[test]
+    fn a_stream_is_woken_once_however_many_of_its_watchers_are_marked() {
+        let mut registry = Registry::new();
+        let streams = [(); 3].map(|()| registry.add_stream(Arc::default()));
+        for stream in [streams[0], streams[0], streams[1]] {
+            registry.add_watcher(stream, &KeyRange::One(Bytes::from_static(b"k")), Kinds::ALL, Revision(1));
+        }
+        registry.process(&[event(2), event(3)]);
+        assert_eq!(registry.streams_to_wake().len(), 2);
+        registry.process(&[event(4)]);
+        assert_eq!(registry.streams_to_wake().len(), 0, "they have not taken their marks yet");
+        registry.wake_at(streams[2], Revision(6));
+        registry.process(&[event(5)]);
+        assert_eq!(registry.streams_to_wake().len(), 0);
+        registry.process(&[event(6)]);
+        assert_eq!(registry.streams_to_wake().len(), 1);
+    }
+}

@@ -16,7 +16,7 @@ use tenure_storage::state_view::StateView;
 use tokio::sync::Notify;
 
 use super::catch_up::CaughtUp;
-use super::hub::{Shared, TooMany, WatchHub};
+use super::hub::{LargeHolder, Shared, TooMany, WatchHub};
 use super::limits::{STREAM_WATCHERS_MAX, StreamLimits};
 use super::pull::Stretch;
 use super::registry::{StreamKey, WatcherKey};
@@ -72,6 +72,7 @@ pub(crate) struct WatchStream {
     pub(super) hub: Arc<Shared>,
     key: StreamKey,
     pub(super) limits: StreamLimits,
+    holds_much: Option<LargeHolder>,
     pub(super) watchers: BTreeMap<WatchId, Watcher>,
     ids: HashMap<WatcherKey, WatchId>,
     next_id: i64,
@@ -81,8 +82,8 @@ pub(crate) struct WatchStream {
     pub(super) lines: Lines,
     /// The watchers with something pending.
     pub(super) pending: usize,
-    /// The rest of a revision that is being told in parts.
-    pub(super) in_fragment: Option<(Name, Stretch)>,
+    /// The watcher that is told a revision in parts, and the rest of it, unless the next part is being made.
+    pub(super) in_fragment: Option<(Name, Option<Stretch>)>,
     pub(super) gathering: bool,
     pub(super) reading: bool,
     /// How many catch-up reads there were; the number of the last.
@@ -104,6 +105,7 @@ impl WatchStream {
             hub,
             key,
             limits,
+            holds_much: None,
             watchers: BTreeMap::new(),
             ids: HashMap::new(),
             next_id: 0,
@@ -123,9 +125,21 @@ impl WatchStream {
         })
     }
 
-    /// The next message that is ready to be sent.
+    /// The next message that is ready to be sent. Asked for again, the one before has been taken by the transport.
     pub(crate) fn message(&mut self) -> Option<WatchMessage> {
-        self.outbox.pop_front()
+        let message = self.outbox.pop_front();
+        if message.is_none() && self.caught_up.is_none() && !self.reading && !self.gathering {
+            self.holds_much = None;
+        }
+        message
+    }
+
+    /// How much may be gathered now.
+    pub(super) fn limits_now(&mut self) -> StreamLimits {
+        if self.holds_much.is_none() {
+            self.holds_much = self.hub.may_hold_much();
+        }
+        if self.holds_much.is_some() { self.limits } else { self.limits.small() }
     }
 
     /// Whether the next message must continue the last one: nothing else may be answered now.
@@ -199,6 +213,9 @@ impl WatchStream {
         self.ids.remove(&watcher.key);
         self.future.remove(&(watcher.start, id));
         self.hub.remove_watcher(watcher.key, &watcher.scope.range);
+        if self.in_fragment.as_ref().is_some_and(|((told, _), _)| *told == id) {
+            self.in_fragment = None;
+        }
         self.sweep_lines();
         true
     }

@@ -37,8 +37,8 @@ pub(crate) enum Turn {
 impl WatchStream {
     /// Whether [`WatchStream::turn`] would do anything.
     pub(crate) fn has_turn(&self) -> bool {
-        if self.in_fragment.is_some() {
-            return !self.gathering;
+        if let Some((_, rest)) = &self.in_fragment {
+            return rest.is_some();
         }
         !self.lines.ready.is_empty() || !self.lines.caught_up.is_empty() || self.may_read()
     }
@@ -52,18 +52,17 @@ impl WatchStream {
             }
             turn = self.one_turn(number % 2 == 0, views)?;
         }
-        self.note_lagging();
+        self.tidy_up();
         Ok(turn)
     }
 
     fn one_turn(&mut self, caught_up_first: bool, views: Views<'_>) -> Result<Turn, StorageError> {
-        if self.in_fragment.is_some() {
-            if self.gathering {
-                return Ok(Turn::Idle);
-            }
-            if let Some((name, stretch)) = self.in_fragment.take() {
-                return self.gather(name, stretch, views);
-            }
+        if let Some((name, rest)) = &mut self.in_fragment {
+            let name = *name;
+            return match rest.take() {
+                Some(rest) => self.gather(name, rest, views),
+                None => Ok(Turn::Idle),
+            };
         }
         if self.may_read() {
             return Ok(self.catch_up(views));
@@ -134,13 +133,13 @@ impl WatchStream {
         }
         if is_long {
             self.gathering = true;
-            let (hub, view, limits) = (self.hub.clone(), views(), self.limits);
+            let (hub, view, limits) = (self.hub.clone(), views(), self.limits_now());
             return Ok(Turn::Work(Work::Gather(Box::new(Gather { hub, view, name, scope, limits, stretch }))));
         }
+        let limits = self.limits_now();
         let mut view = None;
-        let pulled = stretch.pull(&scope, &self.limits, |event: &EventRow| {
-            find_prev_kv(&self.hub, view.get_or_insert_with(views), event)
-        })?;
+        let pulled = stretch
+            .pull(&scope, &limits, |event: &EventRow| find_prev_kv(&self.hub, view.get_or_insert_with(views), event))?;
         self.told(Gathered { name, stretch, pulled }, views);
         Ok(Turn::More)
     }
@@ -149,6 +148,7 @@ impl WatchStream {
     fn told(&mut self, Gathered { name, stretch, pulled }: Gathered, views: Views<'_>) {
         let (id, _) = name;
         let Pulled { events, rest, fragment, too_large } = pulled;
+        self.in_fragment = None;
         if too_large {
             self.remove(id);
             let (refusal, revision) = (WatchRefusal::TooLarge, views().meta().revision);
@@ -167,7 +167,7 @@ impl WatchStream {
         } else {
             pending.next = next;
             if fragment {
-                self.in_fragment = Some((name, stretch.rest_of_revision(next)));
+                self.in_fragment = Some((name, Some(stretch.rest_of_revision(next))));
             } else if self.was_read(name, next.revision) {
                 self.lines.caught_up.push_back(name);
             } else {
@@ -175,7 +175,7 @@ impl WatchStream {
             }
         }
         if let Some(last) = events.last() {
-            self.hub.note_sent(events.len());
+            self.hub.counters.note_sent(events.len());
             let revision = last.event.meta.modified.revision;
             self.outbox.push_back(WatchMessage::Events { id, revision, events, fragment });
         }
@@ -183,7 +183,6 @@ impl WatchStream {
 
     /// Reads on for those that are behind the recent events.
     fn catch_up(&mut self, views: Views<'_>) -> Turn {
-        self.caught_up = None;
         let Some(name) = self.lines.lagging.front().copied() else { return Turn::Idle };
         let Some(pending) = self.pending_of(name) else {
             self.lines.lagging.pop_front();
@@ -205,7 +204,7 @@ impl WatchStream {
     fn plan_read(&mut self, view: Arc<StateView>, first: Revision) -> CatchUpRead {
         self.reading = true;
         self.reads += 1;
-        self.hub.note_catch_up_read();
+        self.hub.counters.note_catch_up_read();
         let mut ranges = RangeIndex::new();
         let mut last = first;
         for (id, serial) in self.lines.lagging.iter().take(self.limits.catch_up_watchers) {
@@ -215,7 +214,7 @@ impl WatchStream {
             ranges.add(&watcher.scope.range, ());
             last = last.max(pending.last);
         }
-        CatchUpRead { view, ranges, first, last, limits: self.limits }
+        CatchUpRead { view, ranges, first, last, limits: self.limits_now() }
     }
 
     /// Brings back what work has found.
@@ -243,12 +242,20 @@ impl WatchStream {
                 }
             }
         }
+        self.tidy_up();
+    }
+
+    /// Lets go of what nobody waits for any more.
+    fn tidy_up(&mut self) {
+        if self.lines.caught_up.is_empty() {
+            self.caught_up = None;
+        }
         self.note_lagging();
     }
 
     pub(super) fn note_lagging(&mut self) {
         let lagging = self.lines.lagging.len() + self.lines.caught_up.len();
-        self.hub.note_lagging(lagging, self.lagging_noted);
+        self.hub.counters.note_lagging(lagging, self.lagging_noted);
         self.lagging_noted = lagging;
     }
 }

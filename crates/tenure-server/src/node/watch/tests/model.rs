@@ -15,7 +15,7 @@ use super::super::types::{CreateWatch, Kinds, Scope, WatchEvent, WatchId, WatchM
 use super::world::{Client, Told, World, bytes, delete, event_bytes, put, puts};
 
 /// Seeds that are tried; each is a run of its own.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 250;
 const STEPS: usize = 250;
 const KEYS: [&str; 8] = ["a", "aa", "ab", "b", "ba", "c", "d", "da"];
 
@@ -200,6 +200,7 @@ impl Play {
         StreamLimits {
             message_revisions: rng.random_range(1..6),
             message_bytes: rng.random_range(1..2000),
+            small_message_bytes: 1,
             fragment_bytes: rng.random_range(1..60),
             catch_up_rows: rng.random_range(1..12),
             catch_up_watchers: rng.random_range(1..6),
@@ -234,7 +235,7 @@ impl Play {
                 let gone = self.rng.random_range(0..self.clients.len());
                 self.clients.swap_remove(gone);
             }
-            _ => self.client_step(),
+            _ => self.client_steps(),
         }
     }
 
@@ -248,11 +249,17 @@ impl Play {
         self.world.apply(&commands, told);
     }
 
-    fn client_step(&mut self) {
+    fn client_steps(&mut self) {
         if self.clients.is_empty() {
             return;
         }
         let at = self.rng.random_range(0..self.clients.len());
+        for _ in 0..self.rng.random_range(1..12) {
+            self.client_step(at);
+        }
+    }
+
+    fn client_step(&mut self, at: usize) {
         let (client, oracle) = &mut self.clients[at];
         let (rng, world) = (&mut self.rng, &self.world);
         let free = !client.stream.is_in_fragment();

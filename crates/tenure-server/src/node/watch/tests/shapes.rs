@@ -8,7 +8,7 @@ use tenure_core::command::KeyRange;
 use tokio::sync::Notify;
 
 use super::super::hub::WatchHub;
-use super::super::limits::StreamLimits;
+use super::super::limits::{LARGE_HOLDERS_MAX, StreamLimits};
 use super::super::stream::WatchStream;
 use super::super::types::{CreateWatch, Kinds, Scope, WatchId};
 use super::world::{Client, Told, World, bytes, delete, event_bytes, put, puts, told, watch, watch_key};
@@ -256,6 +256,29 @@ fn a_large_revision_comes_whole_or_in_parts_that_nothing_separates() {
 }
 
 #[test]
+fn no_message_that_is_still_being_made_comes_between_the_parts_of_a_revision() {
+    let mut world = World::new(LARGE);
+    world.apply(&[put("a", "0"), put("b", "0")], Told::Yes);
+    let limits = StreamLimits { fragment_bytes: 20, inline_prev_kvs: 0, ..StreamLimits::new(1, event_bytes) };
+    let mut client = Client::with(&world, limits);
+    client.stream.create(with_scope(watch_key("a"), |scope| scope.prev_kv = true), &world.view());
+    client.stream.create(with_scope(watch(all(), Revision(0)), |scope| scope.fragment = true), &world.view());
+    let keys: BTreeMap<String, String> = ["a", "b"].map(|key| (key.to_owned(), "1".to_owned())).into();
+    world.apply(&[puts(&keys)], Told::Yes);
+    world.match_all();
+    client.stream.collect();
+    let mut messages: Vec<_> = std::iter::from_fn(|| client.stream.message()).collect();
+    for _ in 0..5 {
+        client.turn(&world);
+        messages.extend(std::iter::from_fn(|| client.stream.message()));
+    }
+    assert_eq!(client.works.len(), 1, "the previous value is looked for elsewhere");
+    messages.extend(client.everything(&world));
+    let expected = ["0 up to 4: 4+a was 0", "1 up to 4: 4+a, more follows", "1 up to 4: 4+b"];
+    assert_eq!(told(&messages)[2..], expected);
+}
+
+#[test]
 fn a_revision_that_nobody_should_gather_ends_its_watcher() {
     let mut world = World::new(LARGE);
     let limits = StreamLimits { whole_revision_bytes: 1000, fragment_bytes: 500, ..StreamLimits::new(1, event_bytes) };
@@ -316,6 +339,28 @@ fn one_read_of_the_history_serves_all_who_are_near_each_other() {
     let messages = client.everything(&world);
     assert_eq!(messages.len(), 200);
     assert_eq!(world.hub.stats().catch_up_reads, 1);
+}
+
+#[test]
+fn when_many_hold_much_the_others_get_everything_in_small_messages() {
+    for (holders, messages_wanted) in [(LARGE_HOLDERS_MAX - 1, 1), (LARGE_HOLDERS_MAX, 5)] {
+        let mut world = World::new(0);
+        let held: Vec<_> = (0..holders).map(|_| world.hub.shared().may_hold_much().unwrap()).collect();
+        let value = "x".repeat(1000);
+        for _ in 0..5 {
+            world.put("a", &value);
+        }
+        let limits = StreamLimits { small_message_bytes: 500, ..StreamLimits::new(LARGE, event_bytes) };
+        let mut client = Client::with(&world, limits);
+        client.stream.create(watch(all(), Revision(2)), &world.view());
+        let messages = client.everything(&world);
+        assert_eq!(messages.len() - 1, messages_wanted, "beside the message of the creation");
+        assert_eq!(world.hub.stats().events_sent, 5);
+        drop(held);
+        assert!(client.stream.message().is_none());
+        let places = (0..).map_while(|_| world.hub.shared().may_hold_much()).collect::<Vec<_>>().len();
+        assert_eq!(places, LARGE_HOLDERS_MAX, "the stream holds nothing any more");
+    }
 }
 
 #[test]
