@@ -5,6 +5,7 @@ use std::time::Duration;
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::watch_client::WatchClient;
 use tenure_proto::etcdserverpb::watch_request::RequestUnion;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -220,6 +221,76 @@ fn progress_is_told_for_the_stream_or_by_those_that_are_up_to_date() {
         let asked = tokio::time::Instant::now();
         assert_eq!(stream.message().await.watch_id, 0, "the other waits for its start");
         assert!(asked.elapsed() < Duration::from_secs(5));
+    });
+}
+
+/// A gauge that the server shows.
+async fn metric(server: &Server, name: &str) -> u64 {
+    let answer = within("metrics", async {
+        let mut connection = tokio::net::TcpStream::connect(server.clients).await.expect("a connection");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", server.clients);
+        connection.write_all(request.as_bytes()).await.expect("to ask");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    });
+    let answer = answer.await;
+    let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect("the metric");
+    value.parse().expect("a number")
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_nothing_behind() {
+    run(async {
+        let servers = cluster(1, &[]).await;
+        let mut streams = Vec::new();
+        for _ in 0..10 {
+            let mut stream = Watches::open(&servers[0]).await;
+            for id in 1..=10 {
+                stream.create(pb::WatchCreateRequest { watch_id: id, ..everything() }).await;
+            }
+            streams.push(stream);
+        }
+        put(&servers[0], "k", "v").await;
+        let figures = ["tenure_watch_streams", "tenure_watchers", "tenure_watch_ring_events"];
+        for (name, expected) in figures.into_iter().zip([10, 100, 1]) {
+            assert_eq!(metric(&servers[0], name).await, expected, "{name}");
+        }
+        drop(streams);
+        for name in figures {
+            within("everything is given back", async {
+                while metric(&servers[0], name).await != 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_insists_on_a_leader_is_cut_without_one() {
+    run(async {
+        let mut servers = cluster(3, &["--election-timeout=500", "--heartbeat-interval=50"]).await;
+        let survivor = (leader(&servers).await + 1) % 3;
+        let channel = servers[survivor].channel().await;
+        let open = async |insists: bool| {
+            let (requests, queue) = mpsc::channel(4);
+            let mut request = tonic::Request::new(ReceiverStream::new(queue));
+            if insists {
+                request.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
+            }
+            let messages = within("a stream", WatchClient::new(channel.clone()).watch(request)).await;
+            let mut stream = Watches { requests, messages: messages.expect("a stream").into_inner() };
+            stream.create(watch("k")).await;
+            stream
+        };
+        let (mut insisting, mut patient) = (open(true).await, open(false).await);
+        (0..3).filter(|place| *place != survivor).for_each(|place| servers[place].stop());
+        let end = insisting.next().await.expect_err("there is no leader");
+        assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: no leader"));
+        patient.ask(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 0 })).await;
+        assert!(patient.message().await.canceled, "the other goes on");
     });
 }
 
