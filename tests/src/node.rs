@@ -215,6 +215,13 @@ impl Node {
         Ok(Duration::from_secs(1) / TICKS_PER_SECOND * ticks)
     }
 
+    /// The memory that the process has at the moment.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        Ok(line.context("unexpected /proc/PID/status")?.parse::<u64>()? * 1024)
+    }
+
     /// What the present (or last) life of the process printed.
     pub fn log(&self) -> String {
         fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()

@@ -42,7 +42,18 @@ enum Answer {
 impl WatchStream {
     /// Opens a stream on a connection of its own.
     pub async fn open(endpoint: &str) -> Result<Self> {
-        let channel = Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(CONNECT_PATIENCE).connect().await?;
+        Self::open_at(Endpoint::from_shared(endpoint.to_owned())?).await
+    }
+
+    /// The same, for a client that leaves a server to keep all but `window_bytes` of what it does not read.
+    pub async fn open_narrow(endpoint: &str, window_bytes: u32) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(endpoint.to_owned())?;
+        Self::open_at(endpoint.initial_stream_window_size(window_bytes).initial_connection_window_size(window_bytes))
+            .await
+    }
+
+    async fn open_at(endpoint: Endpoint) -> Result<Self> {
+        let channel = endpoint.connect_timeout(CONNECT_PATIENCE).connect().await?;
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let queue = unfold(queue, |mut queue| async move { Some((queue.recv().await?, queue)) });
         let mut client = WatchClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
 use crate::support::{Server, cluster, leader, run, within};
@@ -21,8 +22,12 @@ struct Watches {
 
 impl Watches {
     async fn open(server: &Server) -> Watches {
+        Watches::on(server.channel().await).await
+    }
+
+    async fn on(channel: Channel) -> Watches {
         let (requests, queue) = mpsc::channel(1024);
-        let mut client = WatchClient::new(server.channel().await).max_decoding_message_size(usize::MAX);
+        let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
         let answer = within("a stream", client.watch(ReceiverStream::new(queue))).await;
         Watches { requests, messages: answer.expect("a stream").into_inner() }
     }
@@ -316,5 +321,53 @@ fn a_stream_with_more_watchers_than_may_be_goes_on_without_them() {
             assert!(stream.message().await.canceled);
         }
         assert!(!stream.create(watch(&key)).await.canceled);
+    });
+}
+
+#[test]
+fn clients_that_do_not_read_keep_nobody_else_waiting() {
+    /// What fits into a few messages to a client that does not read.
+    const WINDOW_BYTES: u32 = 64 << 10;
+    const WRITES: usize = 400;
+    run(async {
+        let servers = cluster(1, &[]).await;
+        let mut kv = servers[0].kv().await;
+        let value = vec![b'x'; 4 << 10];
+        let mut write = async |key: String| {
+            let request = pb::PutRequest { key: key.into(), value: value.clone().into(), ..Default::default() };
+            within("a put", kv.put(request)).await.expect("a put");
+        };
+        // Nobody watches yet, so this is for the history alone.
+        for number in 0..WRITES {
+            write(format!("k{number}")).await;
+        }
+        let from_the_start = pb::WatchCreateRequest { start_revision: 2, prev_kv: true, ..everything() };
+        let mut silent = Vec::new();
+        for _ in 0..6 {
+            let endpoint = Endpoint::from_shared(format!("http://{}", servers[0].clients)).expect("a URL");
+            let endpoint =
+                endpoint.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+            let channel = within("a connection", endpoint.connect()).await.expect("a connection");
+            for _ in 0..40 {
+                let stream = Watches::on(channel.clone()).await;
+                stream.ask(RequestUnion::CreateRequest(from_the_start.clone())).await;
+                silent.push(stream);
+            }
+        }
+        let mut current = Watches::open(&servers[0]).await;
+        current.create(everything()).await;
+        let mut behind = Watches::open(&servers[0]).await;
+        behind.create(from_the_start).await;
+        for number in WRITES..2 * WRITES {
+            write(format!("k{number}")).await;
+        }
+        for (stream, expected) in [(&mut current, WRITES), (&mut behind, 2 * WRITES)] {
+            let mut seen = 0;
+            while seen < expected {
+                seen += stream.message().await.events.len();
+            }
+            assert_eq!(seen, expected);
+        }
+        assert_eq!(metric(&servers[0], "tenure_watch_streams").await, 242, "the silent ones are still there");
     });
 }

@@ -2,19 +2,22 @@
 //! bookkeeping what to do.
 //!
 //! It is polled by whoever sends, and only when there is room to send: a client that does not read gets nothing gathered
-//! for it. Nothing is spawned but reads, which are bounded in number; dropping the session ends its watchers.
+//! for it. What it hands out goes on meanwhile, in tasks of its own: if it were polled here, a client that stops reading
+//! would stand in the queue for the few places of reads, and be given one that it never uses. Dropping the session ends
+//! its watchers and tasks.
 
+use std::convert::identity;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use futures::stream::{Stream, StreamExt};
 use rand::RngExt;
 use tenure_raft::RaftNode;
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::limits::{PROGRESS_PATIENCE, StreamLimits};
@@ -24,7 +27,7 @@ use super::types::{WatchMessage, WatchRequest};
 use super::work::{Work, WorkDone};
 use crate::node::{Node, RequestError};
 
-type Working = Pin<Box<dyn Future<Output = Result<Result<WorkDone, StorageError>, JoinError>> + Send>>;
+type Worked = Result<Result<WorkDone, StorageError>, JoinError>;
 
 /// See the module's header. `R` is what the client asks, `E` how the stream ends.
 pub struct WatchSession<R, E> {
@@ -35,7 +38,7 @@ pub struct WatchSession<R, E> {
     requests: Option<R>,
     /// Why the server ends the stream.
     end: Pin<Box<dyn Future<Output = E> + Send>>,
-    works: FuturesUnordered<Working>,
+    works: JoinSet<Worked>,
     reads: Arc<Semaphore>,
     progress_deadline: Option<Instant>,
     notices: Interval,
@@ -64,7 +67,7 @@ impl Node {
             wake,
             requests: Some(requests),
             end: Box::pin(end),
-            works: FuturesUnordered::new(),
+            works: JoinSet::new(),
             reads: shared.watches.catch_up_reads(),
             progress_deadline: None,
             notices,
@@ -100,7 +103,7 @@ where
             error = &mut self.end => return Err(error),
             request = next_request(&mut self.requests), if free => self.answer(request)?,
             () = self.wake.notified() => self.stream.collect(),
-            Some(done) = self.works.next() => self.finish(done)?,
+            Some(done) = self.works.join_next() => self.finish(done.and_then(identity))?,
             () = std::future::ready(()), if self.stream.has_turn() => self.turn().await?,
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if free && deadline.is_some() => {
                 self.progress_deadline = None;
@@ -136,7 +139,7 @@ where
     async fn turn(&mut self) -> Result<(), E> {
         let views = newest_view(&self.node.shared().raft);
         match self.stream.turn(&views) {
-            Ok(Turn::Work(work)) => self.works.push(elsewhere(work, self.reads.clone())),
+            Ok(Turn::Work(work)) => drop(self.works.spawn(elsewhere(work, self.reads.clone()))),
             // Many turns without a message: others of this thread want to go on, too.
             Ok(Turn::More) => tokio::task::yield_now().await,
             Ok(Turn::Idle) => {}
@@ -145,7 +148,7 @@ where
         Ok(())
     }
 
-    fn finish(&mut self, done: Result<Result<WorkDone, StorageError>, JoinError>) -> Result<(), E> {
+    fn finish(&mut self, done: Worked) -> Result<(), E> {
         match done {
             Ok(Ok(done)) => {
                 let views = newest_view(&self.node.shared().raft);
@@ -172,15 +175,13 @@ async fn next_request<R: Stream + Unpin>(requests: &mut Option<R>) -> Option<R::
 }
 
 /// Does work on a thread of its own, once there is a place for it.
-fn elsewhere(work: Work, places: Arc<Semaphore>) -> Working {
-    Box::pin(async move {
-        // The semaphore is never closed; without a permit the work would merely not be counted.
-        let place = places.acquire_owned().await.ok();
-        tokio::task::spawn_blocking(move || {
-            let done = work.run();
-            drop(place);
-            done
-        })
-        .await
-    })
+async fn elsewhere(work: Work, places: Arc<Semaphore>) -> Worked {
+    // The semaphore is never closed; without a permit the work would merely not be counted.
+    let place = places.acquire_owned().await.ok();
+    let run = move || {
+        let done = work.run();
+        drop(place);
+        done
+    };
+    tokio::task::spawn_blocking(run).await
 }
