@@ -3,6 +3,7 @@
 //! A message holds whole revisions. Only to a watcher that takes fragments is a large revision told in parts, and then
 //! the parts follow each other without anything else in between, because Go's client joins them by position.
 
+use bytes::Bytes;
 use tenure_core::outcome::KeyValue;
 use tenure_core::row::EventRow;
 use tenure_core::{EventId, Revision};
@@ -19,6 +20,8 @@ pub(super) struct Stretch {
     pub(super) next: EventId,
     /// The last revision of the stretch.
     pub(super) last: Revision,
+    /// The runs are a copy, of one revision, for one watcher.
+    pub(super) own: bool,
 }
 
 /// One message's worth.
@@ -33,7 +36,47 @@ pub(super) struct Pulled {
     pub(super) too_large: bool,
 }
 
+impl Pulled {
+    /// Copies what lies in others' memory, for a message that may wait for long.
+    pub(super) fn detach(&mut self) {
+        for WatchEvent { event, previous } in &mut self.events {
+            detach_event(event);
+            if let Some(kv) = previous {
+                detach(&mut kv.key);
+                detach(&mut kv.value);
+            }
+        }
+    }
+}
+
+/// An event of the ring keeps the whole log entry alive in which its key and value lie.
+fn detach(bytes: &mut Bytes) {
+    *bytes = Bytes::copy_from_slice(bytes);
+}
+
+fn detach_event(event: &mut EventRow) {
+    detach(&mut event.key);
+    detach(&mut event.value);
+}
+
 impl Stretch {
+    /// The rest of a revision that is told in parts, held on to so that nothing can come between them: a copy of the
+    /// watcher's events, because a client may take its time between two parts, and the ring must be able to forget.
+    pub(super) fn rest_of_revision(self, scope: &Scope, next: EventId) -> Stretch {
+        let last = next.revision;
+        let rest = Stretch { next, last, ..self };
+        if rest.own {
+            return rest;
+        }
+        let copy = |event: &EventRow| {
+            let mut event = event.clone();
+            detach_event(&mut event);
+            event
+        };
+        let events: Events = rest.events(scope).map(copy).collect();
+        Stretch { runs: vec![events], next, last, own: true }
+    }
+
     /// The events for a watcher, in order.
     fn events<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = &'a EventRow> {
         let next = self.next;

@@ -107,11 +107,11 @@ impl WatchStream {
     fn stretch(&self, name: Name, pending: Pending) -> Option<Stretch> {
         let next = pending.next;
         if let Some((runs, last)) = self.hub.recent(next.revision, pending.last, self.limits.turn_events) {
-            return Some(Stretch { runs, next, last });
+            return Some(Stretch { runs, next, last, own: false });
         }
         let caught_up = self.caught_up.as_ref().filter(|_| self.was_read(name, next.revision))?;
         let (runs, last) = (vec![caught_up.events.clone()], pending.last.min(caught_up.last));
-        Some(Stretch { runs, next, last })
+        Some(Stretch { runs, next, last, own: false })
     }
 
     /// Whether the last read has a watcher's events of a revision.
@@ -140,12 +140,12 @@ impl WatchStream {
         let mut view = None;
         let pulled = stretch
             .pull(&scope, &limits, |event: &EventRow| find_prev_kv(&self.hub, view.get_or_insert_with(views), event))?;
-        self.told(Gathered { name, stretch, pulled }, views);
+        self.told(Gathered::new(name, &scope, stretch, pulled), views);
         Ok(Turn::More)
     }
 
     /// Leaves a message and lets its watcher stand in line again.
-    fn told(&mut self, Gathered { name, stretch, pulled }: Gathered, views: Views<'_>) {
+    fn told(&mut self, Gathered { name, last, pulled, rest: rest_of_revision }: Gathered, views: Views<'_>) {
         let (id, _) = name;
         let Pulled { events, rest, fragment, too_large } = pulled;
         self.in_fragment = None;
@@ -155,7 +155,7 @@ impl WatchStream {
             self.outbox.push_back(WatchMessage::Failed { id, refusal, revision });
             return;
         }
-        let next = rest.unwrap_or(EventId { revision: Revision(stretch.last.0.saturating_add(1)), sub: 0 });
+        let next = rest.unwrap_or(EventId { revision: Revision(last.0.saturating_add(1)), sub: 0 });
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         let Some(pending) = &mut watcher.pending else { return };
         if !events.is_empty() {
@@ -166,8 +166,8 @@ impl WatchStream {
             self.pending -= 1;
         } else {
             pending.next = next;
-            if fragment {
-                self.in_fragment = Some((name, Some(stretch.rest_of_revision(next))));
+            if rest_of_revision.is_some() {
+                self.in_fragment = Some((name, rest_of_revision));
             } else if self.was_read(name, next.revision) {
                 self.lines.caught_up.push_back(name);
             } else {

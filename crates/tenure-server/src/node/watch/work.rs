@@ -43,8 +43,20 @@ pub(crate) enum WorkDone {
 /// See [`Work::Gather`].
 pub(crate) struct Gathered {
     pub(super) name: Name,
-    pub(super) stretch: Stretch,
+    /// The last revision of the stretch that was looked through.
+    pub(super) last: Revision,
     pub(super) pulled: Pulled,
+    /// The rest of the revision in whose midst the message ends.
+    pub(super) rest: Option<Stretch>,
+}
+
+impl Gathered {
+    /// Lets go of the stretch but for what follows at once.
+    pub(super) fn new(name: Name, scope: &Scope, stretch: Stretch, pulled: Pulled) -> Gathered {
+        let last = stretch.last;
+        let rest = pulled.rest.filter(|_| pulled.fragment).map(|next| stretch.rest_of_revision(scope, next));
+        Gathered { name, last, pulled, rest }
+    }
 }
 
 impl Work {
@@ -54,22 +66,10 @@ impl Work {
             Work::CatchUp(read) => read.run().map(WorkDone::CaughtUp),
             Work::Gather(gather) => {
                 let Gather { hub, view, name, scope, limits, stretch } = *gather;
-                let pulled = stretch.pull(&scope, &limits, |event| find_prev_kv(&hub, &view, event))?;
-                Ok(WorkDone::Gathered(Gathered { name, stretch, pulled }))
+                let mut pulled = stretch.pull(&scope, &limits, |event| find_prev_kv(&hub, &view, event))?;
+                pulled.detach();
+                Ok(WorkDone::Gathered(Gathered::new(name, &scope, stretch, pulled)))
             }
         }
-    }
-}
-
-impl Stretch {
-    /// The rest of a revision that is told in part: held on to, so that nothing can come between its parts.
-    pub(super) fn rest_of_revision(self, next: tenure_core::EventId) -> Stretch {
-        let revision = next.revision;
-        let holds = |run: &super::ring::Events| {
-            let at = run.partition_point(|event| event.meta.modified.revision < revision);
-            run.get(at).is_some_and(|event| event.meta.modified.revision == revision)
-        };
-        let runs = self.runs.into_iter().filter(holds).collect();
-        Stretch { runs, next, last: Revision(revision.0) }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::super::hub::WatchHub;
 use super::super::limits::{LARGE_HOLDERS_MAX, StreamLimits};
 use super::super::stream::WatchStream;
-use super::super::types::{CreateWatch, Kinds, Scope, WatchId};
+use super::super::types::{CreateWatch, Kinds, Scope, WatchId, WatchMessage};
 use super::world::{Client, Told, World, bytes, delete, event_bytes, put, puts, told, watch, watch_key};
 
 /// Large enough for everything in a test.
@@ -229,6 +229,49 @@ fn previous_values_are_exact_or_left_out_when_compacted() {
         client.stream.create(request, &world.view());
         let expected = ["0 created at 6", "0 up to 6: 3+a, 4+a was 1, 5-a was 2, 6+a"];
         assert_eq!(told(&client.everything(&world)), expected);
+    }
+}
+
+/// Limits with which every event is a part, and previous values are looked for elsewhere.
+fn in_parts(fragment_bytes: usize) -> StreamLimits {
+    StreamLimits { inline_prev_kvs: 0, fragment_bytes, ..StreamLimits::new(1, event_bytes) }
+}
+
+#[test]
+fn a_client_that_waits_keeps_nothing_of_the_ring() {
+    let keys = |value: &str| ["a", "b", "c"].map(|key| (key.to_owned(), value.to_owned())).into();
+    for prev_kv in [false, true] {
+        let mut world = World::new(4000);
+        let mut client = Client::with(&world, in_parts(1));
+        let request = with_scope(watch(all(), Revision(3)), |scope| (scope.prev_kv, scope.fragment) = (prev_kv, true));
+        world.apply(&[puts(&keys("0"))], Told::Yes);
+        client.stream.create(request, &world.view());
+        world.apply(&[puts(&keys("1")), put("d", "1")], Told::Yes);
+        let run = world.last_run.clone();
+        world.match_all();
+        client.stream.collect();
+        assert_eq!(told(&[client.stream.message().unwrap()]), ["0 created at 2"]);
+        client.turn(&world);
+        let done = client.works.pop().map(|work| work.run().unwrap());
+        assert_eq!(done.is_some(), prev_kv, "the message is made elsewhere, or here");
+        assert!(run.upgrade().is_some(), "the ring has it");
+        while world.hub.shared().recent(Revision(4), Revision(4), 1).is_some() {
+            world.put("e", &"x".repeat(1000));
+        }
+        assert!(run.upgrade().is_none(), "somebody keeps the run");
+        if let Some(done) = done {
+            client.stream.finish(done, &|| world.view());
+        }
+        let messages = client.everything(&world);
+        let was = if prev_kv { " was 0" } else { "" };
+        let parts = [format!("0 up to 3: 3+a{was}, more follows"), format!("0 up to 3: 3+b{was}, more follows")];
+        assert_eq!(told(&messages)[..2], parts);
+        assert_eq!(told(&messages)[2], format!("0 up to 3: 3+c{was}"));
+        for message in &messages[usize::from(!prev_kv)..3] {
+            let WatchMessage::Events { events, .. } = message else { panic!("{message:?}") };
+            let original = world.events.iter().find(|event| **event == events[0].event).unwrap();
+            assert_ne!(events[0].event.value.as_ptr(), original.value.as_ptr(), "it keeps the log entry");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A store whose runs are fed to a hub by hand, and streams whose steps are taken by hand.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use tenure_core::apply::apply_group;
@@ -30,6 +30,8 @@ pub(super) struct World {
     store: StateStore,
     pub(super) hub: WatchHub,
     pub(super) events: Vec<EventRow>,
+    /// The run that the hub was told of last, as long as anybody keeps it.
+    pub(super) last_run: Weak<[EventRow]>,
 }
 
 /// Whether the hub is told of a run.
@@ -45,7 +47,7 @@ impl World {
         let store = StateStore::open(Arc::new(MemEngine::new())).unwrap();
         let hub = WatchHub::by_hand(ring_bytes_max);
         hub.replaced(&store.view());
-        World { store, hub, events: Vec::new() }
+        World { store, hub, events: Vec::new(), last_run: Weak::<[EventRow; 0]>::new() }
     }
 
     pub(super) fn view(&self) -> Arc<StateView> {
@@ -75,12 +77,9 @@ impl World {
         let committed = run.commit(applied).unwrap();
         self.events.extend(committed.events.iter().cloned());
         if told == Told::Yes {
-            self.hub.applied(&AppliedRun {
-                view: committed.view,
-                events: committed.events.into(),
-                leases: committed.leases.into(),
-                log_bytes,
-            });
+            let events: Arc<[EventRow]> = committed.events.into();
+            self.last_run = Arc::downgrade(&events);
+            self.hub.applied(&AppliedRun { view: committed.view, events, leases: committed.leases.into(), log_bytes });
         }
         self.revision()
     }
