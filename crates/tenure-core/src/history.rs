@@ -77,14 +77,18 @@ pub fn key_at<S: StateRead>(state: &S, key: &[u8], revision: Revision) -> Result
 
 /// The key-value that an event replaced or deleted, for a watcher that asks for it.
 ///
-/// It is left out once the revision before the event is compacted, whether the row is purged yet or not: else a watcher's
-/// answer would depend on how far this node's purge has come.
+/// It is left out if [`prev_kv_is_compacted`].
 pub fn prev_kv<S: StateRead>(state: &S, event: &EventRow) -> Result<Option<KeyValue>, S::Error> {
-    let before = event.meta.modified.revision.0 - 1;
-    if before < state.meta().compacted.0 {
+    if prev_kv_is_compacted(state, event) {
         return Ok(None);
     }
     Ok(previous_event(state, event)?.and_then(into_key_value))
+}
+
+/// Whether the revision before an event is compacted. What the key was then is not told any more, as in etcd, wherever it
+/// may still be found: else a watcher's answer would depend on how far this node's purge has come, or on its memory.
+pub fn prev_kv_is_compacted<S: StateRead>(state: &S, event: &EventRow) -> bool {
+    event.meta.modified.revision.0 - 1 < state.meta().compacted.0
 }
 
 /// None for a tombstone.

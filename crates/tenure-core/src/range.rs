@@ -15,7 +15,7 @@ use core::cmp::Ordering;
 use core::ops::ControlFlow;
 
 use crate::command::{KeyRange, Range, SortOrder, SortTarget};
-pub use crate::history::{key_at, prev_kv};
+pub use crate::history::{key_at, prev_kv, prev_kv_is_compacted};
 use crate::ids::Revision;
 use crate::outcome::{KeyValue, RangeResult, Refusal};
 use crate::row::Meta;

@@ -1,15 +1,15 @@
 //! What keys were before an event, read once for all watchers of it.
 //!
-//! Looked for where it is cheapest: among the recent events, among what was read for others, then in the history. A
-//! value that is found in memory is told even if it has been compacted meanwhile; from the history it is left out once
-//! the revision before the event is compacted, whether this node has purged it or not.
+//! Looked for where it is cheapest: among the recent events, among what was read for others, then in the history. Once the
+//! revision before the event is compacted it is left out, even if it is at hand: what a member tells must not depend on
+//! what it happens to remember.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tenure_core::EventId;
 use tenure_core::outcome::KeyValue;
-use tenure_core::range::prev_kv;
+use tenure_core::range::{prev_kv, prev_kv_is_compacted};
 use tenure_core::row::EventRow;
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
@@ -70,6 +70,9 @@ pub(super) fn may_have_prev_kv(event: &EventRow) -> bool {
 /// What the key of an event was before it.
 pub(super) fn find_prev_kv(hub: &Shared, view: &StateView, event: &EventRow) -> Result<Option<KeyValue>, StorageError> {
     let Some(id) = event.previous.filter(|_| may_have_prev_kv(event)) else { return Ok(None) };
+    if prev_kv_is_compacted(view, event) {
+        return Ok(None);
+    }
     if let Some(previous) = hub.recent_event(id).filter(|previous| previous.key == event.key) {
         return Ok(Some(KeyValue::of(previous.key, &previous.meta, previous.value)));
     }

@@ -232,6 +232,21 @@ fn previous_values_are_exact_or_left_out_when_compacted() {
     }
 }
 
+#[test]
+fn a_previous_value_that_is_compacted_is_left_out_even_if_it_is_at_hand() {
+    let mut world = World::new(LARGE);
+    let mut clients = [Client::new(&world), Client::with(&world, in_parts(LARGE))];
+    let request = with_scope(watch_key("a"), |scope| scope.prev_kv = true);
+    clients.iter_mut().for_each(|client| client.stream.create(request.clone(), &world.view()));
+    for value in ["0", "1", "2"] {
+        world.put("a", value);
+    }
+    world.compact(Revision(3));
+    for client in &mut clients {
+        assert_eq!(told(&client.everything(&world)), ["0 created at 1", "0 up to 4: 2+a, 3+a, 4+a was 1"]);
+    }
+}
+
 /// Limits with which every event is a part, and previous values are looked for elsewhere.
 fn in_parts(fragment_bytes: usize) -> StreamLimits {
     StreamLimits { inline_prev_kvs: 0, fragment_bytes, ..StreamLimits::new(1, event_bytes) }
