@@ -72,6 +72,8 @@ pub enum Seen {
     Message(Vec<SeenEvent>),
     /// Everything up to this revision was told.
     Progress(i64),
+    /// A message with events was headed by this revision: after it some clients resume.
+    Header(i64),
     /// It ended: what it needs is compacted to this revision.
     Compacted(i64),
 }
@@ -131,11 +133,14 @@ impl Check<'_> {
             },
             Seen::Message(events) => self.message(events)?,
             Seen::Progress(revision) => {
-                if let Some((due, changes)) = self.due(*revision) {
-                    return Err(format!("progress at {revision} ahead of revision {due}: {changes:?}"));
-                }
-                self.next = self.next.map(|next| next.max(revision + 1));
+                self.promise("progress", *revision)?;
                 self.counts.progress += 1;
+            }
+            Seen::Header(revision) => {
+                if self.next.is_none_or(|next| *revision < next - 1) {
+                    return Err(format!("a header at {revision} behind its events"));
+                }
+                self.promise("a header", *revision)?;
             }
             Seen::Compacted(revision) => {
                 let next = self.next.ok_or("compacted before it was made")?;
@@ -149,6 +154,15 @@ impl Check<'_> {
                 self.counts.compacted += 1;
             }
         }
+        Ok(())
+    }
+
+    /// Everything up to a revision is said to have been told.
+    fn promise(&mut self, what: &str, revision: i64) -> Result<(), String> {
+        if let Some((due, changes)) = self.due(revision) {
+            return Err(format!("{what} at {revision} ahead of revision {due}: {changes:?}"));
+        }
+        self.next = self.next.map(|next| next.max(revision + 1));
         Ok(())
     }
 
@@ -240,7 +254,8 @@ mod tests {
             });
             Seen::Message(events.collect())
         };
-        vec![Seen::From(2), told(2..=3), Seen::Progress(3), Seen::From(4), told(4..=4), told(5..=5), Seen::Progress(9)]
+        let (header, progress) = (Seen::Header, Seen::Progress);
+        vec![Seen::From(2), told(2..=3), progress(3), Seen::From(4), told(4..=4), told(5..=5), header(8), progress(9)]
     }
 
     fn events(step: &mut Seen) -> &mut Vec<SeenEvent> {
@@ -280,6 +295,8 @@ mod tests {
             with(|seen| events(&mut seen[5])[0].change.value = Some("2".to_owned())).contains("revision 5 is told")
         );
         assert!(with(|seen| seen[2] = Seen::Progress(4)).contains("progress at 4 ahead"));
+        assert!(with(|seen| seen.insert(2, Seen::Header(4))).contains("a header at 4 ahead"));
+        assert!(with(|seen| seen.insert(2, Seen::Header(2))).contains("a header at 2 behind"));
         assert!(with(|seen| seen[3] = Seen::From(5)).contains("made again from 5"));
         assert!(with(|seen| seen[2] = Seen::Compacted(4)).contains("needs only 4"));
         assert!(with(|seen| drop(seen.splice(1..4, [Seen::Compacted(5), Seen::From(5)]))).contains("nobody compacted"));

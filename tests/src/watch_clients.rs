@@ -327,11 +327,13 @@ impl Watcher {
         ensure!(self.spec.fragment || !message.fragment, "a part for one that takes none: {}", short(message));
         self.parts.extend(message.events.iter().map(|event| seen_event(event, compacted)));
         let last = self.parts.last().map_or(0, |event| event.revision);
-        ensure!(last == revision_of(message), "the header names another revision: {}", short(message));
+        let header = revision_of(message);
+        ensure!(header == last || !message.fragment, "a part is headed by another revision: {}", short(message));
         self.fragments += usize::from(message.fragment);
         if !message.fragment {
-            self.next = Some(last + 1);
-            self.seen.push(Seen::Message(std::mem::take(&mut self.parts)));
+            // It takes headers by their word: whatever one passes over is never asked for again.
+            self.next = Some(header + 1);
+            self.seen.extend([Seen::Message(std::mem::take(&mut self.parts)), Seen::Header(header)]);
         }
         Ok(())
     }

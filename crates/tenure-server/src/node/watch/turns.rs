@@ -161,7 +161,8 @@ impl WatchStream {
         if !events.is_empty() {
             watcher.quiet = false;
         }
-        if next.revision > pending.last {
+        let complete = (next.revision > pending.last).then_some(pending.last);
+        if complete.is_some() {
             watcher.pending = None;
             self.pending -= 1;
         } else {
@@ -176,7 +177,9 @@ impl WatchStream {
         }
         if let Some(last) = events.last() {
             self.hub.counters.note_sent(events.len());
-            let revision = last.event.meta.modified.revision;
+            // As etcd does with a watcher that has caught up. If more is due, the header must not pass it: some clients resume
+            // after the header's revision.
+            let revision = complete.unwrap_or(last.event.meta.modified.revision);
             self.outbox.push_back(WatchMessage::Events { id, revision, events, fragment });
         }
     }

@@ -136,7 +136,7 @@ pub enum WatchMessage {
     Events {
         /// The watcher's id.
         id: WatchId,
-        /// The revision of the last of them.
+        /// All of the watcher's events up to this revision are told with these, unless more of the same revision follows.
         revision: Revision,
         /// They, in order; never none.
         events: Vec<WatchEvent>,

@@ -247,6 +247,22 @@ fn a_previous_value_that_is_compacted_is_left_out_even_if_it_is_at_hand() {
     }
 }
 
+#[test]
+fn a_header_names_what_all_is_told_up_to_and_never_more() {
+    let mut world = World::new(0);
+    for key in ["a", "a", "b", "a", "b", "b"] {
+        world.put(key, "0");
+    }
+    let limits = StreamLimits { message_revisions: 2, ..StreamLimits::new(LARGE, event_bytes) };
+    let mut client = Client::with(&world, limits);
+    client.stream.create(watch(KeyRange::One(bytes("a")), Revision(2)), &world.view());
+    let messages = told(&client.everything(&world));
+    assert_eq!(messages, ["0 created at 7", "0 up to 3: 2+a, 3+a", "0 up to 7: 5+a"], "more follows the first");
+    world.put("a", "1");
+    world.put("b", "1");
+    assert_eq!(told(&client.everything(&world)), ["0 up to 9: 8+a"]);
+}
+
 /// Limits with which every event is a part, and previous values are looked for elsewhere.
 fn in_parts(fragment_bytes: usize) -> StreamLimits {
     StreamLimits { inline_prev_kvs: 0, fragment_bytes, ..StreamLimits::new(1, event_bytes) }
