@@ -27,6 +27,7 @@ pub mod watch_chaos;
 pub mod watch_check;
 pub mod watch_clients;
 pub mod watch_writers;
+pub mod watched_install;
 pub mod watching;
 pub mod wire;
 pub mod workload;

@@ -13,6 +13,7 @@ use tenure_tests::http1::metric;
 use tenure_tests::node::READY_PATIENCE;
 use tenure_tests::scenario::{self, Scenario};
 use tenure_tests::snapshots::{self, SHORT_LOG, all_but, fall_behind, others, wait_metric};
+use tenure_tests::watched_install;
 use tenure_tests::workload::Workload;
 
 fn run<Fut: Future<Output = Result<()>>>(test: &str, body: impl FnOnce(Scenario) -> Fut) {
@@ -91,6 +92,26 @@ fn a_leader_that_is_killed_while_it_sends_is_replaced_in_that_too() {
         let history = load.finish().await?;
         cluster.restart(leader).await?;
         check::whole_cluster(&cluster, "k/", &history).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn watchers_on_a_node_that_installs_a_snapshot_see_every_event_once() {
+    run("watchers_on_a_node_that_installs_a_snapshot_see_every_event_once", |scenario| async move {
+        let outcome = watched_install::watch_through(&scenario.home, 4000, false).await?;
+        println!("{outcome:?}");
+        ensure!(outcome.counts.compacted == 0, "nothing was compacted");
+        Ok(())
+    });
+}
+
+#[test]
+fn watchers_on_a_node_that_installs_a_snapshot_are_told_what_was_compacted() {
+    run("watchers_on_a_node_that_installs_a_snapshot_are_told_what_was_compacted", |scenario| async move {
+        let outcome = watched_install::watch_through(&scenario.home, 4000, true).await?;
+        println!("{outcome:?}");
+        ensure!(outcome.counts.compacted >= outcome.watchers - 2, "hardly anybody was told");
         Ok(())
     });
 }
