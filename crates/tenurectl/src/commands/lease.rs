@@ -176,10 +176,12 @@ impl Report for LeaseTable {
 }
 
 pub(super) async fn show(session: &Session, args: &LeaseShowArgs) -> Result<(), Failure> {
-    let answer = session.client.lease_show(args.id, true).await?;
+    let mut answer = session.client.lease_show(args.id, true).await?;
     if answer.ttl < 0 {
         return Err(Failure::NoLease(args.id));
     }
+    // etcd gives them in a different order each time.
+    answer.keys.sort();
     session.output.show(&Shown {
         id: args.id,
         ttl_secs: answer.granted_ttl,
