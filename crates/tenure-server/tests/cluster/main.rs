@@ -6,6 +6,8 @@ mod cluster_crashes;
 mod crash_points;
 mod hashes;
 mod leadership;
+mod lease_faults;
+mod leases;
 mod membership_begin;
 mod peer_port;
 mod range_stream;

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod history;
+pub(crate) mod leases;
 pub(crate) mod machine;
 pub(crate) mod member;
 pub(crate) mod requests;
