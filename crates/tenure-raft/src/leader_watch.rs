@@ -45,6 +45,11 @@ impl LeaderWatch {
         (heard > 0).then(|| self.started.elapsed().saturating_sub(Duration::from_nanos(heard)))
     }
 
+    /// Notes that there is a leader, now.
+    pub(crate) fn note_present(&self) {
+        self.lost.send_if_modified(std::mem::take);
+    }
+
     /// True while there was no leader for three election timeouts.
     pub(crate) fn lost(&self) -> watch::Receiver<bool> {
         self.lost.subscribe()

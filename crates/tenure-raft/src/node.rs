@@ -360,6 +360,10 @@ impl RaftNode {
 
     /// True while there has been no [`RaftNode::present_leader`] for three election timeouts.
     pub fn leader_lost(&self) -> watch::Receiver<bool> {
+        if self.present_leader().is_some() {
+            // The loop may not have looked since it came: nobody is to be told of an absence that is over.
+            self.leader_watch().note_present();
+        }
         self.leader_watch().lost()
     }
 

@@ -491,6 +491,7 @@ mod tests {
             (Refusal::Corrupt, "etcdserver: corrupt cluster"),
             (Refusal::DuplicateKey, "etcdserver: duplicate key given in txn request"),
             (Refusal::Fenced, "etcdserver: leader changed"),
+            (Refusal::NoReading, "etcdserver: internal error: a lease was granted or renewed without the time"),
         ] {
             assert_eq!(ApiError::from(refusal).to_string(), text);
         }

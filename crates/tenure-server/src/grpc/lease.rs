@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert;
 use super::errors::ApiError;
 use super::header;
-use crate::node::{Node, pick_lease_id};
+use crate::node::{Node, RequestError, pick_lease_id};
 
 /// Keepalives of one stream that are carried out at once; further ones wait in the connection. A client that renews more
 /// leases on one stream gets this many per round through the log.
@@ -60,11 +60,19 @@ fn keep_alive(node: Node, requests: Streaming<pb::LeaseKeepAliveRequest>) -> Kee
             // An error ends the stream, with its code.
             let (id, asked, outcome) = renewed.map_err(|status: Status| status)?;
             // Its turn to be answered may have come late.
-            let outcome = node.renewed_in_time(id, asked, outcome).await.map_err(ApiError::from)?;
+            let outcome = node.renewed_in_time(id, asked, outcome).await.map_err(|error| unanswered(&node, error))?;
             Ok(convert::lease_keep_alive_answer(header(&node, outcome.revision), id, &outcome)?)
         }
     });
     answers.boxed()
+}
+
+/// As in etcd, a keepalive that waited for a leader in vain says so; other requests time out.
+fn unanswered(node: &Node, error: RequestError) -> ApiError {
+    match error {
+        RequestError::Timeout if node.shared().raft.present_leader().is_none() => ApiError::NoLeader,
+        error => error.into(),
+    }
 }
 
 type KeepAlives = Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;

@@ -6,6 +6,7 @@
 mod certificates;
 mod compaction;
 mod http;
+mod leases;
 mod maintenance;
 mod metadata;
 mod ranges;

@@ -9,6 +9,7 @@ use tenure_proto::mvccpb;
 
 use crate::grpc::convert::*;
 use crate::grpc::errors::ApiError;
+use crate::node::LeaseInfo;
 
 const HEADER: pb::ResponseHeader = pb::ResponseHeader { cluster_id: 11, member_id: 12, revision: 0, raft_term: 14 };
 
@@ -100,6 +101,41 @@ fn an_outcome_of_another_command_is_never_passed_off_as_an_answer() {
     for code in codes {
         assert_eq!(code.map_err(ApiError::code), Err(tonic::Code::Internal));
     }
+}
+
+#[test]
+fn a_keepalive_answers_whole_seconds_and_zero_for_a_lease_that_is_gone() {
+    let answer = |result| lease_keep_alive_answer(HEADER, LeaseId(-7), &Outcome { revision: Revision(9), result });
+    let renewed = |ttl| Ok(pb::LeaseKeepAliveResponse { header: Some(header_at(9)), id: -7, ttl });
+    assert_eq!(answer(Ok(Response::LeaseRenew { ttl_ms: 2999 })), renewed(2));
+    assert_eq!(answer(Ok(Response::LeaseRenew { ttl_ms: u64::MAX })), renewed(18_446_744_073_709_551));
+    assert_eq!(answer(Err(Refusal::LeaseNotFound)), renewed(0));
+    assert_eq!(answer(Err(Refusal::Corrupt)), Err(ApiError::Corrupt));
+    assert_eq!(answer(Ok(Response::LeaseRevoke)).map_err(ApiError::code), Err(tonic::Code::Internal));
+}
+
+#[test]
+fn a_lease_tells_what_is_left_of_it_and_an_unknown_one_is_no_error() {
+    let lease = |left_ms| LeaseInfo { id: LeaseId(7), ttl_ms: 60_999, left_ms, keys: vec!["a".into(), "b".into()] };
+    let answer = |lease| lease_time_to_live_response(header_at(9), LeaseId(7), lease);
+    let expected = |ttl, granted_ttl, keys: &[&'static str]| pb::LeaseTimeToLiveResponse {
+        header: Some(header_at(9)),
+        id: 7,
+        ttl,
+        granted_ttl,
+        keys: keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect(),
+    };
+    assert_eq!(answer(Some(lease(59_999))), expected(59, 60, &["a", "b"]));
+    assert_eq!(answer(Some(lease(999))), expected(0, 60, &["a", "b"]), "it is there until it is gone");
+    assert_eq!(answer(None), expected(-1, 0, &[]));
+}
+
+#[test]
+fn a_list_of_leases_keeps_its_order() {
+    let lease = |id| LeaseInfo { id: LeaseId(id), ttl_ms: 1000, left_ms: 0, keys: Vec::new() };
+    let leases = [9, -1, 4].map(|id| pb::LeaseStatus { id }).to_vec();
+    let expected = pb::LeaseLeasesResponse { header: Some(header_at(9)), leases };
+    assert_eq!(lease_leases_response(header_at(9), vec![lease(9), lease(-1), lease(4)]), expected);
 }
 
 fn range() -> OpResponse {
