@@ -120,15 +120,15 @@ fn apply_run(
     let count = entries.len();
     let mut answers = Vec::with_capacity(entries.len());
     let mut applied = store.applied().clone();
-    let (mut told_time, mut log_bytes) = (Vec::new(), 0);
+    let (mut telling, mut log_bytes) = (Vec::new(), 0);
     let mut run = store.begin();
     for (entry, responder) in entries {
         if let Payload::Normal(proposal) = &entry.payload {
             log_bytes += proposal.0.len();
         }
         let Carried { reply, membership, tells_time } = apply_entry(&mut run, entry)?;
-        if tells_time && told_time.last() != Some(&reply.term) {
-            told_time.push(reply.term);
+        if tells_time {
+            note_telling(&mut telling, reply.term, reply.index);
         }
         applied.index = reply.index;
         applied.term = reply.term;
@@ -140,7 +140,7 @@ fn apply_run(
         }
     }
     let committed = run.commit(applied).map_err(io::Error::other)?;
-    shared.tell_time(&committed.view, &told_time);
+    shared.tell_time(&committed.view, &telling);
     shared.publish(store);
     shared.tell(committed, log_bytes);
     let took = started.elapsed();
@@ -151,6 +151,14 @@ fn apply_run(
         responder.send(reply);
     }
     Ok(())
+}
+
+/// Keeps the last entry of each term that tells the time.
+fn note_telling(telling: &mut Vec<(Term, LogIndex)>, term: Term, index: LogIndex) {
+    match telling.last_mut() {
+        Some((last_term, last)) if *last_term == term => *last = index,
+        _ => telling.push((term, index)),
+    }
 }
 
 /// What carrying out an entry gave.

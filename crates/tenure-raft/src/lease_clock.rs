@@ -3,13 +3,15 @@
 //! The lease clock is a duration that only leaders advance. What is replicated is the largest reading that any leader put
 //! into the log; between readings each node goes on by its own `CLOCK_BOOTTIME`. The rule that makes it safe to let
 //! leases end by it is when a node starts to count anew: *at every reading that it applies*, from the largest reading
-//! applied so far, be that ahead of its own reckoning or behind it, and whether the largest moved or not. An example, in
-//! seconds:
+//! applied so far, be that ahead of its own reckoning or behind it, and whether the largest moved or not. It counts from
+//! when that reading's entry *arrived* here, which is later than the reading was taken: counting from when it is applied
+//! would be as safe, but the last entries before a leader's death are applied only when the next one leads, and every
+//! change of leader would cost the time in between. An example, in seconds:
 //!
 //! ```text
 //! n1 leads and is slow: it says 100 when n2 reckons 104.
 //! A client renews a lease of 10 s through n1 at 100. The lease is due at 110.1.
-//! n2 applies that entry: from now on it reckons 100, too.
+//! n2 applies that entry: from its arrival on it reckons 100, too.
 //! n1 dies, n2 leads, 6 s after the renewal. It reckons 106, and the lease stays.
 //! Had n2 kept its 104, it would reckon 110 by then, and end the lease 4 s early.
 //! ```
@@ -48,9 +50,10 @@ impl LeaseClock {
         self.reckoning().hand_out(term, now)
     }
 
-    /// An entry of `term` that carried a reading was applied, after which the largest reading is `clock_ms`.
-    pub(crate) fn told(&self, clock_ms: u64, term: Term, now: BootInstant) {
-        self.reckoning().told(clock_ms, term, now);
+    /// An entry of `term` that carried a reading, and was here from `arrived` on, was applied now; the largest reading is
+    /// `clock_ms` after it.
+    pub(crate) fn told(&self, clock_ms: u64, term: Term, arrived: BootInstant, now: BootInstant) {
+        self.reckoning().told(clock_ms, term, arrived, now);
     }
 
     /// The state was replaced by one that holds `clock_ms`.
@@ -91,10 +94,10 @@ impl Reckoning {
         self.reading(now)
     }
 
-    fn told(&mut self, clock_ms: u64, term: Term, now: BootInstant) {
+    fn told(&mut self, clock_ms: u64, term: Term, arrived: BootInstant, now: BootInstant) {
         self.told_at = now;
         if self.own_term != Some(term) {
-            (self.base_ms, self.base_at) = (clock_ms, now);
+            (self.base_ms, self.base_at) = (clock_ms, arrived);
         }
     }
 

@@ -155,7 +155,7 @@ impl RaftNode {
         let log_io = |e| NodeError::Io("reading the log".into(), e);
         reconcile(&log, housed.store.applied()).await.map_err(log_io)?;
         let beginning = Beginning::of(&log, &housed.store).await.map_err(log_io)?;
-        let store = SharedStore::new(housed, effects);
+        let store = SharedStore::new(housed, effects, log.arrivals());
         let snapshots = Snapshots::open(&options, &store, &log, home.clone(), unfinished)?;
         let views = store.views();
         let applier = Applier::start(store.clone(), options.slow_apply)

@@ -4,8 +4,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tenure_core::Term;
 use tenure_core::state::StateRead;
+use tenure_core::{LogIndex, Term};
 use tenure_storage::flusher::Flusher;
 use tenure_storage::state_view::StateView;
 use tenure_storage::store::{Applied, Committed, StateStore};
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::effects::{AppliedRun, Effects};
 use crate::home::{Housed, Tenancy};
 use crate::lease_clock::LeaseClock;
+use crate::log::Arrivals;
 use crate::runtime::BootInstant;
 
 /// See the module's header.
@@ -26,11 +27,12 @@ pub(crate) struct SharedStore {
     tenancy: Arc<Mutex<Arc<Tenancy>>>,
     effects: Arc<[Arc<dyn Effects>]>,
     lease_clock: Arc<LeaseClock>,
+    arrivals: Arc<Arrivals>,
 }
 
 impl SharedStore {
     /// The effects are told of the state as it is now.
-    pub(crate) fn new(housed: Housed, effects: Vec<Arc<dyn Effects>>) -> SharedStore {
+    pub(crate) fn new(housed: Housed, effects: Vec<Arc<dyn Effects>>, arrivals: Arc<Arrivals>) -> SharedStore {
         let Housed { store, tenancy, .. } = housed;
         let published = watch::Sender::new(store.view());
         let flusher = Arc::new(Mutex::new(store.flusher()));
@@ -39,7 +41,7 @@ impl SharedStore {
         }
         let lease_clock = Arc::new(LeaseClock::new(store.view().meta().lease_clock_ms, BootInstant::now()));
         let (store, tenancy) = (Arc::new(Mutex::new(store)), Arc::new(Mutex::new(tenancy)));
-        SharedStore { store, published, flusher, tenancy, effects: effects.into(), lease_clock }
+        SharedStore { store, published, flusher, tenancy, effects: effects.into(), lease_clock, arrivals }
     }
 
     /// Puts a snapshot from the leader in the place of the state. Whoever holds a view of the old one keeps it; the old
@@ -116,10 +118,11 @@ impl SharedStore {
 
     /// Tells the lease clock what the entries of a run told, before the run's view is published: whoever sees that this
     /// node has applied all of earlier terms may go by the clock.
-    pub(crate) fn tell_time(&self, view: &StateView, terms: &[Term]) {
+    pub(crate) fn tell_time(&self, view: &StateView, telling: &[(Term, LogIndex)]) {
         let now = BootInstant::now();
-        for term in terms {
-            self.lease_clock.told(view.meta().lease_clock_ms, *term, now);
+        for (term, last) in telling {
+            let arrived = self.arrivals.of(last.0, now);
+            self.lease_clock.told(view.meta().lease_clock_ms, *term, arrived, now);
         }
     }
 

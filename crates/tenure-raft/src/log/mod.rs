@@ -13,6 +13,7 @@
 //!
 //! What is not here: snapshots, and any knowledge of what entries mean.
 
+mod arrivals;
 mod bench;
 mod counters;
 mod error;
@@ -33,6 +34,7 @@ mod tests;
 mod wal_thread;
 mod writer;
 
+pub(crate) use arrivals::Arrivals;
 #[doc(hidden)]
 pub use bench::{AppendCost, append_cost};
 pub use counters::LogCounters;

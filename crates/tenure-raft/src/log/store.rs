@@ -16,6 +16,7 @@ use openraft::storage::{IOFlushed, LeaderBoundedStreamError, LogState, RaftLogRe
 use openraft::{OptionalSend, OptionalSync};
 use rand::TryRng;
 
+use super::arrivals::Arrivals;
 use super::counters::LogCounters;
 use super::error::LogError;
 use super::files::FileLayer;
@@ -27,7 +28,7 @@ use super::segment::SegmentNumber;
 use super::shared::Shared;
 use super::wal_thread::Worker;
 use super::writer::Writer;
-use crate::runtime::ThreadRng;
+use crate::runtime::{BootInstant, ThreadRng};
 use crate::types::{Config, Entry, LeaderId, LogId, Vote};
 
 /// The file that keeps other processes out of the log's directory.
@@ -47,6 +48,7 @@ struct Handle {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Whether reads may leave the calling task for a thread that may block.
     blocking_pool: bool,
+    arrivals: Arc<Arrivals>,
 }
 
 impl LogStore {
@@ -65,7 +67,7 @@ impl LogStore {
         let shared = worker.shared().clone();
         let thread = thread::Builder::new().name("raft-log".into()).spawn(move || worker.run());
         let thread = thread.map_err(|e| LogError::io("start the thread for", &shared.dir, &e))?;
-        Ok(LogStore(Arc::new(Handle { shared, thread: Mutex::new(Some(thread)), blocking_pool: true })))
+        Ok(LogStore(Arc::new(Handle::new(shared, Some(thread), true))))
     }
 
     /// Opens a log without a thread: nothing reaches the disk but by the stepper. For simulations and tests, where the
@@ -77,7 +79,7 @@ impl LogStore {
     ) -> Result<(LogStore, LogStepper), LogError> {
         let worker = open_worker(files, dir.to_owned(), options)?;
         let shared = worker.shared().clone();
-        let store = LogStore(Arc::new(Handle { shared, thread: Mutex::new(None), blocking_pool: false }));
+        let store = LogStore(Arc::new(Handle::new(shared, None, false)));
         Ok((store, LogStepper(worker)))
     }
 
@@ -94,6 +96,11 @@ impl LogStore {
     /// The index of the last entry, or of what was purged; `None` in a log that never had an entry.
     pub fn last_index(&self) -> Option<u64> {
         self.0.shared.state().last().map(|last| last.index)
+    }
+
+    /// When entries reached this process.
+    pub(crate) fn arrivals(&self) -> Arc<Arrivals> {
+        self.0.arrivals.clone()
     }
 
     /// Bytes of all segments.
@@ -180,6 +187,12 @@ impl LogStepper {
 }
 
 impl Handle {
+    fn new(shared: Arc<Shared>, thread: Option<JoinHandle<()>>, blocking_pool: bool) -> Handle {
+        let last = shared.state().last().map(|last| last.index);
+        let arrivals = Arc::new(Arrivals::of_opened(last, BootInstant::now()));
+        Handle { shared, thread: Mutex::new(thread), blocking_pool, arrivals }
+    }
+
     fn close(&self) {
         self.shared.close();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -298,7 +311,10 @@ impl RaftLogStorage<Config> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries.into_iter().collect();
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
+            self.0.arrivals.note(first.log_id.index, last.log_id.index, BootInstant::now());
+        }
         Ok(self.0.shared.append(entries, callback).await?)
     }
 
