@@ -105,3 +105,68 @@ impl Flight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tenure_core::LeaseId;
+    use tenure_core::command::LeaseRevoke;
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::*;
+
+    /// So long that a test which waited for it would be noticed.
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    async fn pending(command: &Command) -> Pending {
+        let bytes = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("an open semaphore");
+        Pending::new(command.encode(), oneshot::channel().0, bytes)
+    }
+
+    async fn renewal() -> Pending {
+        pending(&Command::LeaseRenew(LeaseId(7))).await
+    }
+
+    async fn revoke() -> Pending {
+        pending(&Command::LeaseRevoke(LeaseRevoke { id: LeaseId(7), expiry: None })).await
+    }
+
+    #[tokio::test]
+    async fn a_revoke_waits_for_no_company() {
+        let (queue, mut queued) = mpsc::channel(8);
+        let mut group = vec![revoke().await];
+        gather(&mut group, &mut queued, NEVER).await;
+        assert_eq!(group.len(), 1);
+        // Nor does one that comes while others wait.
+        for pending in [renewal().await, revoke().await] {
+            queue.try_send(pending).expect("room");
+        }
+        let mut group = vec![renewal().await];
+        gather(&mut group, &mut queued, NEVER).await;
+        assert_eq!(group.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn renewals_gather_for_the_window_and_no_longer() {
+        let (queue, mut queued) = mpsc::channel(8);
+        queue.try_send(renewal().await).expect("room");
+        let mut group = vec![renewal().await];
+        gather(&mut group, &mut queued, Duration::from_millis(5)).await;
+        assert_eq!(group.len(), 2);
+        drop(queue);
+        gather(&mut group, &mut queued, NEVER).await;
+        assert_eq!(group.len(), 2, "nobody can come any more");
+    }
+
+    #[tokio::test]
+    async fn a_full_group_goes_at_once_and_is_no_fuller() {
+        let (queue, mut queued) = mpsc::channel(GROUP_COMMANDS_MAX);
+        let mut group = vec![renewal().await];
+        for _ in 0..GROUP_COMMANDS_MAX {
+            queue.try_send(renewal().await).expect("room");
+        }
+        gather(&mut group, &mut queued, NEVER).await;
+        assert_eq!((group.len(), queued.len()), (GROUP_COMMANDS_MAX, 1));
+    }
+}

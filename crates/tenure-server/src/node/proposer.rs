@@ -56,6 +56,16 @@ pub(super) struct Pending {
     _bytes: OwnedSemaphorePermit,
 }
 
+impl Pending {
+    pub(super) fn new(
+        command: Bytes,
+        answer: oneshot::Sender<Result<Written, RequestError>>,
+        bytes: OwnedSemaphorePermit,
+    ) -> Pending {
+        Pending { command, answer, _bytes: bytes }
+    }
+}
+
 /// See the module's header. One per runtime; cheap to clone.
 #[derive(Clone)]
 pub struct Proposer {
@@ -107,7 +117,7 @@ impl Proposer {
             return Err(RequestError::TooManyRequests);
         };
         let (answer, result) = oneshot::channel();
-        lane.queue.try_send(Pending { command, answer, _bytes: bytes }).map_err(|full| match full {
+        lane.queue.try_send(Pending::new(command, answer, bytes)).map_err(|full| match full {
             mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
             mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
         })?;

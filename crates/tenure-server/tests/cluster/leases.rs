@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::{join, join_all};
 use tenure_core::command::Command;
 use tenure_core::outcome::{Refusal, Response};
-use tenure_core::row::EventRow;
+use tenure_core::row::{AlarmKind, EventRow};
 use tenure_core::{LeaseId, Revision};
 use tenure_raft::ProposeError;
 use tenure_raft::runtime::BootInstant;
@@ -199,6 +199,29 @@ fn only_a_leader_tells_the_time_and_only_while_there_are_leases() {
         assert_eq!(revoke(&nodes[place], held.id.0).await, Ok(Response::LeaseRevoke));
         let lessor = || nodes[place].shared().lessor.read();
         eventually("it is noticed", || (lessor().live == 0).then_some(())).await;
+    });
+}
+
+#[test]
+fn under_the_corrupt_alarm_leases_are_renewed_and_none_ends() {
+    run(async {
+        let settings = Settings::default();
+        let (_cluster, nodes) = Cluster::running(3, &settings).await;
+        let ttl = Duration::from_secs(1);
+        let mut held = Held::granted(&nodes[0], 7, ttl).await;
+        let left_alone = Held::granted(&nodes[1], 8, ttl).await;
+        let alarm = (nodes[0].shared().raft.member(), AlarmKind::Corrupt);
+        write(&nodes[0], &Command::AlarmRaise(alarm.0, alarm.1)).await;
+        let leader = nodes.iter().find(|node| node.shared().raft.status().is_leader).expect("a leader");
+        let overdue = || leader.shared().lessor.read().oldest_overdue;
+        eventually("one is overdue", || (overdue() > ttl).then_some(())).await;
+        assert!(within("a renewal", held.renew(&nodes[2])).await.expect("an answer"));
+        assert!(left_alone.is_there(leader).await);
+        write(&nodes[0], &Command::AlarmClear(alarm.0, alarm.1)).await;
+        let cleared = BootInstant::now();
+        let end = left_alone.end(leader).await;
+        assert!(end - cleared < settings.election_timeout + SLACK, "it took {:?}", end - cleared);
+        held.lived(held.end(leader).await);
     });
 }
 

@@ -5,7 +5,7 @@
 //!
 //! - A revoke names the incarnation and the renewals that it is about, and is made again until the lease is gone or was
 //!   renewed. None is made for a lease whose renewal is under way.
-//! - Nothing is revoked while no quorum is heard.
+//! - Nothing is revoked while no quorum is heard, nor while an alarm forbids it.
 //! - After a promotion, after such a pause, and after a gap in the lessor's own looking, nothing is revoked for a grace:
 //!   clients renew after an outage that is not theirs.
 //!
@@ -196,14 +196,14 @@ impl Lessor {
         }
     }
 
-    /// Time has come to `now_ms`, and a quorum is heard or not. To be called again and again.
-    pub(super) fn look(&mut self, now_ms: u64, quorum_heard: bool) {
+    /// Time has come to `now_ms`, and revokes could be carried out or not. To be called again and again.
+    pub(super) fn look(&mut self, now_ms: u64, able: bool) {
         let gap = now_ms.saturating_sub(self.looked_ms) > self.grace_ms;
         self.looked_ms = now_ms;
-        if gap || (self.paused && quorum_heard) {
+        if gap || (self.paused && able) {
             self.hold_until_ms = now_ms.saturating_add(self.grace_ms);
         }
-        self.paused = !quorum_heard;
+        self.paused = !able;
         while let Some((slot, ids)) = self.timers.open(now_ms) {
             for id in ids {
                 self.look_at(slot, id, now_ms);

@@ -221,7 +221,7 @@ enum Step {
     /// Time passes, and the lessor looks.
     Look {
         ms: u64,
-        quorum_heard: bool,
+        able: bool,
         renewing: i64,
     },
     /// The oldest flight ends, carried out or not.
@@ -237,7 +237,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => id().prop_map(|id| Step::Renew { id }),
         1 => id().prop_map(|id| Step::Revoke { id }),
         10 => (prop_oneof![30 => 1..400u64, 1 => 400..4000u64], prop::bool::weighted(0.98), 0..6i64)
-            .prop_map(|(ms, quorum_heard, renewing)| Step::Look { ms, quorum_heard, renewing }),
+            .prop_map(|(ms, able, renewing)| Step::Look { ms, able, renewing }),
         4 => prop::bool::weighted(0.7).prop_map(|applied| Step::Land { applied }),
     ]
 }
@@ -301,7 +301,7 @@ impl Model {
                 }
             }
             Step::Revoke { id } => self.change(lessor, id, None),
-            Step::Look { ms, quorum_heard, renewing } => return self.look(lessor, ms, quorum_heard, LeaseId(renewing)),
+            Step::Look { ms, able, renewing } => return self.look(lessor, ms, able, LeaseId(renewing)),
             Step::Land { applied } => {
                 if !self.flights.is_empty() {
                     self.land(lessor, applied);
@@ -325,13 +325,13 @@ impl Model {
         lessor.landed(flight.number, self.now_ms);
     }
 
-    fn look(&mut self, lessor: &mut Lessor, ms: u64, heard: bool, renewing: LeaseId) -> Result<(), TestCaseError> {
+    fn look(&mut self, lessor: &mut Lessor, ms: u64, able: bool, renewing: LeaseId) -> Result<(), TestCaseError> {
         self.now_ms += ms;
-        if ms > GRACE_MS || (self.paused && heard) {
+        if ms > GRACE_MS || (self.paused && able) {
             self.hold_until_ms = self.now_ms + GRACE_MS;
         }
-        self.paused = !heard;
-        lessor.look(self.now_ms, heard);
+        self.paused = !able;
+        lessor.look(self.now_ms, able);
         let flights = lessor.revokes(self.now_ms, |id| id == renewing);
         let may = !self.paused && self.now_ms >= self.hold_until_ms.max(self.retry_at_ms);
         prop_assert!(may || flights.is_empty(), "it revokes when it must not");

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tenure_core::command::Command;
-use tenure_core::row::LeaseRow;
+use tenure_core::row::{AlarmKind, LeaseRow};
 use tenure_core::state::StateRead;
 use tenure_core::{LeaseId, LogIndex, Term};
 use tenure_raft::RaftNode;
@@ -175,7 +175,7 @@ impl Shell {
                 }
             }
         }
-        leading.lessor.look(now_ms, self.raft.quorum_heard());
+        leading.lessor.look(now_ms, self.raft.quorum_heard() && !self.is_corrupt());
         for flight in self.flights(&mut leading, now_ms) {
             self.propose(flight);
         }
@@ -190,6 +190,11 @@ impl Shell {
 
     fn reading(&self) -> u64 {
         self.raft.lease_clock().reading(BootInstant::now())
+    }
+
+    /// Whether the alarm is raised under which apply refuses every revoke.
+    fn is_corrupt(&self) -> bool {
+        self.raft.view().meta().alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt)
     }
 
     fn promote(&mut self, term: Term) {
