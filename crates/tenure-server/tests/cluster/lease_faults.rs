@@ -7,7 +7,9 @@ use tenure_raft::log::Keep;
 use tenure_raft::runtime::BootInstant;
 use tenure_server::node::{Node, RequestError};
 
+use crate::snapshots::{caught_up, counters, fall_behind, short_log};
 use crate::support::cluster::{Cluster, eventually, settled};
+use crate::support::history::History;
 use crate::support::leases::Held;
 use crate::support::machine::{Kept, Step};
 use crate::support::member::Settings;
@@ -91,6 +93,38 @@ fn the_time_that_is_left_survives_a_restart_of_all_members() {
         let tick = Duration::from_millis(500);
         let bound = ttl + ttl / 100 + leaderless + tick + settings.election_timeout + SLACK;
         assert!(lived < bound, "it took {lived:?} of at most {bound:?}");
+    });
+}
+
+#[test]
+fn a_leader_that_came_back_by_a_snapshot_knows_what_is_left() {
+    run(async {
+        let history = History::default();
+        let settings = short_log();
+        let (mut cluster, nodes) = Cluster::running(3, &settings).await;
+        let ttl = Duration::from_secs(8);
+        let held = Held::granted(&nodes[0], 1, ttl).await;
+        let behind = (cluster.leader(&nodes).await + 1) % 3;
+        let others = fall_behind(&mut cluster, &nodes, &history, &[behind]).await;
+        drop(nodes);
+        let node = within("a start", cluster.members[behind].up()).await.expect("it starts");
+        caught_up(&node, &history).await;
+        assert!(counters(&node).installed > 0, "it came by a snapshot");
+        within("it leads", async {
+            while node.shared().raft.promoted().is_none() {
+                for other in &others {
+                    other.shared().raft.hand_over().await;
+                }
+                pass(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        let answer = within("a look", node.lease(held.id, false)).await.expect("an answer");
+        let left = Duration::from_millis(answer.result.expect("a lease").left_ms);
+        let used = held.sent.elapsed();
+        assert!(left + used < ttl + SLACK, "{left:?} are left after {used:?}");
+        let lived = held.lived(held.end(&node).await);
+        assert!(lived < ttl + ttl / 100 + settings.election_timeout + SLACK, "it took {lived:?}");
     });
 }
 

@@ -21,7 +21,7 @@ use crate::support::requests::put;
 use crate::support::{run, within};
 
 /// State is flushed often and hardly any log is kept, so that whoever is down for a moment needs a snapshot.
-fn short_log() -> Settings {
+pub(crate) fn short_log() -> Settings {
     let housekeeping = Housekeeping {
         flush_log_bytes: 16 << 10,
         flush_entries: 16,
@@ -42,7 +42,7 @@ fn slow_snapshots() -> Settings {
     settings
 }
 
-fn counters(node: &Node) -> SnapshotCounters {
+pub(crate) fn counters(node: &Node) -> SnapshotCounters {
     node.shared().raft.snapshots()
 }
 
@@ -73,7 +73,12 @@ async fn under_load<T>(nodes: &[Node], history: &History, happens: impl Future<O
 }
 
 /// Cuts the power of some members and writes until no other has the entries that they need next. Returns the others.
-async fn fall_behind(cluster: &mut Cluster, nodes: &[Node], history: &History, behind: &[usize]) -> Vec<Node> {
+pub(crate) async fn fall_behind(
+    cluster: &mut Cluster,
+    nodes: &[Node],
+    history: &History,
+    behind: &[usize],
+) -> Vec<Node> {
     let others = nodes.iter().enumerate().filter(|(place, _)| !behind.contains(place));
     let others: Vec<Node> = others.map(|(_, node)| node.clone()).collect();
     for place in behind {
@@ -100,7 +105,7 @@ async fn lag(cluster: &Cluster, others: &[Node], history: &History, behind: usiz
 }
 
 /// Waits until a member has applied all that was acknowledged so far.
-async fn caught_up(node: &Node, history: &History) {
+pub(crate) async fn caught_up(node: &Node, history: &History) {
     let told = history.told();
     eventually("it catches up", || (node.shared().raft.view().meta().revision >= told).then_some(())).await;
 }
