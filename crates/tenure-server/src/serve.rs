@@ -1,8 +1,8 @@
 //! Puts a member together and runs it: threads, runtimes, listeners, and the order in which they end.
 //!
 //! Threads: one for consensus, peers and housekeeping; one or more for clients, each with a runtime of its own, its own
-//! connections (the kernel spreads them by `SO_REUSEPORT`) and its own queue of writes; one for apply and one for the
-//! log's syncs, which belong to `tenure-raft`. On a stop, leadership is handed over while requests are still served, then
+//! connections (the kernel spreads them by `SO_REUSEPORT`) and its own queues of writes; one for the watch hub and one for
+//! the lessor; one for apply and one for the log's syncs, which belong to `tenure-raft`. On a stop, leadership is handed over while requests are still served, then
 //! no more are accepted, then consensus ends. Killing the process at any moment is as good a stop.
 
 use std::io;
