@@ -17,8 +17,8 @@ use crate::outcome::{Refusal, Response};
 use crate::row::LeaseRow;
 use crate::state::StateWrite;
 
-/// How much longer than its TTL a lease lives by the lease clock, in percent. The rates of two nodes' clocks may differ
-/// by 0.5 % either way; twice that lets a client whose own clock is the slow one count on its TTL.
+/// How much longer than its TTL a lease lives by the lease clock, in percent. The rates of any
+/// two clocks, a client's included, differ by half a percent at most; the other half covers rounding to milliseconds.
 pub const LEASE_MARGIN_PERCENT: u64 = 1;
 
 /// The reading of the lease clock, in milliseconds, at which a lease is due.
