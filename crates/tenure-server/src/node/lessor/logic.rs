@@ -36,6 +36,13 @@ pub(super) const FLIGHTS_MAX: usize = 2;
 /// How long to wait when a flight did not end what it was to end: consensus is losing its leader, or an alarm forbids it.
 const RETRY_MS: u64 = 100;
 
+/// How many leases that are due are looked at in one turn: a few milliseconds' worth. Of those whose renewals are under way
+/// there may be any number after an outage.
+const LOOKS_PER_TURN_MAX: usize = 4096;
+
+/// For how long a lease whose renewal is under way is set aside. A renewal that comes to nothing makes its end so much later.
+const ASIDE_MS: u64 = 100;
+
 /// A void entry of the timers costs little, but there must not be more of them than this beside twice the leases.
 const VOID_TIMERS_MIN: usize = 4096;
 
@@ -71,6 +78,9 @@ pub(super) struct Lessor {
     timers: Timers,
     /// Leases that are due and in no flight, the one longest due first.
     overdue: BTreeSet<(u64, LeaseId)>,
+    /// Those of them that were being renewed when they were looked at.
+    aside: BTreeSet<(u64, LeaseId)>,
+    aside_until_ms: u64,
     /// Leases in flights, likewise.
     in_flight: BTreeSet<(u64, LeaseId)>,
     flights: HashMap<u64, Vec<LeaseId>>,
@@ -92,6 +102,8 @@ impl Lessor {
             leases: HashMap::new(),
             timers: Timers::default(),
             overdue: BTreeSet::new(),
+            aside: BTreeSet::new(),
+            aside_until_ms: 0,
             in_flight: BTreeSet::new(),
             flights: HashMap::new(),
             next_flight: 0,
@@ -105,13 +117,14 @@ impl Lessor {
         lessor
     }
 
-    /// Starts over from the lease table, because changes were missed. Flights go on, but nothing waits for them.
+    /// Starts over from the lease table, because changes were missed. Flights go on and keep their places, but no lease
+    /// waits for them: what was in one may be revoked twice, which does no harm.
     pub(super) fn reload(&mut self, rows: Vec<(LeaseId, LeaseRow)>) {
         self.leases = HashMap::with_capacity(rows.len());
         self.timers = Timers::default();
         self.overdue.clear();
+        self.aside.clear();
         self.in_flight.clear();
-        self.flights.clear();
         for (id, row) in rows {
             self.file(id, &row);
         }
@@ -136,6 +149,7 @@ impl Lessor {
                 self.tally.granted += 1;
                 self.tally.renewed += row.renewals;
                 self.file(id, &row);
+                self.drop_void_timers();
             }
             (Some(known), Some(row)) => self.renewed(id, &known, &row),
         }
@@ -177,7 +191,11 @@ impl Lessor {
     fn unlist(&mut self, id: LeaseId, known: &Timed) {
         match known.place {
             Place::Filed(_) => {}
-            Place::Overdue => drop(self.overdue.remove(&(known.due_ms, id))),
+            Place::Overdue => {
+                if !self.overdue.remove(&(known.due_ms, id)) {
+                    self.aside.remove(&(known.due_ms, id));
+                }
+            }
             Place::InFlight(_) => drop(self.in_flight.remove(&(known.due_ms, id))),
         }
     }
@@ -224,14 +242,24 @@ impl Lessor {
     }
 
     /// What to revoke now, for each flight that there is room for. Each must be reported with [`Lessor::landed`].
-    pub(super) fn revokes(&mut self, now_ms: u64, is_renewing: impl Fn(LeaseId) -> bool) -> Vec<Flight> {
+    ///
+    /// `are_renewing` is asked about a few leases at a time, because renewals wait while it looks.
+    pub(super) fn revokes(
+        &mut self,
+        now_ms: u64,
+        are_renewing: impl Fn(&[(u64, LeaseId)]) -> Vec<bool>,
+    ) -> Vec<Flight> {
         let mut flights = Vec::new();
+        if now_ms >= self.aside_until_ms {
+            self.overdue.append(&mut self.aside);
+            self.aside_until_ms = now_ms.saturating_add(ASIDE_MS);
+        }
         if self.paused || now_ms < self.hold_until_ms.max(self.retry_at_ms) {
             return flights;
         }
+        let mut looks = LOOKS_PER_TURN_MAX;
         while self.flights.len() < FLIGHTS_MAX {
-            let chosen: Vec<(u64, LeaseId)> =
-                self.overdue.iter().filter(|(_, id)| !is_renewing(*id)).take(REVOKES_PER_FLIGHT_MAX).copied().collect();
+            let chosen = self.choose(&mut looks, &are_renewing);
             if chosen.is_empty() {
                 break;
             }
@@ -240,12 +268,36 @@ impl Lessor {
         flights
     }
 
+    /// Takes a flight's worth of leases that nobody renews off the list, and sets aside those that are in the way.
+    fn choose(
+        &mut self,
+        looks: &mut usize,
+        are_renewing: impl Fn(&[(u64, LeaseId)]) -> Vec<bool>,
+    ) -> Vec<(u64, LeaseId)> {
+        let mut chosen = Vec::new();
+        while *looks > 0 && chosen.len() < REVOKES_PER_FLIGHT_MAX {
+            let count = (REVOKES_PER_FLIGHT_MAX - chosen.len()).min(*looks);
+            let first: Vec<_> = std::iter::from_fn(|| self.overdue.pop_first()).take(count).collect();
+            if first.is_empty() {
+                break;
+            }
+            *looks -= first.len();
+            for (entry, renewing) in first.iter().zip(are_renewing(&first)) {
+                if renewing {
+                    self.aside.insert(*entry);
+                } else {
+                    chosen.push(*entry);
+                }
+            }
+        }
+        chosen
+    }
+
     fn take_off(&mut self, chosen: &[(u64, LeaseId)]) -> Flight {
         let number = self.next_flight;
         self.next_flight += 1;
         let mut revokes = Vec::with_capacity(chosen.len());
         for entry @ (_, id) in chosen {
-            self.overdue.remove(entry);
             self.in_flight.insert(*entry);
             if let Some(timed) = self.leases.get_mut(id) {
                 timed.place = Place::InFlight(number);
@@ -272,10 +324,14 @@ impl Lessor {
         }
     }
 
-    /// When to look again at the latest, if anything is to be waited for.
+    /// When to look again at the latest, if anything is to be waited for. What lands and what allows revokes again is told,
+    /// so it is not waited for here.
     pub(super) fn next_look_ms(&self) -> Option<u64> {
-        let overdue = (!self.overdue.is_empty()).then_some(self.hold_until_ms.max(self.retry_at_ms));
-        self.timers.next_ms().into_iter().chain(overdue).min()
+        let may_send = !self.paused && self.flights.len() < FLIGHTS_MAX;
+        let not_before = self.hold_until_ms.max(self.retry_at_ms);
+        let overdue = (may_send && !self.overdue.is_empty()).then_some(not_before);
+        let aside = (may_send && !self.aside.is_empty()).then_some(not_before.max(self.aside_until_ms));
+        self.timers.next_ms().into_iter().chain(overdue).chain(aside).min()
     }
 
     /// How many leases there are.
@@ -285,7 +341,7 @@ impl Lessor {
 
     /// How long the lease that is due for longest has been so.
     pub(super) fn oldest_overdue_ms(&self, now_ms: u64) -> u64 {
-        let oldest = [&self.overdue, &self.in_flight].into_iter().filter_map(BTreeSet::first).min();
+        let oldest = [&self.overdue, &self.aside, &self.in_flight].into_iter().filter_map(BTreeSet::first).min();
         oldest.map_or(0, |(due_ms, _)| now_ms.saturating_sub(*due_ms))
     }
 }

@@ -30,7 +30,16 @@ fn lessor_at(now_ms: u64, rows: &[(i64, LeaseRow)]) -> Lessor {
 
 fn revokes(lessor: &mut Lessor, now_ms: u64) -> Vec<Flight> {
     lessor.look(now_ms, true);
-    lessor.revokes(now_ms, |_| false)
+    lessor.revokes(now_ms, nobody)
+}
+
+fn nobody(leases: &[(u64, LeaseId)]) -> Vec<bool> {
+    vec![false; leases.len()]
+}
+
+/// These are being renewed.
+fn those(renewing: impl Fn(LeaseId) -> bool) -> impl Fn(&[(u64, LeaseId)]) -> Vec<bool> {
+    move |leases| leases.iter().map(|(_, id)| renewing(*id)).collect()
 }
 
 fn ids(flights: &[Flight]) -> Vec<i64> {
@@ -72,7 +81,7 @@ fn a_renewal_postpones_the_end_wherever_the_lease_is() {
     lessor.changed(LeaseId(1), Some(once), 9600);
     lessor.look(10_200, true);
     lessor.changed(LeaseId(2), Some(renewed(granted, 10_150)), 10_200);
-    let flights = lessor.revokes(10_200, |_| false);
+    let flights = lessor.revokes(10_200, nobody);
     assert_eq!(ids(&flights), [3]);
     lessor.changed(LeaseId(3), Some(renewed(granted, 10_190)), 10_210);
     lessor.landed(0, 10_220);
@@ -97,10 +106,56 @@ fn a_renewal_postpones_the_end_wherever_the_lease_is() {
 fn a_lease_with_a_renewal_under_way_is_left_alone() {
     let mut lessor = lessor_at(9500, &[(1, row(7, 0)), (2, row(7, 100))]);
     lessor.look(10_300, true);
-    let flights = lessor.revokes(10_300, |id| id == LeaseId(1));
+    let flights = lessor.revokes(10_300, those(|id| id == LeaseId(1)));
     assert_eq!(ids(&flights), [2]);
     assert_eq!(lessor.oldest_overdue_ms(10_300), 200);
     assert_eq!(ids(&revokes(&mut lessor, 10_400)), [1], "the renewal came to nothing");
+}
+
+#[test]
+fn renewals_never_wait_for_a_look_at_all_that_is_due() {
+    const RENEWING: i64 = 40_000;
+    let rows: Vec<(i64, LeaseRow)> = (1..=RENEWING + 1).map(|id| (id, row(7, 0))).collect();
+    let mut lessor = lessor_at(10_100, &rows);
+    lessor.look(10_200, true);
+    let looks = std::cell::RefCell::new(Vec::new());
+    let renewing = |leases: &[(u64, LeaseId)]| {
+        looks.borrow_mut().push(leases.len());
+        leases.iter().map(|(_, id)| id.0 <= RENEWING).collect()
+    };
+    let (mut flights, mut turns) = (Vec::new(), 0u64);
+    while flights.is_empty() {
+        flights = lessor.revokes(10_200 + turns, renewing);
+        let looks = looks.take();
+        assert!(looks.iter().all(|look| *look <= REVOKES_PER_FLIGHT_MAX), "as long as this, renewals wait");
+        assert!(looks.iter().sum::<usize>() <= LOOKS_PER_TURN_MAX);
+        turns += 1;
+        assert!(turns < 12, "those that are renewed must not hide the one that is not");
+    }
+    assert_eq!(ids(&flights), [RENEWING + 1]);
+    assert_eq!(lessor.oldest_overdue_ms(10_200), 100);
+    // Those set aside are looked at again, and a renewal of them counts at once.
+    lessor.changed(LeaseId(1), Some(renewed(row(7, 0), 10_210)), 10_210);
+    assert_eq!(ids(&lessor.revokes(10_200 + ASIDE_MS, those(|id| id.0 > 3))), [2, 3]);
+}
+
+#[test]
+fn it_sleeps_while_it_can_send_nothing() {
+    let rows: Vec<(i64, LeaseRow)> = (1..=1000).map(|id| (id, row(7, 0))).collect();
+    // All are being renewed: until it looks at them again.
+    let mut lessor = lessor_at(10_100, &rows);
+    lessor.look(10_200, true);
+    assert_eq!(lessor.revokes(10_200, those(|_| true)), []);
+    assert_eq!(lessor.next_look_ms(), Some(10_200 + ASIDE_MS));
+    // All flights are on their way: until one lands.
+    assert_eq!(revokes(&mut lessor, 10_200 + ASIDE_MS).len(), FLIGHTS_MAX);
+    assert_eq!(lessor.next_look_ms(), None);
+    lessor.landed(0, 10_350);
+    assert_eq!(lessor.next_look_ms(), Some(10_350 + RETRY_MS));
+    // No quorum is heard: until one is.
+    lessor.look(10_400, false);
+    assert_eq!(lessor.revokes(10_400, nobody), []);
+    assert_eq!(lessor.next_look_ms(), None);
 }
 
 #[test]
@@ -120,10 +175,10 @@ fn nothing_ends_without_a_quorum_and_for_a_grace_after() {
     let mut lessor = lessor_at(9500, &[(1, row(7, 0))]);
     for now_ms in (9600..30_000).step_by(100) {
         lessor.look(now_ms, false);
-        assert_eq!(lessor.revokes(now_ms, |_| false), []);
+        assert_eq!(lessor.revokes(now_ms, nobody), []);
     }
     lessor.look(30_000, true);
-    assert_eq!(lessor.revokes(30_000, |_| false), []);
+    assert_eq!(lessor.revokes(30_000, nobody), []);
     // A client renews as soon as it can.
     lessor.changed(LeaseId(1), Some(renewed(row(7, 0), 30_100)), 30_100);
     assert_eq!(revokes(&mut lessor, 30_600), []);
@@ -186,6 +241,12 @@ fn leases_that_were_revoked_leave_no_growing_trace() {
         lessor.changed(LeaseId(id), None, 10);
         assert!(lessor.timers.filed() <= VOID_TIMERS_MIN + 6);
     }
+    // In one run with the grant of the next, so that only that is heard of.
+    for granted_at in 2..100_000 {
+        let incarnation = Incarnation { index: LogIndex(granted_at), place: 0 };
+        lessor.changed(LeaseId(-1), Some(LeaseRow { incarnation, ..century }), 10);
+        assert!(lessor.timers.filed() <= VOID_TIMERS_MIN + 6);
+    }
     let mut ended = Vec::new();
     for now_ms in (100..11_000).step_by(100) {
         ended.extend(ids(&revokes(&mut lessor, now_ms)));
@@ -198,7 +259,10 @@ fn after_missed_changes_it_goes_by_the_table() {
     let mut lessor = lessor_at(9500, &[(1, row(7, 0)), (2, row(7, 0)), (3, row(7, 0))]);
     let flights = revokes(&mut lessor, 10_200);
     assert_eq!(ids(&flights), [1, 2, 3]);
+    lessor.changed(LeaseId(9), Some(row(8, 0)), 10_200);
+    assert_eq!(ids(&revokes(&mut lessor, 10_200)), [9]);
     lessor.reload(vec![(LeaseId(2), row(7, 0)), (LeaseId(4), row(9, 5000))]);
+    assert_eq!(revokes(&mut lessor, 10_250), [], "the flights of before are still on their way");
     lessor.landed(flights[0].number, 10_250);
     let again = revokes(&mut lessor, 10_300);
     assert_eq!(ids(&again), [2]);
@@ -251,6 +315,8 @@ struct Model {
     paused: bool,
     hold_until_ms: u64,
     retry_at_ms: u64,
+    /// When each lease was last seen to be renewed.
+    renewing_ms: BTreeMap<LeaseId, u64>,
     ended: usize,
 }
 
@@ -264,6 +330,7 @@ impl Model {
             paused: false,
             hold_until_ms: GRACE_MS,
             retry_at_ms: 0,
+            renewing_ms: BTreeMap::new(),
             ended: 0,
         }
     }
@@ -331,8 +398,9 @@ impl Model {
             self.hold_until_ms = self.now_ms + GRACE_MS;
         }
         self.paused = !able;
+        self.renewing_ms.insert(renewing, self.now_ms);
         lessor.look(self.now_ms, able);
-        let flights = lessor.revokes(self.now_ms, |id| id == renewing);
+        let flights = lessor.revokes(self.now_ms, those(|id| id == renewing));
         let may = !self.paused && self.now_ms >= self.hold_until_ms.max(self.retry_at_ms);
         prop_assert!(may || flights.is_empty(), "it revokes when it must not");
         let mut last_due = 0;
@@ -351,7 +419,7 @@ impl Model {
         prop_assert!(self.flights.len() <= FLIGHTS_MAX);
         if may && self.flights.len() < FLIGHTS_MAX {
             let left = self.leases.iter().find(|(id, row)| {
-                due_ms(row) + SLOT_MS_SLACK <= self.now_ms && **id != renewing && !self.in_flight(**id)
+                due_ms(row) + SLOT_MS_SLACK <= self.now_ms && !self.is_aside(**id) && !self.in_flight(**id)
             });
             prop_assert!(left.is_none(), "{left:?} is left over");
         }
@@ -363,13 +431,24 @@ impl Model {
         let oldest = self.leases.values().map(|row| self.now_ms.saturating_sub(due_ms(row))).max().unwrap_or(0);
         let told = lessor.oldest_overdue_ms(self.now_ms);
         prop_assert!(told <= oldest && oldest < told + SLOT_MS_SLACK + 1, "{told} ms, not {oldest} ms overdue");
-        let waits = self.leases.iter().filter(|(id, _)| !self.in_flight(**id)).map(|(_, row)| due_ms(row)).min();
-        if let Some(due) = waits {
-            let next = lessor.next_look_ms();
-            let needed = (due + SLOT_MS_SLACK).max(self.hold_until_ms).max(self.retry_at_ms);
-            prop_assert!(next.is_some_and(|next| next <= needed), "{next:?} is too late for {needed}");
+        let may_send = !self.paused && self.flights.len() < FLIGHTS_MAX;
+        let next = lessor.next_look_ms();
+        prop_assert!(next.is_none_or(|next| next > self.now_ms), "nothing is to be done at {next:?}");
+        for (id, row) in self.leases.iter().filter(|(id, _)| !self.in_flight(**id)) {
+            let over = due_ms(row) + SLOT_MS_SLACK;
+            let filed = (due_ms(row) / SLOT_MS_SLACK + 1) * SLOT_MS_SLACK > self.now_ms;
+            if may_send || filed {
+                let aside = self.renewing_ms.get(id).map_or(0, |seen| seen + ASIDE_MS);
+                let needed = over.max(aside).max(self.hold_until_ms).max(self.retry_at_ms);
+                prop_assert!(next.is_some_and(|next| next <= needed), "{next:?} is too late for {needed}");
+            }
         }
         Ok(())
+    }
+
+    /// Whether a lease may still be set aside.
+    fn is_aside(&self, id: LeaseId) -> bool {
+        self.renewing_ms.get(&id).is_some_and(|seen| seen + ASIDE_MS > self.now_ms)
     }
 }
 

@@ -252,6 +252,14 @@ impl Shell {
                     }
                 }
             }
+            Waiting::Latest(leases) => {
+                let now_ms = self.reading();
+                for (id, (index, row)) in leases {
+                    if index > leading.begun_at {
+                        leading.lessor.changed(id, row, now_ms);
+                    }
+                }
+            }
             Waiting::Missed => {
                 tracing::warn!("the lessor fell behind and reads the lease table again");
                 self.feed.open();
@@ -264,8 +272,10 @@ impl Shell {
     }
 
     fn flights(&self, leading: &mut Leading, now_ms: u64) -> Vec<Flight> {
-        let renewing = self.raft.renewals().look();
-        leading.lessor.revokes(now_ms, |id| renewing.contains(id))
+        leading.lessor.revokes(now_ms, |leases| {
+            let renewing = self.raft.renewals().look();
+            leases.iter().map(|(_, id)| renewing.contains(*id)).collect()
+        })
     }
 
     fn propose(&mut self, flight: Flight) {
