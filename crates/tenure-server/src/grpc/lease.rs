@@ -1,25 +1,18 @@
 //! etcdserverpb.Lease.
 
-use std::pin::Pin;
 use std::time::Instant;
 
-use futures::StreamExt;
+use futures::stream::{BoxStream, StreamExt};
 use tenure_core::LeaseId;
 use tenure_core::outcome::{Outcome, Refusal};
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::lease_server::Lease;
-use tenure_raft::runtime::BootInstant;
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
 use super::errors::ApiError;
 use super::header;
 use crate::node::{Node, RequestError, pick_lease_id};
-
-/// Keepalives of one stream that are carried out at once; further ones wait in the connection. A client that renews more
-/// leases on one stream gets this many per round through the log.
-const KEEPALIVES_AT_ONCE_MAX: usize = 1024;
 
 /// See the module's header.
 pub(super) struct LeaseService {
@@ -44,25 +37,14 @@ impl LeaseService {
     }
 }
 
-/// Renews what is asked for, many at a time, and answers in the order of the requests.
 fn keep_alive(node: Node, requests: Streaming<pb::LeaseKeepAliveRequest>) -> KeepAlives {
-    let answering = node.clone();
-    let renewed = requests.map(move |request| {
-        let (node, asked) = (node.clone(), BootInstant::now());
-        async move {
-            let id = LeaseId(request?.id);
-            Ok((id, asked, node.renew_lease(id).await))
-        }
-    });
-    let answers = renewed.buffered(KEEPALIVES_AT_ONCE_MAX).then(move |renewed| {
-        let node = answering.clone();
-        async move {
-            // An error ends the stream, with its code.
-            let (id, asked, outcome) = renewed.map_err(|status: Status| status)?;
-            // Its turn to be answered may have come late.
-            let outcome = node.renewed_in_time(id, asked, outcome).await.map_err(|error| unanswered(&node, error))?;
-            Ok(convert::lease_keep_alive_answer(header(&node, outcome.revision), id, &outcome)?)
-        }
+    let ids = requests.map(|request| Ok(LeaseId(request?.id)));
+    let renewed = node.keep_leases_alive(ids);
+    // An error ends the stream, with its code.
+    let answers = renewed.map(move |renewed: Result<_, Status>| {
+        let (id, outcome) = renewed?;
+        let outcome = outcome.map_err(|error| unanswered(&node, error))?;
+        Ok(convert::lease_keep_alive_answer(header(&node, outcome.revision), id, &outcome)?)
     });
     answers.boxed()
 }
@@ -75,7 +57,7 @@ fn unanswered(node: &Node, error: RequestError) -> ApiError {
     }
 }
 
-type KeepAlives = Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
+type KeepAlives = BoxStream<'static, Result<pb::LeaseKeepAliveResponse, Status>>;
 
 #[tonic::async_trait]
 impl Lease for LeaseService {

@@ -7,18 +7,13 @@ use bytes::Bytes;
 use rand::RngExt;
 use tenure_core::LeaseId;
 use tenure_core::command::Command;
-use tenure_core::outcome::{Outcome, Response};
+use tenure_core::outcome::Outcome;
 use tenure_core::row::LeaseRow;
 use tenure_core::state::StateRead;
 use tenure_raft::runtime::BootInstant;
 use tenure_storage::state_view::StateView;
-use tokio::time::Instant;
 
 use super::{Node, ReadAnswer, RequestError};
-
-/// A client counts from when it gets an answer, the lessor from when it got the request. An answer is not sent when more
-/// than this part of the TTL lies between the two; the lease is renewed once more instead.
-const ANSWER_AGE_PARTS: u32 = 3;
 
 /// What a client may know of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,37 +45,14 @@ impl Node {
 
     /// Revokes a lease for a client.
     pub async fn revoke_lease(&self, command: &Command) -> Result<Outcome, RequestError> {
-        Ok(self.proposer.propose_for_lease(command.encode()).await?.outcome)
+        Ok(self.proposer.propose_revoke(command.encode()).await?.outcome)
     }
 
     /// Renews a lease, once.
     pub async fn renew_lease(&self, id: LeaseId) -> Result<Outcome, RequestError> {
         // From now on the lessor, if it is here, leaves the lease alone.
         let noted = self.shared.raft.renewals().note(vec![id]);
-        let written = self.proposer.propose_for_lease(Command::LeaseRenew(id).encode()).await;
-        drop(noted);
-        Ok(written?.outcome)
-    }
-
-    /// What to answer to a renewal that was asked for at `asked`: `outcome`, or that of another one if it comes too late.
-    pub async fn renewed_in_time(
-        &self,
-        id: LeaseId,
-        mut asked: BootInstant,
-        mut outcome: Result<Outcome, RequestError>,
-    ) -> Result<Outcome, RequestError> {
-        let deadline = Instant::now() + self.shared.request_timeout;
-        while let Ok(Outcome { result: Ok(Response::LeaseRenew { ttl_ms }), .. }) = &outcome {
-            if asked.elapsed() <= Duration::from_millis(*ttl_ms) / ANSWER_AGE_PARTS {
-                break;
-            }
-            if Instant::now() > deadline {
-                return Err(RequestError::Timeout);
-            }
-            asked = BootInstant::now();
-            outcome = self.renew_lease(id).await;
-        }
-        outcome
+        Ok(self.proposer.propose_renewal(Command::LeaseRenew(id).encode(), noted).await?.outcome)
     }
 
     /// What is left of a lease, if there is one; with its keys or without.

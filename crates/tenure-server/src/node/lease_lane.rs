@@ -6,6 +6,10 @@
 //!
 //! Unlike a write, a renewal may be sent again when its fate is unknown: done twice it does no harm. So a leader that dies
 //! or hangs costs its clients nothing but time. A revoke whose fate is unknown ends as an error, like a write.
+//!
+//! Nor is a renewal anything that a client could read here next. So it is answered when the leader has applied it, and a
+//! member whose own state stands still for a while does not lose its clients' leases. A revoke is waited for, outside the
+//! lane.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::error::RequestError;
-use super::proposer::{Attempt, Flight, Pending, RETRY_INTERVAL, answer, refuse};
+use super::proposer::{Attempt, Done, Flight, Pending, RETRY_INTERVAL, answer, refuse};
 
 /// Renewals and revokes that may wait; beyond it, "too many requests". Two seconds' worth of a million leases of 30 s on
 /// one member.
@@ -77,14 +81,15 @@ impl Flight {
                 return;
             }
             match tokio::time::timeout_at(deadline, self.attempt_for_leases(&group)).await {
-                Ok(Attempt::Done(outcomes, term)) => {
+                Ok(Attempt::Done(done)) => {
                     self.counters.of_leases.fetch_add(1, Ordering::Relaxed);
-                    return answer(group, outcomes, term);
+                    return self.answer_for_leases(group, done, deadline);
                 }
                 Ok(Attempt::Again) => {}
-                Ok(Attempt::Failed(RequestError::LeaderLost)) => {
+                // A refused renewal would end a stream with all that its client renews there.
+                Ok(Attempt::Failed(error @ (RequestError::LeaderLost | RequestError::TooManyRequests))) => {
                     let (renewals, others) = group.into_iter().partition(is_renewal);
-                    refuse(others, RequestError::LeaderLost);
+                    refuse(others, error);
                     group = renewals;
                 }
                 Ok(Attempt::Failed(error)) => return refuse(group, error),
@@ -94,6 +99,28 @@ impl Flight {
                 return refuse(group, RequestError::Timeout);
             }
         }
+    }
+
+    /// Answers renewals at once, and revokes when they can be seen here.
+    fn answer_for_leases(&self, group: Vec<Pending>, done: Done, deadline: Instant) {
+        let Done { outcomes, term, forwarded_at } = done;
+        let both = group.into_iter().zip(outcomes);
+        let (renewals, revokes): (Vec<_>, Vec<_>) = both.partition(|(pending, _)| is_renewal(pending));
+        let (group, outcomes) = renewals.into_iter().unzip();
+        answer(group, Done { outcomes, term, forwarded_at });
+        if revokes.is_empty() {
+            return;
+        }
+        let (group, outcomes) = revokes.into_iter().unzip();
+        let (flight, done) = (self.clone(), Done { outcomes, term, forwarded_at });
+        // Ends by the deadline, and holds what its commands took of the lane's bytes.
+        drop(tokio::task::spawn(async move {
+            match tokio::time::timeout_at(deadline, flight.visible_here(&done)).await {
+                Ok(Ok(())) => answer(group, done),
+                Ok(Err(error)) => refuse(group, error),
+                Err(_) => refuse(group, RequestError::Timeout),
+            }
+        }));
     }
 
     /// One attempt, given up when leadership moves: what a former leader holds may hang there for long.
@@ -121,7 +148,7 @@ mod tests {
 
     async fn pending(command: &Command) -> Pending {
         let bytes = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("an open semaphore");
-        Pending::new(command.encode(), oneshot::channel().0, bytes)
+        Pending::new(command.encode(), None, oneshot::channel().0, bytes)
     }
 
     async fn renewal() -> Pending {

@@ -5,6 +5,7 @@
 
 mod auto_compaction;
 mod error;
+mod keepalives;
 mod lease;
 mod lease_lane;
 mod lessor;
@@ -33,6 +34,7 @@ use tokio::sync::Semaphore;
 pub use auto_compaction::AutoCompaction;
 pub(crate) use auto_compaction::auto_compaction_loop;
 pub use error::RequestError;
+pub use keepalives::KeptAlive;
 pub use lease::{LeaseInfo, pick_lease_id};
 pub use lessor::{LATENESS_BOUNDS_MS, Lateness, LeaseFeed, LessorReport, LessorReports, LessorThread, Tally};
 pub use proposer::{GroupCounters, Proposer, Written};

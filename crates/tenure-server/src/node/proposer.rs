@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tenure_core::outcome::Outcome;
-use tenure_core::{MemberId, Term};
-use tenure_raft::{ForwardError, Links, ProposeError, RaftNode};
+use tenure_core::{LogIndex, MemberId, Term};
+use tenure_raft::{ForwardError, Links, ProposeError, RaftNode, RenewalsNoted};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -54,15 +54,19 @@ pub(super) struct Pending {
     pub(super) command: Bytes,
     pub(super) answer: oneshot::Sender<Result<Written, RequestError>>,
     _bytes: OwnedSemaphorePermit,
+    /// Of a renewal, that it is under way. Kept here, where it ends with the answer or the refusal: who waits for the answer
+    /// may be a stream that its client does not read, and stand still for ever.
+    _noted: Option<RenewalsNoted>,
 }
 
 impl Pending {
     pub(super) fn new(
         command: Bytes,
+        noted: Option<RenewalsNoted>,
         answer: oneshot::Sender<Result<Written, RequestError>>,
         bytes: OwnedSemaphorePermit,
     ) -> Pending {
-        Pending { command, answer, _bytes: bytes }
+        Pending { command, answer, _bytes: bytes, _noted: noted }
     }
 }
 
@@ -103,21 +107,31 @@ impl Proposer {
 
     /// Replicates an encoded command and returns what applying it answered.
     pub async fn propose(&self, command: Bytes) -> Result<Written, RequestError> {
-        self.propose_through(&self.writes, command).await
+        self.propose_through(&self.writes, command, None).await
     }
 
-    /// Replicates a renewal or a client's revoke of a lease, past the writes that wait.
-    pub async fn propose_for_lease(&self, command: Bytes) -> Result<Written, RequestError> {
-        self.propose_through(&self.leases, command).await
+    /// Replicates a client's revoke of a lease, past the writes that wait.
+    pub async fn propose_revoke(&self, command: Bytes) -> Result<Written, RequestError> {
+        self.propose_through(&self.leases, command, None).await
     }
 
-    async fn propose_through(&self, lane: &Lane, command: Bytes) -> Result<Written, RequestError> {
+    /// Replicates a renewal of a lease, past the writes that wait. It was noted as being under way.
+    pub async fn propose_renewal(&self, command: Bytes, noted: RenewalsNoted) -> Result<Written, RequestError> {
+        self.propose_through(&self.leases, command, Some(noted)).await
+    }
+
+    async fn propose_through(
+        &self,
+        lane: &Lane,
+        command: Bytes,
+        noted: Option<RenewalsNoted>,
+    ) -> Result<Written, RequestError> {
         let permits = u32::try_from(command.len() / BYTES_PER_PERMIT + 1).unwrap_or(u32::MAX);
         let Ok(bytes) = lane.bytes.clone().try_acquire_many_owned(permits) else {
             return Err(RequestError::TooManyRequests);
         };
         let (answer, result) = oneshot::channel();
-        lane.queue.try_send(Pending::new(command, answer, bytes)).map_err(|full| match full {
+        lane.queue.try_send(Pending::new(command, noted, answer, bytes)).map_err(|full| match full {
             mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
             mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
         })?;
@@ -191,10 +205,18 @@ fn cut_group(waiting: &mut Vec<Pending>) -> Vec<Pending> {
 
 /// What became of one attempt to carry a group out.
 pub(super) enum Attempt {
-    Done(Vec<Outcome>, Term),
+    Done(Done),
     /// Surely not appended.
     Again,
     Failed(RequestError),
+}
+
+/// What became of a group that was carried out.
+pub(super) struct Done {
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) term: Term,
+    /// The entry of a group that went to a leader elsewhere: it may not be applied here yet.
+    pub(super) forwarded_at: Option<LogIndex>,
 }
 
 impl Flight {
@@ -205,20 +227,29 @@ impl Flight {
             Err(_) => Err(RequestError::Timeout),
         };
         match result {
-            Ok((outcomes, term)) => answer(group, outcomes, term),
+            Ok(done) => answer(group, done),
             Err(error) => refuse(group, error),
         }
     }
 
-    async fn attempts(&self, group: &[Pending]) -> Result<(Vec<Outcome>, Term), RequestError> {
+    async fn attempts(&self, group: &[Pending]) -> Result<Done, RequestError> {
         loop {
             match self.attempt(group).await {
-                Attempt::Done(outcomes, term) => return Ok((outcomes, term)),
+                Attempt::Done(done) => {
+                    self.visible_here(&done).await?;
+                    return Ok(done);
+                }
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Again => {}
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
+    }
+
+    /// Waits until what was done can be read here: that is where the client reads next.
+    pub(super) async fn visible_here(&self, done: &Done) -> Result<(), RequestError> {
+        let Some(index) = done.forwarded_at else { return Ok(()) };
+        self.node.view_at(index).await.map(drop).map_err(|_| RequestError::Stopped)
     }
 
     pub(super) async fn attempt(&self, group: &[Pending]) -> Attempt {
@@ -239,7 +270,7 @@ impl Flight {
         match self.node.propose(group.iter().map(|pending| &pending.command)).await {
             Ok(reply) => {
                 self.count(group);
-                Attempt::Done(reply.outcomes, reply.term)
+                Attempt::Done(Done { outcomes: reply.outcomes, term: reply.term, forwarded_at: None })
             }
             Err(ProposeError::NotLeader(_)) => Attempt::Again,
             Err(ProposeError::Overloaded) => Attempt::Failed(RequestError::TooManyRequests),
@@ -260,11 +291,8 @@ impl Flight {
             Ok(forwarded) => {
                 self.count(group);
                 self.counters.forwarded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                // The client reads here next, so its write must be visible here.
-                match self.node.view_at(forwarded.index).await {
-                    Ok(_) => Attempt::Done(forwarded.outcomes, forwarded.term),
-                    Err(_) => Attempt::Failed(RequestError::Stopped),
-                }
+                let forwarded_at = Some(forwarded.index);
+                Attempt::Done(Done { outcomes: forwarded.outcomes, term: forwarded.term, forwarded_at })
             }
             Err(ForwardError::NotLeader(_)) => Attempt::Again,
             Err(ForwardError::Overloaded) => Attempt::Failed(RequestError::TooManyRequests),
@@ -277,10 +305,10 @@ impl Flight {
     }
 }
 
-pub(super) fn answer(group: Vec<Pending>, outcomes: Vec<Outcome>, term: Term) {
-    for (pending, outcome) in group.into_iter().zip(outcomes) {
+pub(super) fn answer(group: Vec<Pending>, done: Done) {
+    for (pending, outcome) in group.into_iter().zip(done.outcomes) {
         // A client that has gone away is not answered.
-        drop(pending.answer.send(Ok(Written { outcome, term })));
+        drop(pending.answer.send(Ok(Written { outcome, term: done.term })));
     }
 }
 

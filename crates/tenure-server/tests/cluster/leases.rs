@@ -82,7 +82,7 @@ fn the_list_of_leases_is_whole_and_begins_with_the_first_to_end() {
 #[test]
 fn a_lease_that_nobody_renews_takes_its_keys_along_in_one_revision() {
     run(async {
-        let (_cluster, nodes) = Cluster::running(3, &Settings::default()).await;
+        let (_cluster, nodes) = Cluster::running(3, &Settings::with_a_lasting_leader()).await;
         let ttl = Duration::from_secs(1);
         let held = Held::granted(&nodes[0], 7, ttl).await;
         let other = Held::granted(&nodes[1], 8, MINUTE).await;
@@ -176,7 +176,7 @@ fn renewals_pass_a_flood_of_writes() {
 #[test]
 fn only_a_leader_tells_the_time_and_only_while_there_are_leases() {
     run(async {
-        let (_cluster, nodes) = Cluster::running(3, &Settings::default()).await;
+        let (_cluster, nodes) = Cluster::running(3, &Settings::with_a_lasting_leader()).await;
         let place = nodes.iter().position(|node| node.shared().raft.status().is_leader).expect("a leader");
         let (leader, follower) = (&nodes[place].shared().raft, &nodes[(place + 1) % 3].shared().raft);
         assert_eq!(follower.propose_timed([].iter()).await.err(), Some(ProposeError::NotLeader(None)));
@@ -205,7 +205,7 @@ fn only_a_leader_tells_the_time_and_only_while_there_are_leases() {
 #[test]
 fn under_the_corrupt_alarm_leases_are_renewed_and_none_ends() {
     run(async {
-        let settings = Settings::default();
+        let settings = Settings::with_a_lasting_leader();
         let (_cluster, nodes) = Cluster::running(3, &settings).await;
         let ttl = Duration::from_secs(1);
         let mut held = Held::granted(&nodes[0], 7, ttl).await;

@@ -5,6 +5,7 @@
 mod cluster_crashes;
 mod crash_points;
 mod hashes;
+mod keepalives;
 mod leadership;
 mod lease_faults;
 mod leases;

@@ -50,6 +50,13 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// For tests that watch one leader: however busy the machine is, it stays the leader.
+    pub(crate) fn with_a_lasting_leader() -> Settings {
+        Settings { election_timeout: Duration::from_secs(2), ..Settings::default() }
+    }
+}
+
 /// See the module's header.
 #[derive(Debug)]
 pub(crate) struct Member {
