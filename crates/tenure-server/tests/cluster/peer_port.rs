@@ -159,7 +159,7 @@ fn state(member: &Member, node: &Node) -> State {
 
 /// A cluster at rest, and for each member somebody who speaks to it as if it were one of the others.
 pub(crate) async fn with_impostors(history: &History) -> (Cluster, Vec<Node>, Vec<Impostor>) {
-    let (cluster, nodes) = Cluster::running(3, &Settings::default()).await;
+    let (cluster, nodes) = Cluster::running(3, &Settings::with_a_lasting_leader()).await;
     let acked = within("a write", history.write(&nodes[0], put("k", "before"))).await;
     assert!(matches!(acked, Fate::Acked(_)));
     settled(&nodes).await;
