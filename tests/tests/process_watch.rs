@@ -85,7 +85,7 @@ async fn write(port: u16) -> Result<()> {
         total: ROUND_WRITES,
         key_bytes: 16,
         value_bytes: usize::try_from(VALUE_BYTES)?,
-        fresh_values: true,
+        fresh_values: false,
         keys: ROUND_WRITES / 4,
         operation: Operation::Put,
     };
