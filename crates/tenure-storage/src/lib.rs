@@ -18,6 +18,7 @@ pub mod mem_engines;
 mod merge;
 mod meta_cache;
 pub mod purge;
+pub mod refound;
 pub mod rows;
 pub mod run;
 pub mod state_view;
