@@ -4,6 +4,7 @@
 
 pub mod accept;
 mod applier;
+pub mod backup;
 mod bootstrap;
 mod effects;
 mod entry_codec;

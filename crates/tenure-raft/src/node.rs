@@ -41,7 +41,7 @@ use crate::shared_store::SharedStore;
 use crate::snapshot::{Inbox, Outbox, SnapshotCounters, SnapshotOptions, Snapshots};
 use crate::state_machine::StateMachine;
 use crate::tls::ClientTls;
-use crate::types::{Config, GroupReply, GroupResponder, Peer, Proposal};
+use crate::types::{Config, GroupReply, GroupResponder, Membership, Peer, Proposal};
 
 pub(crate) type OpenRaft = Raft<Config, StateMachine>;
 
@@ -507,8 +507,19 @@ impl RaftNode {
 
     /// The initial membership, for `initialize`.
     pub(crate) fn initial_membership(&self) -> BTreeMap<u64, Peer> {
-        self.options().founding.members.iter().map(|(id, peer)| (id.0, peer.clone())).collect()
+        founding_nodes(&self.options().founding)
     }
+}
+
+/// The membership that a cluster begins with.
+pub(crate) fn founding_membership(founding: &Founding) -> Result<Membership, NodeError> {
+    let nodes = founding_nodes(founding);
+    let voters = nodes.keys().copied().collect();
+    Membership::new(vec![voters], nodes).map_err(|error| NodeError::Raft(error.to_string()))
+}
+
+fn founding_nodes(founding: &Founding) -> BTreeMap<u64, Peer> {
+    founding.members.iter().map(|(id, peer)| (id.0, peer.clone())).collect()
 }
 
 fn build_group<'c>(header: GroupHeader, commands: impl Iterator<Item = &'c Bytes>) -> Bytes {

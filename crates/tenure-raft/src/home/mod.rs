@@ -37,6 +37,9 @@ use crate::log::FileLayer;
 /// Ends the names of the files that say how far a snapshot was received.
 const INCOMING: &str = ".incoming";
 
+/// What a member begins with.
+const FIRST: Generation = Generation(1);
+
 /// Which of a member's states is meant. Only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(pub(crate) u64);
@@ -171,7 +174,7 @@ impl Home {
             return Err(damaged("the file `generation` is missing"));
         }
         let in_place = !others_in(&*self.files, &self.dir).map_err(io)?.is_empty();
-        let first = Generation(if in_place { 0 } else { 1 });
+        let first = if in_place { Generation(0) } else { FIRST };
         self.name(first).map_err(io)?;
         Ok(first)
     }
@@ -202,6 +205,15 @@ impl Home {
         }
         Ok(unfinished)
     }
+}
+
+/// Makes a home that does not exist yet, and the directory of its first generation for somebody to fill.
+pub(crate) fn prepare_home(files: &dyn FileLayer, dir: &Path) -> io::Result<PathBuf> {
+    files.create_dir(dir)?;
+    pointer::write(files, dir, FIRST)?;
+    let first = dir.join(FIRST.0.to_string());
+    files.create_dir(&first)?;
+    Ok(first)
 }
 
 /// A store's hold on its directory. When it is given up and the last view is dropped, the directory goes.

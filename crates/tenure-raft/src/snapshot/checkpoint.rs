@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use openraft::alias::SnapshotMetaOf;
 use rand::TryRng;
+use tenure_core::row::Meta;
+use tenure_core::state::StateRead;
 use tenure_storage::flusher::Flusher;
 use tenure_storage::state_view::StateView;
 
@@ -26,6 +28,7 @@ use crate::types::Config;
 pub(crate) struct Checkpoint {
     manifest: Manifest,
     meta: SnapshotMetaOf<Config>,
+    state: Meta,
     home: Arc<Home>,
     dir: PathBuf,
     made: BootInstant,
@@ -45,9 +48,9 @@ impl Checkpoint {
         let id = id.max(1);
         let dir = above.join(format!("{id:016x}"));
         let made = Checkpoint::make_in(flusher, home, &dir, id, chunk_bytes);
-        let (manifest, meta) = made.inspect_err(|_| remove(&**home.files(), &dir))?;
+        let (manifest, meta, state) = made.inspect_err(|_| remove(&**home.files(), &dir))?;
         let (home, now) = (home.clone(), BootInstant::now());
-        Ok(Checkpoint { manifest, meta, home, dir, made: now, progress: Mutex::new(now) })
+        Ok(Checkpoint { manifest, meta, state, home, dir, made: now, progress: Mutex::new(now) })
     }
 
     fn make_in(
@@ -56,7 +59,7 @@ impl Checkpoint {
         dir: &Path,
         id: u64,
         chunk_bytes: u32,
-    ) -> io::Result<(Manifest, SnapshotMetaOf<Config>)> {
+    ) -> io::Result<(Manifest, SnapshotMetaOf<Config>, Meta)> {
         let files = home.files();
         flusher.checkpoint(dir).map_err(io::Error::other)?;
         // Listed first, for whoever looks into a database may leave a file there.
@@ -72,7 +75,7 @@ impl Checkpoint {
         let log_id = last_log_id.ok_or_else(|| io::Error::other("nothing is applied yet"))?;
         let manifest = Manifest { id, log_id, chunk_bytes, files: entries };
         manifest.check().map_err(io::Error::other)?;
-        Ok((manifest, SnapshotMetaOf::<Config> { last_log_id, last_membership }))
+        Ok((manifest, SnapshotMetaOf::<Config> { last_log_id, last_membership }, view.meta().clone()))
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -81,6 +84,11 @@ impl Checkpoint {
 
     pub(crate) fn meta(&self) -> &SnapshotMetaOf<Config> {
         &self.meta
+    }
+
+    /// The scalars of the state in it.
+    pub(crate) fn state(&self) -> &Meta {
+        &self.state
     }
 
     /// The last entry that it holds.

@@ -26,6 +26,10 @@ pub struct SnapshotCounters {
     pub receive_time: Duration,
     /// Pieces that arrived with another checksum than they were sent with.
     pub corrupt_pieces: u64,
+    /// Backups that clients saved to the end.
+    pub backups: u64,
+    /// Bytes of files read for them, those of broken ones too.
+    pub backup_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +44,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_received: Count,
     pub(crate) receive_micros: Count,
     pub(crate) corrupt_pieces: Count,
+    pub(crate) backups: Count,
+    pub(crate) backup_bytes: Count,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +82,8 @@ impl Counters {
             bytes_received: self.bytes_received.get(),
             receive_time: self.receive_micros.time(),
             corrupt_pieces: self.corrupt_pieces.get(),
+            backups: self.backups.get(),
+            backup_bytes: self.backup_bytes.get(),
         }
     }
 }

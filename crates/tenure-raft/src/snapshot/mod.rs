@@ -31,7 +31,7 @@ pub(crate) use counters::Counters;
 pub use counters::SnapshotCounters;
 pub(crate) use inbox::{Inbox, Offered, StreamError};
 pub(crate) use incoming::ReceiveError;
-pub(crate) use manifest::{Manifest, Piece, Place};
+pub(crate) use manifest::{FILES_MAX, Manifest, Piece, Place, is_harmless};
 pub use options::SnapshotOptions;
 pub(crate) use outbox::Outbox;
 

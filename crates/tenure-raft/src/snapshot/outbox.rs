@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::checkpoint::Checkpoint;
 use super::counters::Counters;
 use super::options::SnapshotOptions;
@@ -21,6 +23,9 @@ use crate::shared_store::SharedStore;
 
 /// How long a checkpoint is kept at most: at the default rate, 200 GiB are sent in that time.
 pub(crate) const KEPT_AT_MOST: Duration = Duration::from_secs(3600);
+
+/// Backups that clients may be taking at once: each keeps files that the engine would remove, and they share one pace.
+pub(crate) const BACKUPS_MAX: usize = 2;
 
 /// See the module's header.
 pub(crate) struct Outbox {
@@ -34,6 +39,7 @@ pub(crate) struct Outbox {
     kept: Mutex<Kept>,
     /// Held while a checkpoint is made: whoever comes meanwhile waits, and finds it.
     making: tokio::sync::Mutex<()>,
+    backup_places: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -59,7 +65,8 @@ impl Outbox {
         }
         let (kept, making) = (Mutex::default(), tokio::sync::Mutex::default());
         let pace = Pace::new(options.bytes_per_second);
-        Ok(Outbox { store, log, home, dir, options, pace, counters, kept, making })
+        let backup_places = Arc::new(Semaphore::new(BACKUPS_MAX));
+        Ok(Outbox { store, log, home, dir, options, pace, counters, kept, making, backup_places })
     }
 
     /// The rate at which snapshots are sent.
@@ -102,6 +109,16 @@ impl Outbox {
         let (files, bytes) = (made.manifest().files.len(), made.manifest().bytes());
         tracing::info!(index = made.index(), files, bytes, ?took, "made a checkpoint to send to a follower");
         Ok(made)
+    }
+
+    /// Who takes a backup holds one of these.
+    pub(crate) fn backup_places(&self) -> Arc<Semaphore> {
+        self.backup_places.clone()
+    }
+
+    /// Makes a checkpoint of the present for a client. It is that client's alone: the log does not wait for it. Blocks.
+    pub(crate) fn make_backup(&self) -> io::Result<Checkpoint> {
+        Checkpoint::make(&self.store.flusher(), &self.home, &self.dir, self.options.chunk_bytes)
     }
 
     /// The log's entries behind this one are still needed.
