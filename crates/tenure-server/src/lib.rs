@@ -9,6 +9,7 @@ mod http;
 mod listen;
 pub mod node;
 mod serve;
+pub mod snapshot_file;
 mod tls;
 
 pub use serve::{ServeError, serve};

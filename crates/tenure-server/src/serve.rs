@@ -18,7 +18,7 @@ use tenure_storage::engine::EngineFactory;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::config::{ClusterState, ConfigError, ServerConfig, Url};
+use crate::config::{ClusterState, ConfigError, InitialCluster, ServerConfig, Url};
 use crate::grpc;
 use crate::listen;
 use crate::node::watch::WatchHub;
@@ -249,16 +249,19 @@ fn founding(config: &ServerConfig) -> Result<Founding, ServeError> {
 }
 
 fn founding_of_flags(config: &ServerConfig) -> Result<Founding, ConfigError> {
-    let cluster = config.bootstrap()?;
+    Ok(founding_of(&config.bootstrap()?))
+}
+
+pub(crate) fn founding_of(cluster: &InitialCluster) -> Founding {
     let peer = |name: &str, urls: &[Url]| Peer {
         name: name.to_owned(),
         peer_urls: urls.iter().map(|url| url.as_str().to_owned()).collect(),
     };
-    Ok(Founding {
+    Founding {
         cluster: cluster.cluster_id,
         member: cluster.member_id,
         members: cluster.members.iter().map(|m| (m.id, peer(&m.name, &m.peer_urls))).collect(),
-    })
+    }
 }
 
 /// How many client connections there may be: what the limit of open files leaves when the storage engine, the log and

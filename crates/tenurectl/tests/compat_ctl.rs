@@ -27,6 +27,7 @@ scenarios! {
     watches_and_reads_end_with_their_reader: ctl::watches::pipes;
     a_watch_misses_and_repeats_nothing_while_members_are_killed: ctl::watches::resumes;
     a_healthy_cluster: ctl::cluster::healthy;
+    a_snapshot_is_saved: ctl::cluster::snapshot;
     leadership_is_moved: ctl::cluster::move_leader;
     one_member_is_down: ctl::cluster::one_down;
     two_members_are_down: ctl::cluster::no_leader;

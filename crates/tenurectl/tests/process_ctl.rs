@@ -31,6 +31,7 @@ scenarios! {
     what_is_too_large_is_refused_with_the_limits_name: ctl::keys::too_large;
     a_leases_life: ctl::leases::leases;
     a_healthy_cluster: ctl::cluster::healthy;
+    a_snapshot_is_saved: ctl::cluster::snapshot;
     leadership_is_moved: ctl::cluster::move_leader;
     one_member_is_down: ctl::cluster::one_down;
     two_members_are_down: ctl::cluster::no_leader;

@@ -12,8 +12,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tenure_rocks::RocksEngines;
-use tenure_server::config::{ConfigError, Invocation, ServerConfig, TENURE_VERSION};
+use tenure_server::config::{ConfigError, Invocation, ServerConfig, SnapshotCommand, TENURE_VERSION};
 use tenure_server::data_dir::DataDir;
+use tenure_server::snapshot_file;
 use tokio::sync::watch;
 
 #[global_allocator]
@@ -25,12 +26,27 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     match Invocation::from_args(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(Invocation::Serve(config)) => serve(*config),
-        Ok(Invocation::Print(text)) => {
-            // Whoever closed the pipe has read enough.
-            drop(std::io::stdout().write_all(text.as_bytes()));
-            ExitCode::SUCCESS
-        }
+        Ok(Invocation::Snapshot(command)) => with_snapshot(&command),
+        Ok(Invocation::Print(text)) => print(&text),
         Err(error) => refuse(&error),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    // Whoever closed the pipe has read enough.
+    drop(std::io::stdout().write_all(text.as_bytes()));
+    ExitCode::SUCCESS
+}
+
+/// What is done with a snapshot's file needs no log: a person is watching.
+fn with_snapshot(command: &SnapshotCommand) -> ExitCode {
+    limits::raise_open_files();
+    match snapshot_file::run(command, RocksEngines::default()) {
+        Ok(text) => print(&text),
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "tenured: {error}"));
+            ExitCode::FAILURE
+        }
     }
 }
 

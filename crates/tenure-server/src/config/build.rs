@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cluster::{Described, InitialCluster};
 use super::error::ConfigError;
 use super::flags::{Value, Values};
 use super::tls;
@@ -99,6 +100,24 @@ pub(super) fn build(mut values: Values) -> Result<ServerConfig, ConfigError> {
     warnings.extend(doubts(&config));
     let watch_progress_notify_interval = config.watch_progress_notify_interval.max(PROGRESS_INTERVAL_MIN);
     Ok(ServerConfig { watch_progress_notify_interval, warnings, ..config })
+}
+
+/// What the flags say of a member of a cluster that is to begin: where its data go, and who is in it.
+pub(super) fn founding(values: &Values) -> Result<(PathBuf, InitialCluster), ConfigError> {
+    let name = name(values)?;
+    let listen_peer_urls = list(&values.get("listen-peer-urls"), urls::no_socket(ListenUrl::parse))?;
+    let advertised = advertise_peer_urls(values, &listen_peer_urls)?;
+    let mut members = members(&values.get("initial-cluster"))?;
+    if members.is_empty() {
+        members.insert(name.clone(), advertised.clone());
+    }
+    let cluster = InitialCluster::described(&Described {
+        name: &name,
+        members: &members,
+        advertised: Some(&advertised),
+        token: values.get("initial-cluster-token").text,
+    })?;
+    Ok((data_dir(values, &name), cluster))
 }
 
 /// What is allowed and probably not meant.

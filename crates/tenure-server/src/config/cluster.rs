@@ -36,26 +36,49 @@ pub struct InitialCluster {
     pub members: Vec<InitialMember>,
 }
 
+/// What flags say of a cluster.
+pub(super) struct Described<'a> {
+    /// This member's name.
+    pub(super) name: &'a str,
+    /// The members' peer URLs by name.
+    pub(super) members: &'a BTreeMap<String, Vec<Url>>,
+    /// This member's URLs as it advertises them, if they have to be those that the others know it by.
+    pub(super) advertised: Option<&'a [Url]>,
+    /// Part of the ids.
+    pub(super) token: &'a str,
+}
+
 impl InitialCluster {
-    /// Checks what the flags say of the cluster and derives all ids. For a member without data only.
+    /// Checks what a server's flags say of the cluster and derives all ids. For a member without data only.
     pub(super) fn from_config(config: &ServerConfig) -> Result<Self, ConfigError> {
-        let own = config.initial_cluster.get(&config.name).ok_or_else(|| {
+        let is_new = config.initial_cluster_state == ClusterState::New;
+        InitialCluster::described(&Described {
+            name: &config.name,
+            members: &config.initial_cluster,
+            advertised: is_new.then_some(&config.initial_advertise_peer_urls),
+            token: &config.initial_cluster_token,
+        })
+    }
+
+    /// The same of what was taken from flags already.
+    pub(super) fn described(cluster: &Described<'_>) -> Result<Self, ConfigError> {
+        let own = cluster.members.get(cluster.name).ok_or_else(|| {
             ConfigError::Conflict(format!(
                 "couldn't find local name \"{}\" in the initial cluster configuration; \
                  set --name to one of the names in --initial-cluster ({}), or add it there",
-                config.name,
-                config.initial_cluster.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+                cluster.name,
+                cluster.members.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
             ))
         })?;
-        if config.initial_cluster_state == ClusterState::New {
-            check_own_urls(config, own)?;
+        if let Some(advertised) = cluster.advertised {
+            check_own_urls(cluster.name, advertised, own)?;
         }
-        check_duplicate_urls(&config.initial_cluster)?;
-        let mut members: Vec<InitialMember> = config
-            .initial_cluster
+        check_duplicate_urls(cluster.members)?;
+        let mut members: Vec<InitialMember> = cluster
+            .members
             .iter()
             .map(|(name, peer_urls)| InitialMember {
-                id: identity::member_id(peer_urls, &config.initial_cluster_token),
+                id: identity::member_id(peer_urls, cluster.token),
                 name: name.clone(),
                 peer_urls: peer_urls.clone(),
             })
@@ -69,7 +92,7 @@ impl InitialCluster {
                 "the ids of these members collide; set another --initial-cluster-token on all of them".to_owned(),
             ));
         }
-        let member_id = identity::member_id(own, &config.initial_cluster_token);
+        let member_id = identity::member_id(own, cluster.token);
         Ok(InitialCluster { cluster_id, member_id, members })
     }
 }
@@ -96,22 +119,20 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, Vec<Url>>, UrlError> 
 }
 
 /// This member must be known to the others by the URLs that it advertises.
-fn check_own_urls(config: &ServerConfig, own: &[Url]) -> Result<(), ConfigError> {
+fn check_own_urls(name: &str, advertised: &[Url], own: &[Url]) -> Result<(), ConfigError> {
     let missing = |from: &[Url], of: &[Url]| -> Option<Url> {
         of.iter().find(|url| !from.iter().any(|other| other.canonical() == url.canonical())).cloned()
     };
-    let advertised = &config.initial_advertise_peer_urls;
     let advice = "the two must name the same URLs for this member";
     if let Some(url) = missing(advertised, own) {
         let list = urls::join(advertised);
         let text = format!(
-            "--initial-cluster has {}={url} but missing from --initial-advertise-peer-urls={list}; {advice}",
-            config.name
+            "--initial-cluster has {name}={url} but missing from --initial-advertise-peer-urls={list}; {advice}"
         );
         return Err(ConfigError::Conflict(text));
     }
     if let Some(url) = missing(own, advertised) {
-        let list = own.iter().map(|url| format!("{}={url}", config.name)).collect::<Vec<_>>().join(",");
+        let list = own.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",");
         let text =
             format!("--initial-advertise-peer-urls has {url} but missing from --initial-cluster={list}; {advice}");
         return Err(ConfigError::Conflict(text));

@@ -39,6 +39,9 @@ pub enum ConfigError {
     /// The command line cannot be read as flags at all.
     #[error("{0}; run tenured --help for the list of flags")]
     Usage(String),
+    /// The same after `snapshot`.
+    #[error("{0}; run tenured snapshot --help")]
+    SnapshotUsage(String),
     /// A value that its flag cannot take.
     #[error("invalid value \"{value}\" for {source_flag}: {reason}")]
     Value {
@@ -65,6 +68,6 @@ pub enum ConfigError {
 impl ConfigError {
     /// Whether the command line itself was malformed, which by custom has an exit code of its own.
     pub fn is_usage(&self) -> bool {
-        matches!(self, ConfigError::Usage(_))
+        matches!(self, ConfigError::Usage(_) | ConfigError::SnapshotUsage(_))
     }
 }

@@ -11,6 +11,8 @@ replicated by Raft. It speaks the etcd v3 API.
 Usage:
   tenured [flags]     Run a member. Without flags: a cluster of one, for clients
                       on 127.0.0.1:2379, with its data in ./default.tenure.
+  tenured snapshot restore FILE, tenured snapshot status FILE
+                      What to do with a saved snapshot: see tenured snapshot --help.
   tenured --version   Print the version.
   tenured --help      Print this text.
 

@@ -11,6 +11,7 @@ mod error;
 mod flags;
 mod help;
 pub mod identity;
+mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub use crate::node::AutoCompaction;
 pub use cluster::{InitialCluster, InitialMember};
 pub use error::{ConfigError, Source};
+pub use snapshot::{RestoreConfig, SnapshotCommand, StatusConfig};
 pub use tls::{Certificate, PortTls, TlsConfig};
 pub use urls::{ListenAddress, ListenUrl, Url};
 
@@ -41,6 +43,8 @@ pub const TENURE_VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum Invocation {
     /// Run a server.
     Serve(Box<ServerConfig>),
+    /// Do something with the file of a snapshot, and stop.
+    Snapshot(SnapshotCommand),
     /// Print this text, the version or the help, and stop.
     Print(String),
 }
@@ -148,6 +152,13 @@ impl Invocation {
         args: impl IntoIterator<Item = OsString>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
+        let mut args = args.into_iter().peekable();
+        if args.next_if(|word| word.to_str() == Some(snapshot::WORD)).is_some() {
+            return Ok(match snapshot::parse(args.collect())? {
+                snapshot::Asked::Command(command) => Invocation::Snapshot(command),
+                snapshot::Asked::Help(text) => Invocation::Print(text.to_owned()),
+            });
+        }
         match flags::parse(args, variables)? {
             flags::Parsed::Serve(values) => Ok(Invocation::Serve(Box::new(build::build(values)?))),
             flags::Parsed::Help => Ok(Invocation::Print(help::text())),

@@ -138,6 +138,13 @@ pub enum ApiError {
     // The cluster's condition.
     #[error("etcdserver: too many requests")]
     TooManyRequests,
+    /// etcd has no bound on these.
+    #[error(
+        "etcdserver: too many requests: as many snapshots as may be are being saved from this member, try again later"
+    )]
+    TooManySnapshots,
+    #[error("etcdserver: the client did not take the snapshot in time")]
+    SnapshotStalled,
     #[error("etcdserver: not leader")]
     NotLeader,
     #[error("etcdserver: not capable")]
@@ -226,7 +233,7 @@ impl ApiError {
             | E::WrongDowngradeVersionFormat
             | E::InvalidDowngradeTargetVersion => Code::InvalidArgument,
             E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
-            E::NoSpace | E::TooManyRequests => Code::ResourceExhausted,
+            E::NoSpace | E::TooManyRequests | E::TooManySnapshots => Code::ResourceExhausted,
             E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
             E::NoLeader
             | E::LeaderChanged
@@ -241,7 +248,7 @@ impl ApiError {
             E::InvalidAuthToken => Code::Unauthenticated,
             E::Corrupt => Code::DataLoss,
             E::WatchCanceled | E::Canceled => Code::Cancelled,
-            E::DeadlineExceeded => Code::DeadlineExceeded,
+            E::DeadlineExceeded | E::SnapshotStalled => Code::DeadlineExceeded,
             E::Internal(_) => Code::Internal,
             // etcd returns these as plain errors, which its gRPC library makes Unknown.
             E::MissingLeaderKey
@@ -441,6 +448,12 @@ mod tests {
             "etcdserver: request timed out, leader transfer took too long",
         ),
         (Code::Unknown, ApiError::UnknownMethod, "etcdserver: unknown method"),
+        (
+            Code::ResourceExhausted,
+            ApiError::TooManySnapshots,
+            "etcdserver: too many requests: as many snapshots as may be are being saved from this member, try again later",
+        ),
+        (Code::DeadlineExceeded, ApiError::SnapshotStalled, "etcdserver: the client did not take the snapshot in time"),
         (Code::Unimplemented, ApiError::StreamSortOrder, "RangeStream does not support custom sort orders"),
         (Code::Unimplemented, ApiError::StreamRevisionFilters, "RangeStream does not support revision filters"),
         (

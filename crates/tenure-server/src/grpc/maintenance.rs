@@ -1,7 +1,5 @@
 //! etcdserverpb.Maintenance: status, hashes, alarms, moving leadership.
 
-use std::pin::Pin;
-
 use tenure_core::command::Command;
 use tenure_core::row::{AlarmKind, AlarmRow};
 use tenure_core::state::StateRead;
@@ -10,11 +8,12 @@ use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::alarm_request::AlarmAction;
 use tenure_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use tenure_proto::etcdserverpb::maintenance_server::Maintenance;
-use tokio_stream::Stream;
+use tenure_raft::backup::BackupError;
 use tonic::{Request, Response, Status};
 
 use super::errors::ApiError;
 use super::header;
+use super::snapshot::SnapshotStream;
 use crate::config::ETCD_API_VERSION;
 use crate::http::STORAGE_VERSION;
 use crate::node::Node;
@@ -83,7 +82,7 @@ fn signed(bytes: u64) -> i64 {
 
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
-    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+    type SnapshotStream = SnapshotStream;
 
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         let request = request.into_inner();
@@ -163,7 +162,14 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn snapshot(&self, _request: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(ApiError::Unimplemented("Snapshot").into())
+        let backup = self.node.backup().await.map_err(|error| match error {
+            BackupError::Busy => ApiError::TooManySnapshots,
+            BackupError::Checkpoint(error) => {
+                tracing::warn!(%error, "a checkpoint for a snapshot to be saved could not be made");
+                ApiError::Internal("a snapshot could not be made, see the server's log")
+            }
+        })?;
+        Ok(Response::new(SnapshotStream::new(backup)))
     }
 
     async fn move_leader(

@@ -10,6 +10,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod services;
+mod snapshot;
 mod watch;
 
 use std::time::Duration;

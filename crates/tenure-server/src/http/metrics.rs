@@ -101,6 +101,8 @@ fn snapshots(page: &mut Page, done: &SnapshotCounters) {
     page.counter("tenure_snapshot_received_bytes_total", "Bytes of snapshots received.", done.bytes_received);
     page.counter("tenure_snapshot_receive_micros_total", "Microseconds from offer to end.", micros(done.receive_time));
     page.counter("tenure_snapshot_corrupt_pieces_total", "Pieces changed on their way.", done.corrupt_pieces);
+    page.counter("tenure_backups_total", "Snapshots that clients saved.", done.backups);
+    page.counter("tenure_backup_bytes_total", "Bytes of files read for them.", done.backup_bytes);
 }
 
 fn leases(page: &mut Page, node: &Node) {

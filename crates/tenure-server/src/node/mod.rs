@@ -26,6 +26,7 @@ use tenure_core::state::StateRead;
 use tenure_core::txn::read_txn;
 use tenure_core::validate::cost_bytes;
 use tenure_core::{LogIndex, MemberId, Revision, Term};
+use tenure_raft::backup::{Backup, BackupError};
 use tenure_raft::{MoveError, RaftNode};
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
@@ -195,6 +196,20 @@ impl Node {
     /// The hash of all that is replicated, and the present revision.
     pub async fn hash_state(&self) -> Result<ReadAnswer<u32>, RequestError> {
         self.read(self.shared.raft.view(), false, |view| hash_state(view).map(Ok)).await
+    }
+
+    /// Begins a backup that holds everything acknowledged before the call, wherever that was. Without a leader it holds what
+    /// this member has, and says so: a cluster that lost its majority is when a backup is needed most.
+    pub async fn backup(&self) -> Result<Backup, BackupError> {
+        let view = match self.shared.raft.present_leader() {
+            Some(_) => self.reads.pass().await.ok(),
+            None => None,
+        };
+        let confirmed = view.map(|view| view.applied().index);
+        if confirmed.is_none() {
+            tracing::warn!("a snapshot is saved from this member alone, as no majority answers");
+        }
+        self.shared.raft.backup(confirmed).await
     }
 
     /// Moves leadership from this member to another.

@@ -3,6 +3,7 @@
 //! The engine is in memory; the log, the peers and the clients' ports are real. What the services themselves decide is
 //! tested where they live; this is about what a client on the wire is told.
 
+mod backups;
 mod certificates;
 mod compaction;
 mod http;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -13,6 +14,7 @@ use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tenure_server::config::{Invocation, ServerConfig};
+use tenure_server::snapshot_file::{self, SnapshotFileError};
 use tenure_server::{ServeError, serve};
 use tenure_storage::engine::EngineFactory;
 use tenure_storage::mem_engines::MemEngines;
@@ -54,6 +56,17 @@ impl Server {
         life.stop.send_replace(true);
         let ended = life.thread.join().expect("a server panicked");
         ended.unwrap_or_else(|error| panic!("a server failed: {error}"));
+    }
+
+    /// Makes its data directory from a snapshot, by the command line of `tenured`.
+    pub(crate) fn restore(&self, file: &Path, more: &[&str]) -> Result<String, SnapshotFileError> {
+        const FOUNDING: [&str; 4] = ["--name=", "--data-dir=", "--initial-cluster=", "--initial-advertise-peer-urls="];
+        let founding = self.flags.iter().filter(|flag| FOUNDING.iter().any(|name| flag.starts_with(name)));
+        let words = founding.map(String::as_str).chain(more.iter().copied());
+        snapshot(
+            &self.engines,
+            &[&["restore", file.to_str().expect("a path")][..], &words.collect::<Vec<_>>()].concat(),
+        )
     }
 
     /// Why it ended by itself.
@@ -99,10 +112,23 @@ impl Drop for Server {
     }
 }
 
+/// What `tenured snapshot` does and prints.
+pub(crate) fn snapshot(engines: &MemEngines, words: &[&str]) -> Result<String, SnapshotFileError> {
+    let words = ["snapshot"].iter().chain(words).map(OsString::from);
+    match Invocation::from_args(words, []) {
+        Ok(Invocation::Snapshot(command)) => {
+            // It blocks, and has a runtime of its own for a while.
+            let work = move || snapshot_file::run(&command, engines.clone());
+            std::thread::scope(|scope| scope.spawn(work).join().expect("it does not panic"))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 pub(crate) fn config(flags: &[String]) -> ServerConfig {
     match Invocation::from_args(flags.iter().map(OsString::from), []) {
         Ok(Invocation::Serve(config)) => *config,
-        Ok(Invocation::Print(text)) => panic!("{flags:?} print {text}"),
+        Ok(other) => panic!("{flags:?} are {other:?}"),
         Err(error) => panic!("{flags:?}: {error}"),
     }
 }

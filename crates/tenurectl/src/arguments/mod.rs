@@ -7,6 +7,7 @@ mod lease;
 mod read;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -115,6 +116,9 @@ pub(crate) enum Command {
     /// Show and clear alarms
     #[command(subcommand)]
     Alarm(AlarmCommand),
+    /// Save the state of the cluster
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Check members one by one
     #[command(subcommand)]
     Endpoint(EndpointCommand),
@@ -175,6 +179,15 @@ pub(crate) enum AlarmCommand {
     List,
     /// Clear all alarms
     Disarm,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Save a snapshot to FILE; `tenured snapshot restore` makes a cluster of it
+    Save {
+        /// Where to; written as FILE.part until it is whole
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -51,6 +51,7 @@ fn etcdctls_spellings_work() {
         &["lease", "timetolive", "1f", "--keys"],
         &["move-leader", "8e9e05c52164694d"],
         &["alarm", "disarm"],
+        &["snapshot", "save", "backup.db"],
         &["endpoint", "health", "--cluster"],
         &["endpoint", "hashkv", "--rev=7"],
         &["member", "list"],

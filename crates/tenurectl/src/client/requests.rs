@@ -10,10 +10,13 @@ use tenure_proto::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::lease_client::LeaseClient;
 use tenure_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Client, ClientError, Effect};
+use super::{Client, ClientError, Effect, Endpoint};
 use crate::ids::{LeaseId, MemberId, Revision};
+
+/// How long a server may take to begin a snapshot.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
 
 fn kv(channel: Channel) -> KvClient<Channel> {
     // What a server sends is limited by what is stored.
@@ -138,6 +141,16 @@ impl Client {
     pub(crate) async fn hash_at(&self, at: usize, revision: Revision) -> Result<pb::HashKvResponse, ClientError> {
         let send = |channel, request| async move { maintenance(channel).hash_kv(request).await };
         self.call_at(at, Effect::LocalRead, pb::HashKvRequest { revision: revision.0 }, send).await
+    }
+
+    /// A snapshot from the first member that answers, and which that is. A member without a leader gives what it has.
+    pub(crate) async fn snapshot(&self) -> Result<(Endpoint, Streaming<pb::SnapshotResponse>), ClientError> {
+        let send = |channel, request| async move { maintenance(channel).snapshot(request).await };
+        // A checkpoint of a busy member may take longer than a request.
+        let patience = self.timeouts.command.max(SNAPSHOT_PATIENCE);
+        let stream = self.call(Effect::LocalRead, patience, pb::SnapshotRequest {}, send).await?;
+        let at = self.order().next().unwrap_or_default();
+        Ok((self.slots[at].endpoint.clone(), stream))
     }
 
     /// Asks the member at this endpoint, which leads, to hand over.

@@ -6,6 +6,7 @@ mod completions;
 mod keys;
 mod lease;
 mod member;
+mod snapshot;
 mod status;
 mod txn;
 mod txn_text;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::arguments::{AlarmCommand, Command, EndpointCommand, LeaseCommand, MemberCommand};
+use crate::arguments::{AlarmCommand, Command, EndpointCommand, LeaseCommand, MemberCommand, SnapshotCommand};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -69,6 +70,7 @@ fn dispatch(session: &Session) -> Pin<Box<dyn Future<Output = Result<(), Failure
         Command::Lease(LeaseCommand::Show(args)) => Box::pin(lease::show(session, args)),
         Command::Alarm(AlarmCommand::List) => Box::pin(alarm::list(session)),
         Command::Alarm(AlarmCommand::Disarm) => Box::pin(alarm::disarm(session)),
+        Command::Snapshot(SnapshotCommand::Save { file }) => Box::pin(snapshot::save(session, file)),
         Command::Version(whom) => Box::pin(version::run(session, *whom)),
         Command::Completions { shell } => Box::pin(std::future::ready(completions::run(session, *shell))),
     }

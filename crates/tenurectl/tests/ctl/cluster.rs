@@ -65,6 +65,31 @@ fn array(value: &Value) -> Result<&Vec<Value>> {
     value.as_array().with_context(|| format!("{value} is no list"))
 }
 
+/// The state is saved to a file that is there whole or not at all.
+pub(crate) async fn snapshot(program: Program, home: &Path) -> Result<()> {
+    let mut cluster = Cluster::start(program, 1, home).await?;
+    let ctl = Ctl::of(&cluster);
+    ctl.says(&["put", "key", "value"]).await?;
+    let file = home.join("backup.db");
+    let path = file.display().to_string();
+    let saved = ctl.json(&["snapshot", "save", &path]).await?;
+    let bytes = std::fs::metadata(&file)?.len();
+    ensure!(saved["bytes"] == bytes && bytes % 512 == 32 && saved["confirmed"] == true, "{saved}");
+    let part = home.join("backup.db.part");
+    ensure!(!part.exists(), "the part is left");
+    // A second one takes the place of the first.
+    let said = ctl.says(&["snapshot", "save", &path]).await?;
+    ensure!(said.starts_with(&format!("snapshot saved at {path} (")), "{said}");
+    let nowhere = home.join("no/such/dir/backup.db").display().to_string();
+    let error = ctl.fails_as("local", 1, &["snapshot", "save", &nowhere]).await?;
+    ensure!(error["message"].as_str().is_some_and(|text| text.contains("cannot write")), "{error}");
+    cluster.kill_all()?;
+    let before = std::fs::read(&file)?;
+    ctl.fails_as("unreachable", 3, &["snapshot", "save", &path]).await?;
+    ensure!(std::fs::read(&file)? == before && !part.exists(), "what was saved stays");
+    Ok(())
+}
+
 /// Leadership goes where it is told to.
 pub(crate) async fn move_leader(program: Program, home: &Path) -> Result<()> {
     let mut cluster = Cluster::start(program, 3, home).await?;

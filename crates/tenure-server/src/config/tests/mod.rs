@@ -16,7 +16,7 @@ fn invoke(args: &[&str], variables: &[(&str, &str)]) -> Result<Invocation, Confi
 fn config_in(args: &[&str], variables: &[(&str, &str)]) -> ServerConfig {
     match invoke(args, variables).unwrap_or_else(|error| panic!("{args:?}: {error}")) {
         Invocation::Serve(config) => *config,
-        Invocation::Print(text) => panic!("{args:?} printed {text}"),
+        other => panic!("{args:?} are {other:?}"),
     }
 }
 

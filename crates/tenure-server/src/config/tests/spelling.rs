@@ -191,6 +191,7 @@ fn no_value_of_any_flag_makes_the_parser_panic() {
                 match result {
                     Ok(Invocation::Serve(config)) => drop(config.bootstrap()),
                     Ok(Invocation::Print(text)) => assert!(!text.is_empty()),
+                    Ok(Invocation::Snapshot(command)) => panic!("{command:?}"),
                     Err(error) => assert!(!error.to_string().is_empty()),
                 }
             }
