@@ -12,6 +12,7 @@ pub mod binaries;
 pub mod check;
 pub mod clients;
 pub mod cluster;
+pub mod etcdctl;
 pub mod faults;
 pub mod http1;
 pub mod lease_check;
