@@ -9,7 +9,7 @@
 
 use anyhow::{Result, bail, ensure};
 use tenure_tests::binaries::Program;
-use tenure_tests::etcdctl::{Subject, parse};
+use tenure_tests::etcdctl::{Action, Subject, parse};
 use tenure_tests::scenario::{self, Scenario};
 
 /// Commands about keys, members and endpoints, run to their end one by one.
@@ -58,6 +58,9 @@ async fn run(scenario: Scenario, script: &str, compared_min: usize, at_leader: b
     let mut different = Vec::new();
     let mut failed = 0;
     for step in &steps {
+        if let Action::End { terminal, signal: Some(_) } = &step.action {
+            etcd.settle(&mut tenured, terminal).await?;
+        }
         let (expected, actual) = tokio::join!(etcd.run(step), tenured.run(step));
         let (expected, actual) = (expected?, actual?);
         failed += usize::from(step.is_compared() && !expected.starts_with("exit 0"));

@@ -4,5 +4,5 @@ pub mod script;
 pub mod subject;
 pub mod text;
 
-pub use script::{Step, parse};
+pub use script::{Action, Step, parse};
 pub use subject::Subject;

@@ -6,7 +6,7 @@
 //! keep L 1                     keeps word 1 of the last command's output (from 0) as $L
 //! until 2 lock/ :: get lock/   the command, again and again until its output holds the text that often, then compared
 //! t1& lock l                   starts the command in a terminal of its own, called t1
-//! t1? 1 l/                     waits until that terminal shows the text that often
+//! t1? 1 l/                     waits until that terminal shows the text that often; `\n` in it ends a line
 //! t1< text                     types a line into it
 //! t1! INT                      sends the signal (INT, TERM; END for none), waits for its end, compares all it showed
 //! # comment
@@ -116,6 +116,7 @@ fn read_step(line: &str) -> Result<(Action, Vec<OsString>)> {
     }
     if let Some(terminal) = first.strip_suffix('?') {
         let (count, text) = counted(rest)?;
+        let text = text.replace("\\n", "\n");
         return Ok((Action::Await { terminal: terminal.to_owned(), count, text }, none));
     }
     if let Some(terminal) = first.strip_suffix('<') {
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn every_kind_of_line_is_read() {
         let steps = parse(
-            "put 'a b' \\x00\n| in\n|* x 3\nkeep L 1\nuntil 2 l/ :: get l/\nt1& lock l\nt1? 1 l/\nt1< x y\nt1! INT\nt1! END\n# no\n",
+            "put 'a b' \\x00\n| in\n|* x 3\nkeep L 1\nuntil 2 l/ :: get l/\nt1& lock l\nt1? 1 l/\\n\nt1< x y\nt1! INT\nt1! END\n# no\n",
         )
         .expect("a good script");
         let actions: Vec<&Action> = steps.iter().map(|step| &step.action).collect();
@@ -177,7 +178,7 @@ mod tests {
                 &Action::Keep { name: "L".into(), word: 1 },
                 &Action::Until { count: 2, text: "l/".into() },
                 &Action::Start { terminal: t1() },
-                &Action::Await { terminal: t1(), count: 1, text: "l/".into() },
+                &Action::Await { terminal: t1(), count: 1, text: "l/\n".into() },
                 &Action::Type { terminal: t1(), line: "x y".into() },
                 &Action::End { terminal: t1(), signal: Some(Signal::Interrupt) },
                 &Action::End { terminal: t1(), signal: None },

@@ -23,6 +23,8 @@ use crate::scenario::Scenario;
 
 /// The longest that a command, or what a terminal is waited for, may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long two terminals may take to show the same; then the difference is real.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cluster with what must be replaced in its output.
 pub struct Subject {
@@ -98,6 +100,33 @@ impl Subject {
                 Ok(self.comparable(exit, &[&stdout, &stderr], false))
             }
         }
+    }
+
+    /// Waits until a terminal shows the same at both, as far as it does so in time.
+    ///
+    /// Signals stop a command in the middle of a line; whether they came too early is not what is compared.
+    pub async fn settle(&mut self, other: &mut Subject, name: &str) -> Result<()> {
+        let alike = async {
+            loop {
+                let (here, there) = (self.shown(name)?, other.shown(name)?);
+                if here == there {
+                    return Ok(());
+                }
+                let (mine, theirs) = (self.terminal(name)?, other.terminal(name)?);
+                tokio::select! {
+                    () = mine.grows() => {}
+                    () = theirs.grows() => {}
+                }
+            }
+        };
+        timeout(SETTLE_PATIENCE, alike).await.unwrap_or(Ok(()))
+    }
+
+    /// What a terminal has shown so far, and marks it as seen.
+    fn shown(&mut self, name: &str) -> Result<String> {
+        let terminal = self.terminal(name)?;
+        let outputs = [terminal.stdout.so_far(), terminal.stderr.so_far()];
+        Ok(self.comparable(None, &[&outputs[0], &outputs[1]], false))
     }
 
     fn terminal(&mut self, name: &str) -> Result<&mut Terminal> {
@@ -210,6 +239,17 @@ impl Terminal {
         })
     }
 
+    /// Returns when there is something that was not seen yet.
+    async fn grows(&mut self) {
+        let (stdout, stderr) = (&mut self.stdout.grown, &mut self.stderr.grown);
+        // A stream that has ended does not grow.
+        tokio::select! {
+            Ok(()) = stdout.changed() => {}
+            Ok(()) = stderr.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+
     async fn end(mut self, signal: Option<Signal>) -> Result<(Option<i32>, Vec<u8>, Vec<u8>)> {
         if let Some(signal) = signal {
             let pid = self.child.id().context("it has ended already")?;
@@ -260,6 +300,12 @@ impl Shown {
             }
         });
         Shown { bytes, grown, reader }
+    }
+
+    /// What there is, marked as seen before it is copied: what comes in between is seen twice rather than not at all.
+    fn so_far(&mut self) -> Vec<u8> {
+        self.grown.borrow_and_update();
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn rest(self) -> Result<Vec<u8>> {
