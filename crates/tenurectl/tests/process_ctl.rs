@@ -1,6 +1,5 @@
 //! tenurectl against real tenured processes: every command, for people and for programs, and what is said when things break.
 
-#[expect(dead_code, reason = "what needs watches runs on etcd alone until tenured serves them")]
 mod ctl;
 
 use std::path::{Path, PathBuf};
@@ -28,8 +27,13 @@ macro_rules! scenarios {
 scenarios! {
     keys_are_read_written_and_deleted: ctl::keys::keys;
     transactions_are_read_from_stdin: ctl::keys::transactions;
+    compaction_and_its_errors: ctl::keys::compaction;
     what_is_too_large_is_refused_with_the_limits_name: ctl::keys::too_large;
     a_leases_life: ctl::leases::leases;
+    a_lease_is_kept_alive_over_a_killed_leader: ctl::leases::keep_alive;
+    watches_tell_changes: ctl::watches::watches;
+    watches_and_reads_end_with_their_reader: ctl::watches::pipes;
+    a_watch_misses_and_repeats_nothing_while_members_are_killed: ctl::watches::resumes;
     a_healthy_cluster: ctl::cluster::healthy;
     a_snapshot_is_saved: ctl::cluster::snapshot;
     leadership_is_moved: ctl::cluster::move_leader;
@@ -68,6 +72,31 @@ fn a_full_store_says_how_to_make_room() {
         ensure!(ctl.says(&["alarm", "disarm"]).await?.ends_with("NOSPACE\ndisarmed 1 alarm\n"));
         ctl.says(&["put", "key", "small"]).await?;
         ensure!(ctl.run(&["status"]).await?.code == Some(0));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_unix_socket_is_an_endpoint() {
+    scenario::run("process_ctl", "a_unix_socket_is_an_endpoint", |scenario| async move {
+        let mut cluster = Cluster::new(Program::Tenured, 1, &scenario.home)?;
+        let socket = format!("unix://{}", scenario.home.join("clients.sock").display());
+        let mut flags = cluster.flags_of(0);
+        // The harness asks for the node's health over TCP.
+        flags.push(format!("--listen-client-urls={},{socket}", cluster.nodes[0].endpoint()));
+        cluster.nodes[0].set_flags(flags);
+        cluster.start_all().await?;
+        let ctl = Ctl::at(std::slice::from_ref(&socket));
+        ctl.says(&["put", "key", "value"]).await?;
+        ensure!(ctl.says(&["get", "key"]).await? == "value\n");
+        let versions = ctl.json(&["version"]).await?;
+        ensure!(
+            versions["servers"][0]["endpoint"] == socket && versions["servers"][0]["tenure"].is_string(),
+            "{versions}"
+        );
+        cluster.nodes[0].kill()?;
+        let error = ctl.fails(3, &["get", "key"]).await?;
+        ensure!(error.contains(&format!("  {socket}  connection refused\n")), "{error}");
         Ok(())
     });
 }
