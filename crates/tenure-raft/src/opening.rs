@@ -93,5 +93,46 @@ pub(crate) async fn reconcile(log: &LogStore, applied: &Applied) -> std::io::Res
         Some(id) => Some(id),
         None => log.get_log_state().await?.last_purged_log_id,
     };
-    log.truncate_after(before).await
+    log.truncate_after(before).await?;
+    // Now it ends before the state.
+    log.purge(log_id(applied.term.0, index)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use openraft::storage::IOFlushed;
+    use tenure_core::{LogIndex, Term};
+
+    use super::*;
+    use crate::log::{LogOptions, SimFiles};
+    use crate::types::{Entry, Payload, Proposal};
+
+    fn entry(term: u64, index: u64) -> Entry {
+        Entry { log_id: log_id(term, index), payload: Payload::Normal(Proposal(Bytes::new())) }
+    }
+
+    /// A log of these entries, by their terms, beside a state at an entry.
+    fn reconciled(terms: &[u64], term: u64, index: u64) -> (Option<u64>, Option<u64>) {
+        let files = Arc::new(SimFiles::new());
+        let opened = LogStore::open_stepped(files, Path::new("/log"), LogOptions::default());
+        let (mut log, _stepper) = opened.expect("a log");
+        let applied = Applied { term: Term(term), index: LogIndex(index), membership: Bytes::from_static(b"one") };
+        let state = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
+            let entries: Vec<Entry> = (1..).zip(terms).map(|(index, term)| entry(*term, index)).collect();
+            log.append(entries, IOFlushed::noop()).await.expect("an append");
+            reconcile(&log, &applied).await.expect("it is made to agree");
+            log.get_log_state().await.expect("its state")
+        });
+        (state.last_purged_log_id.map(|id| id.index), state.last_log_id.map(|id| id.index))
+    }
+
+    #[test]
+    fn a_log_agrees_with_the_state_or_goes_on_behind_it() {
+        assert_eq!(reconciled(&[1, 1, 1], 1, 2), (None, Some(3)), "the state is behind the log");
+        assert_eq!(reconciled(&[1, 1, 1], 1, 3), (None, Some(3)));
+        assert_eq!(reconciled(&[1, 1], 2, 5), (Some(5), Some(5)), "the log ends early");
+        assert_eq!(reconciled(&[1, 1, 3, 3], 2, 3), (Some(3), Some(3)), "its tail was overtaken, of a later term even");
+        assert_eq!(reconciled(&[3, 3, 3, 3], 2, 1), (Some(1), Some(1)), "so was all of it");
+    }
 }
