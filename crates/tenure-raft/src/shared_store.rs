@@ -48,10 +48,7 @@ impl SharedStore {
     /// directory goes with the last of them.
     pub(crate) fn replace(&self, housed: Housed) -> io::Result<()> {
         let mut store = self.lock()?;
-        let (before, after) = (store.applied().index, housed.store.applied().index);
-        if after <= before {
-            return Err(io::Error::other(format!("a snapshot at entry {after} came after entry {before} was applied")));
-        }
+        check_newer(&housed, store.applied())?;
         let view = housed.store.view();
         // Before the view is published: a flush must never cover less than the view that asked for it.
         *self.flusher.lock().unwrap_or_else(PoisonError::into_inner) = housed.store.flusher();
@@ -69,6 +66,12 @@ impl SharedStore {
         drop(store);
         drop(old_store);
         Ok(())
+    }
+
+    /// Whether a snapshot may take the place of the state: only a newer one, before its directory counts and again in the
+    /// end.
+    pub(crate) fn check_replacement(&self, housed: &Housed) -> io::Result<()> {
+        check_newer(housed, self.view().applied())
     }
 
     /// The view published last.
@@ -134,4 +137,12 @@ impl SharedStore {
             effect.applied(&run);
         }
     }
+}
+
+fn check_newer(housed: &Housed, applied: &Applied) -> io::Result<()> {
+    let (before, after) = (applied.index, housed.store.applied().index);
+    if after <= before {
+        return Err(io::Error::other(format!("a snapshot at entry {after} came after entry {before} was applied")));
+    }
+    Ok(())
 }

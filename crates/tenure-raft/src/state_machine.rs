@@ -80,6 +80,7 @@ impl StateMachine {
         let (home, store, index) = (self.home.clone(), self.store.clone(), housed.store.applied().index);
         // Neither the syncs nor what the effects do with a new state may hold up consensus.
         let installed = tokio::task::spawn_blocking(move || {
+            store.check_replacement(&housed)?;
             // From here on the directory may be the one that counts, even if the next step fails half-way.
             housed.tenancy.settle();
             home.name(housed.generation)?;

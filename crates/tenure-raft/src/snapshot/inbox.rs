@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tenure_proto::tenure::peer::v1 as pb;
 
 use super::counters::Counters;
-use super::incoming::{Incoming, ReceiveError};
+use super::incoming::{Incoming, ReceiveError, SPARE_BYTES};
 use super::manifest::{Manifest, Place};
 use crate::home::{Generation, Home, Housed};
 use crate::runtime::BootInstant;
@@ -62,7 +62,9 @@ impl Inbox {
     pub(crate) fn new(home: Arc<Home>, counters: Arc<Counters>, unfinished: Option<Generation>) -> Inbox {
         let mut stage = Stage::Idle;
         if let Some(generation) = unfinished {
-            match Incoming::index(&home, generation) {
+            // Whoever died of a full disk must be able to start.
+            let room = home.files().bytes_free(home.dir()).is_ok_and(|free| free >= SPARE_BYTES);
+            match Incoming::index(&home, generation).filter(|_| room) {
                 Some(index) => stage = Stage::Left(generation, index),
                 None => abandon(&home, generation),
             }
@@ -121,7 +123,7 @@ impl Inbox {
 
     fn begin(&self, inner: &mut Inner, manifest: Manifest) -> Result<Box<Incoming>, ReceiveError> {
         inner.begun = BootInstant::now();
-        Incoming::begin(self.home.clone(), manifest).map(Box::new)
+        Incoming::begin(&self.home, manifest).map(Box::new)
     }
 
     /// What an earlier life received of this very snapshot; anything else is dropped.
@@ -142,10 +144,11 @@ impl Inbox {
         match &taken {
             Ok(()) => self.counters.bytes_received.add(chunk.bytes.len() as u64),
             Err(ReceiveError::Corrupt(_)) => self.counters.corrupt_pieces.add(1),
-            // A disk that is full is needed for other things than half a snapshot.
-            Err(ReceiveError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => {
-                let full = inner.put(Stage::Idle);
-                self.give_up(full);
+            // A write or a sync that failed may have left a hole that no later sync tells of, and a disk that is full is
+            // needed for other things than half a snapshot.
+            Err(ReceiveError::Io(_)) => {
+                let failed = inner.put(Stage::Idle);
+                self.give_up(failed);
             }
             Err(_) => {}
         }

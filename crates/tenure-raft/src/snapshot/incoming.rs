@@ -29,7 +29,7 @@ const MAGIC: &[u8; 8] = b"TNSNAP1\n";
 const SYNC_BYTES: u64 = 8 << 20;
 
 /// Room that is left on the disk beside what a snapshot needs: the log must be able to go on.
-const SPARE_BYTES: u64 = 64 << 20;
+pub(super) const SPARE_BYTES: u64 = 64 << 20;
 
 /// The longest manifest that is read back: names and sizes of as many files as there may be.
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
@@ -76,12 +76,19 @@ struct Open {
 
 impl Incoming {
     /// Makes room for a snapshot.
-    pub(crate) fn begin(home: Arc<Home>, manifest: Manifest) -> Result<Incoming, ReceiveError> {
+    pub(crate) fn begin(home: &Arc<Home>, manifest: Manifest) -> Result<Incoming, ReceiveError> {
         let (free, needed) = (home.files().bytes_free(home.dir())?, manifest.bytes() + SPARE_BYTES);
         if free < needed {
             return Err(ReceiveError::NoRoom { dir: home.dir().to_owned(), free, needed });
         }
         let generation = home.next_generation();
+        Incoming::begin_in(home.clone(), generation, manifest).inspect_err(|_| {
+            // A disk that cannot make a directory may not be able to remove one: the next start does.
+            drop(home.abandon(generation));
+        })
+    }
+
+    fn begin_in(home: Arc<Home>, generation: Generation, manifest: Manifest) -> Result<Incoming, ReceiveError> {
         let header = header_of(&manifest);
         home.files().create_dir(&home.dir_of(generation))?;
         let sums = home.files().create(&home.incoming_file(generation))?;

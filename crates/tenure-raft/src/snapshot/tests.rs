@@ -428,7 +428,7 @@ fn a_transfer_that_was_ended_with_its_process_is_durable_once_it_is_installed() 
 fn an_incoming_snapshot_without_a_first_byte_can_be_resumed() {
     let (follower, source) = (Follower::new(), Source::at(40));
     let life = follower.start();
-    let begun = Incoming::begin(life.home.clone(), source.manifest.clone()).expect("room");
+    let begun = Incoming::begin(&life.home, source.manifest.clone()).expect("room");
     let resumed = Incoming::resume(life.home.clone(), begun.generation()).expect("readable").expect("whole");
     assert_eq!((resumed.place(), resumed.manifest()), (Place::default(), &source.manifest));
 }
