@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
 use tenure_storage::purge::{PurgeProgress, PurgeWork};
 use tokio::task::JoinSet;
 
@@ -56,7 +57,7 @@ async fn flush_loop(node: RaftNode) {
     loop {
         tokio::time::sleep(options.round).await;
         let applied = node.view().applied().index.0;
-        node.outbox().expire(BootInstant::now());
+        look_after_followers(&node, options);
         clear_up_inbox(&node, applied);
         let written = node.log().counters().bytes_written;
         let due = written.saturating_sub(flushed_bytes) >= options.flush_log_bytes
@@ -69,6 +70,19 @@ async fn flush_loop(node: RaftNode) {
             return;
         }
         purge_log(&node, options).await;
+    }
+}
+
+/// Ends what is kept for followers that get a snapshot or have just got one, when it is time.
+fn look_after_followers(node: &RaftNode, options: Housekeeping) {
+    let (outbox, now) = (node.outbox(), BootInstant::now());
+    outbox.expire(now);
+    let metrics = node.raft().metrics();
+    let metrics = metrics.borrow_watched();
+    let matched = |follower| metrics.replication.as_ref()?.get(&follower)?.as_ref().map(|log_id| log_id.index);
+    outbox.note_matched(matched, now);
+    if let Err(error) = outbox.bound_log(node.log().bytes_on_disk(), options.keep_log_bytes) {
+        tracing::warn!(%error, "it is not known how much room is left on the disk");
     }
 }
 

@@ -163,6 +163,7 @@ impl Transfer {
             }
         };
         if vote <= self.vote {
+            self.outbox.note_installed(self.target, self.checkpoint.index(), BootInstant::now());
             self.outbox.counters().sent.add(1);
             self.outbox.counters().send_micros.add_time(begun.elapsed());
             self.links.note_served(self.target, true);
@@ -176,7 +177,17 @@ impl Transfer {
         let manifest = Some(self.checkpoint.manifest().to_message());
         let request = pb::OfferSnapshotRequest { route: Some(route), vote: wire::vote_bytes(&self.vote), manifest };
         let answer = answered(OFFER_TIMEOUT, client.offer_snapshot(request)).await?;
-        self.checkpoint.note_progress(BootInstant::now());
+        let (now, manifest) = (BootInstant::now(), self.checkpoint.manifest());
+        match answer.answer() {
+            pb::SnapshotAnswer::Busy => self.checkpoint.note_at_work(now),
+            pb::SnapshotAnswer::Ready => self.checkpoint.note_sent(self.target, manifest.bytes(), now),
+            pb::SnapshotAnswer::Send => {
+                let at = Place { file: answer.file, offset: answer.offset };
+                self.checkpoint.note_sent(self.target, manifest.bytes_before(at), now);
+            }
+            // Nothing came of it.
+            pb::SnapshotAnswer::Refused | pb::SnapshotAnswer::Held => {}
+        }
         Ok(answer)
     }
 
@@ -229,8 +240,8 @@ impl Transfer {
             let Place { file, offset } = piece.at;
             queue(&pieces, pb::SnapshotChunk { route: None, session, file, offset, bytes, crc }).await?;
             self.outbox.counters().bytes_sent.add(u64::from(piece.bytes));
-            self.checkpoint.note_progress(now);
             place = piece.end();
+            self.checkpoint.note_sent(self.target, self.checkpoint.manifest().bytes_before(place), now);
         }
         Ok(())
     }

@@ -4,10 +4,11 @@
 //! true of them. Most are links to the engine's own files, so a checkpoint costs little room at first and more as the
 //! engine replaces its files; it goes as soon as nobody is likely to ask for it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::alias::SnapshotMetaOf;
@@ -31,8 +32,16 @@ pub(crate) struct Checkpoint {
     state: Meta,
     home: Arc<Home>,
     dir: PathBuf,
-    made: BootInstant,
-    progress: Mutex<BootInstant>,
+    progress: Mutex<Progress>,
+}
+
+/// How the sending of a checkpoint goes.
+#[derive(Debug)]
+struct Progress {
+    /// When it last did.
+    at: BootInstant,
+    /// Bytes that a follower has got, at the most that it ever had of them: what is sent again is none.
+    furthest: BTreeMap<u64, u64>,
 }
 
 impl fmt::Debug for Checkpoint {
@@ -49,8 +58,8 @@ impl Checkpoint {
         let dir = above.join(format!("{id:016x}"));
         let made = Checkpoint::make_in(flusher, home, &dir, id, chunk_bytes);
         let (manifest, meta, state) = made.inspect_err(|_| remove(&**home.files(), &dir))?;
-        let (home, now) = (home.clone(), BootInstant::now());
-        Ok(Checkpoint { manifest, meta, state, home, dir, made: now, progress: Mutex::new(now) })
+        let (home, progress) = (home.clone(), Progress { at: BootInstant::now(), furthest: BTreeMap::new() });
+        Ok(Checkpoint { manifest, meta, state, home, dir, progress: Mutex::new(progress) })
     }
 
     fn make_in(
@@ -96,19 +105,29 @@ impl Checkpoint {
         self.manifest.log_id.index
     }
 
-    /// When it was made.
-    pub(crate) fn made(&self) -> BootInstant {
-        self.made
+    /// A follower has got so many bytes of it. One that gets the same ones again and again makes no progress.
+    pub(crate) fn note_sent(&self, follower: u64, bytes: u64, now: BootInstant) {
+        let mut progress = self.progress();
+        let furthest = progress.furthest.entry(follower).or_default();
+        if bytes > *furthest {
+            *furthest = bytes;
+            progress.at = now;
+        }
     }
 
-    /// Somebody received some of it.
-    pub(crate) fn note_progress(&self, now: BootInstant) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    /// A follower is at work on what it got.
+    pub(crate) fn note_at_work(&self, now: BootInstant) {
+        self.progress().at = now;
     }
 
-    /// How long nobody received any of it.
+    /// How long there was no progress.
     pub(crate) fn idle(&self, now: BootInstant) -> Duration {
-        now - *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        now - self.progress().at
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        // Whole at any time.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a file to send it.

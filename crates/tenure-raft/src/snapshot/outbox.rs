@@ -1,14 +1,15 @@
 //! The sending end: the checkpoint that followers get, and how long it and the log behind it are kept.
 //!
 //! One checkpoint serves all followers that need one, and all attempts to send it. As long as it is there, the entries
-//! behind it stay in the log, or a follower that just installed it would need the next one. Both end when nobody made
-//! progress with it for a while, so a follower that is gone holds nothing, and in any case after [`KEPT_AT_MOST`], so one
-//! that is slow cannot hold the log for ever.
+//! behind it stay in the log, or a follower that just installed it would need the next one; and so do those that a follower
+//! lacks which installed it and catches up. Both end when nobody made progress for a while, so a follower that is gone
+//! holds nothing, and in any case when the log that is held takes too much of the disk: a member that is slow may cost
+//! itself another snapshot, but not its leader the room to go on.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -21,8 +22,8 @@ use crate::log::LogStore;
 use crate::runtime::BootInstant;
 use crate::shared_store::SharedStore;
 
-/// How long a checkpoint is kept at most: at the default rate, 200 GiB are sent in that time.
-pub(crate) const KEPT_AT_MOST: Duration = Duration::from_secs(3600);
+/// Log that is held for followers at most, however much room there is: in segments of 64 MiB, a few hundred open files.
+const HELD_LOG_BYTES_MAX: u64 = 16 << 30;
 
 /// Backups that clients may be taking at once: each keeps files that the engine would remove, and they share one pace.
 pub(crate) const BACKUPS_MAX: usize = 2;
@@ -38,7 +39,7 @@ pub(crate) struct Outbox {
     counters: Arc<Counters>,
     kept: Mutex<Kept>,
     /// Held while a checkpoint is made: whoever comes meanwhile waits, and finds it.
-    making: tokio::sync::Mutex<()>,
+    making: Arc<tokio::sync::Mutex<()>>,
     backup_places: Arc<Semaphore>,
 }
 
@@ -47,6 +48,8 @@ struct Kept {
     checkpoint: Option<Arc<Checkpoint>>,
     /// While a checkpoint is made: it will not end before this entry.
     making_from: Option<u64>,
+    /// Followers that installed a snapshot and catch up, each with the last entry that it is known to have, and since when.
+    catching_up: BTreeMap<u64, (u64, BootInstant)>,
 }
 
 impl Outbox {
@@ -63,7 +66,7 @@ impl Outbox {
         for name in home.files().list_dirs(&dir)? {
             home.files().remove_dir(&dir.join(name))?;
         }
-        let (kept, making) = (Mutex::default(), tokio::sync::Mutex::default());
+        let (kept, making) = (Mutex::default(), Arc::default());
         let pace = Pace::new(options.bytes_per_second);
         let backup_places = Arc::new(Semaphore::new(BACKUPS_MAX));
         Ok(Outbox { store, log, home, dir, options, pace, counters, kept, making, backup_places })
@@ -87,19 +90,25 @@ impl Outbox {
 
     /// Makes a checkpoint, unless there is one that the log goes on from.
     pub(crate) async fn make(self: &Arc<Outbox>) -> io::Result<()> {
-        let _making = self.making.lock().await;
+        let making = self.making.clone().lock_owned().await;
         if self.current().is_some() {
             return Ok(());
         }
-        self.kept().making_from = Some(self.store.view().applied().index.0);
         let outbox = self.clone();
-        let made = tokio::task::spawn_blocking(move || outbox.make_now()).await.map_err(io::Error::other).flatten();
-        let mut kept = self.kept();
-        kept.making_from = None;
-        kept.checkpoint = Some(Arc::new(made?));
-        Ok(())
+        // All of it happens there: who asked may be gone before it is done, with the leadership.
+        let made = tokio::task::spawn_blocking(move || {
+            let _making = making;
+            outbox.kept().making_from = Some(outbox.store.view().applied().index.0);
+            let made = outbox.make_now();
+            let mut kept = outbox.kept();
+            kept.making_from = None;
+            kept.checkpoint = Some(Arc::new(made?));
+            Ok(())
+        });
+        made.await.map_err(io::Error::other).flatten()
     }
 
+    /// Blocks.
     fn make_now(&self) -> io::Result<Checkpoint> {
         let started = BootInstant::now();
         let made = Checkpoint::make(&self.store.flusher(), &self.home, &self.dir, self.options.chunk_bytes)?;
@@ -125,7 +134,24 @@ impl Outbox {
     pub(crate) fn hold(&self) -> Option<u64> {
         let kept = self.kept();
         let made = kept.checkpoint.as_ref().map(|checkpoint| checkpoint.index());
-        made.into_iter().chain(kept.making_from).min()
+        let catching_up = kept.catching_up.values().map(|(index, _)| *index);
+        made.into_iter().chain(kept.making_from).chain(catching_up).min()
+    }
+
+    /// A follower has installed the state at an entry.
+    pub(crate) fn note_installed(&self, follower: u64, index: u64, now: BootInstant) {
+        self.kept().catching_up.insert(follower, (index, now));
+    }
+
+    /// Takes note of what followers have. One that is not named here is not this member's to look after.
+    pub(crate) fn note_matched(&self, matched: impl Fn(u64) -> Option<u64>, now: BootInstant) {
+        self.kept().catching_up.retain(|follower, known| {
+            let Some(index) = matched(*follower) else { return false };
+            if index > known.0 {
+                *known = (index, now);
+            }
+            now - known.1 < self.options.keep_idle
+        });
     }
 
     /// Drops a checkpoint that was of no use.
@@ -133,14 +159,33 @@ impl Outbox {
         self.kept().checkpoint.take_if(|checkpoint| checkpoint.manifest().id == id);
     }
 
-    /// Drops the checkpoint if it was kept long enough. Whoever is sending it still may.
+    /// Drops the checkpoint if nobody needs it any more. Whoever is sending it still may.
     pub(crate) fn expire(&self, now: BootInstant) {
-        let is_over = |checkpoint: &Checkpoint| {
-            checkpoint.idle(now) >= self.options.keep_idle || now - checkpoint.made() >= KEPT_AT_MOST
-        };
+        let is_over = |checkpoint: &Checkpoint| checkpoint.idle(now) >= self.options.keep_idle;
         if let Some(checkpoint) = self.kept().checkpoint.take_if(|checkpoint| is_over(checkpoint)) {
             tracing::info!(index = checkpoint.index(), "the checkpoint is no longer kept for followers");
         }
+    }
+
+    /// Gives up holding the log if what is held takes too much room: of `bytes` in it, `kept_anyway` are kept in any case.
+    pub(crate) fn bound_log(&self, bytes: u64, kept_anyway: u64) -> io::Result<()> {
+        let held = bytes.saturating_sub(kept_anyway);
+        if held == 0 || self.hold().is_none() {
+            return Ok(());
+        }
+        // No more than is left for everything else.
+        let max = self.home.files().bytes_free(&self.dir)?.min(HELD_LOG_BYTES_MAX);
+        if held > max {
+            let mut kept = self.kept();
+            (kept.checkpoint, kept.catching_up) = (None, BTreeMap::new());
+            tracing::warn!(
+                held,
+                max,
+                "the log held for followers that get a snapshot takes too much room and is given up: they will need a newer \
+                 one. If it happens again, raise --snapshot-send-bytes-per-second or make room"
+            );
+        }
+        Ok(())
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

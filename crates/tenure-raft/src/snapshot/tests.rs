@@ -492,26 +492,126 @@ fn a_checkpoint_is_made_once_and_kept_as_long_as_somebody_makes_progress() {
 
     let second = std::time::Duration::from_secs(1);
     let mut now = BootInstant::now();
-    for _ in 0..10 {
+    for round in 1..=10 {
         now += idle - second;
         leader.outbox.expire(now);
         assert!(leader.outbox.current().is_some(), "somebody received some of it not long ago");
-        first.note_progress(now);
+        first.note_sent(2, 64 * round, now);
     }
-    leader.outbox.expire(now + idle);
-    assert_eq!((leader.outbox.hold(), leader.outbox.current().is_some()), (None, false));
+    now += idle - second;
+    first.note_sent(3, 64, now);
+    now += idle - second;
+    first.note_at_work(now);
+    now += idle - second;
+    leader.outbox.expire(now);
+    assert!(leader.outbox.current().is_some(), "another follower has come, and its disk was at work");
+    for _ in 0..10 {
+        now += second;
+        first.note_sent(2, 64 * 10, now);
+        first.note_sent(3, 0, now);
+    }
+    leader.outbox.expire(now);
+    assert_eq!(
+        (leader.outbox.hold(), leader.outbox.current().is_some()),
+        (None, false),
+        "the same again is no progress"
+    );
     assert_eq!(leader.directories(), 1, "who sends it may go on");
     drop(first);
     leader.eventually_has(0);
+}
 
-    let slow = leader.make();
+#[test]
+fn who_asks_for_a_checkpoint_and_goes_leaves_nothing_behind() {
+    let leader = Leader::new();
+    leader.runtime.block_on(async {
+        let mut making = Box::pin(leader.outbox.make());
+        assert!(futures::poll!(&mut making).is_pending(), "it takes a thread");
+        drop(making);
+    });
+    let made = leader.make();
+    assert_eq!((made.index(), leader.outbox.hold()), (40, Some(40)));
+    leader.outbox.discard(made.manifest().id);
+    assert_eq!(leader.outbox.hold(), None, "nobody makes one any more");
+    drop(made);
+    leader.eventually_has(0);
+}
+
+#[test]
+fn the_log_is_held_for_a_follower_until_it_has_caught_up() {
+    let leader = Leader::new();
+    let idle = SnapshotOptions::default().keep_idle;
+    let second = std::time::Duration::from_secs(1);
     let mut now = BootInstant::now();
-    while leader.outbox.hold().is_some() {
+    let made = leader.make();
+    leader.outbox.discard(made.manifest().id);
+    leader.outbox.note_installed(2, 40, now);
+    leader.outbox.note_installed(3, 90, now);
+    for matched in 40..60 {
+        assert_eq!(leader.outbox.hold(), Some(matched));
         now += idle - second;
-        slow.note_progress(now);
-        leader.outbox.expire(now);
-        assert!(now - slow.made() < outbox::KEPT_AT_MOST + idle, "no progress keeps it for ever");
+        leader.outbox.note_matched(|_| Some(matched + 1), now);
     }
+    assert_eq!(leader.outbox.hold(), Some(60), "one that is behind what it installed is not heard of any more");
+    now += second;
+    leader.outbox.note_matched(|_| None, now);
+    assert_eq!(leader.outbox.hold(), None, "another leader looks after them");
+}
+
+#[test]
+fn a_log_that_is_held_leaves_room_for_everything_else() {
+    const GIB: u64 = 1 << 30;
+    let leader = Leader::new();
+    let held = |log_bytes: u64, free: Option<u64>| {
+        let made = leader.make();
+        leader.outbox.note_installed(2, 30, BootInstant::now());
+        leader.files.set_bytes_free(free);
+        leader.outbox.bound_log(log_bytes, GIB).expect("the room is known");
+        leader.files.set_bytes_free(None);
+        let hold = leader.outbox.hold();
+        leader.outbox.note_matched(|_| None, BootInstant::now());
+        leader.outbox.discard(made.manifest().id);
+        hold
+    };
+    assert_eq!(held(GIB, Some(0)), Some(30), "so much is kept in any case");
+    assert_eq!(held(4 * GIB, Some(3 * GIB)), Some(30));
+    assert_eq!(held(4 * GIB + 1, Some(3 * GIB)), None, "it takes more than it leaves");
+    assert_eq!(held(17 * GIB, Some(1000 * GIB)), Some(30));
+    assert_eq!(held(17 * GIB + 1, Some(1000 * GIB)), None, "files are not for free");
+}
+
+#[test]
+fn a_disk_that_fails_once_costs_what_was_received_and_nothing_else() {
+    let source = Source::at(40);
+    let (mut failures, mut done) = (0, false);
+    for operation in 0.. {
+        let follower = Follower::new();
+        let life = follower.start();
+        follower.files.fail_at(follower.files.operations() + operation, std::io::ErrorKind::Other);
+        if source.send(&life.inbox, usize::MAX).is_err() {
+            failures += 1;
+            // The failed operation may have been that of the first removal.
+            assert!(follower.files.list_dirs(&state_dir()).unwrap().len() <= 2, "operation {operation}");
+            assert_eq!(
+                life.inbox
+                    .offer(source.manifest.clone())
+                    .map(|offered| matches!(offered, Offered::Send { there: 0, .. }))
+                    .ok(),
+                Some(true),
+                "operation {operation}: what a failed sync may have lost is not built upon"
+            );
+            assert_eq!(source.send(&life.inbox, usize::MAX), Ok(true), "operation {operation}");
+        } else {
+            done = true;
+        }
+        follower.files.fail_at(u64::MAX, std::io::ErrorKind::Other);
+        let housed = install(&life, &source).unwrap_or_else(|error| panic!("operation {operation}: {error}"));
+        assert_eq!(housed.store.applied().index, LogIndex(40));
+        if done {
+            break;
+        }
+    }
+    assert!(failures > 20, "{failures} operations");
 }
 
 #[test]
