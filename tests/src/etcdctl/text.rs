@@ -71,9 +71,9 @@ impl Normal {
     fn strip_json(&self, value: &mut Value, about_members: bool) {
         match value {
             Value::Object(fields) => {
-                // The client's own log line on stderr: its time and its pointers say nothing about the server.
+                // The client's own log line on stderr: its time, its pointers and what a saved file takes say nothing of the answer.
                 if fields.contains_key("level") {
-                    fields.retain(|name, _| !["ts", "caller", "target"].contains(&name.as_str()));
+                    fields.retain(|name, _| !["ts", "caller", "target", "size"].contains(&name.as_str()));
                 }
                 // The keys of a lease: etcd lists them in any order.
                 if fields.contains_key("granted-ttl")
