@@ -78,18 +78,20 @@ impl StateMachine {
             return Err(io::Error::other(format!("a snapshot {meta} holds the state at {found:?}")));
         }
         let (home, store, index) = (self.home.clone(), self.store.clone(), housed.store.applied().index);
+        let counters = self.counters.clone();
         // Neither the syncs nor what the effects do with a new state may hold up consensus.
         let installed = tokio::task::spawn_blocking(move || {
             store.check_replacement(&housed)?;
             // From here on the directory may be the one that counts, even if the next step fails half-way.
             housed.tenancy.settle();
             home.name(housed.generation)?;
+            // Counted before it can be seen.
+            counters.installed.add(1);
+            counters.receive_micros.add_time(begun.elapsed());
             store.replace(*housed)
         });
         installed.await.map_err(io::Error::other)??;
         self.durable.note(meta);
-        self.counters.installed.add(1);
-        self.counters.receive_micros.add_time(begun.elapsed());
         tracing::info!(%index, took = ?begun.elapsed(), "installed a snapshot from the leader");
         Ok(())
     }
