@@ -86,6 +86,9 @@ fn page(node: &Node) -> String {
     leases(&mut page, node);
     watches(&mut page, node.shared().watches.stats());
     snapshots(&mut page, &raft.snapshots());
+    for reading in super::process::readings() {
+        page.sample(reading.name, reading.help, if reading.is_counter { "counter" } else { "gauge" }, reading.value);
+    }
     page.0
 }
 

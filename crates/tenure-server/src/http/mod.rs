@@ -2,6 +2,7 @@
 
 mod health;
 mod metrics;
+mod process;
 
 use axum::Router;
 use axum::http::{HeaderValue, Method, StatusCode, header};
