@@ -1,10 +1,10 @@
 //! Reads the history for watchers that are behind the recent events: a bounded stretch at a time, for many at once.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use tenure_core::Revision;
 use tenure_core::row::EventRow;
+use tenure_core::state::StateRead;
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
 
@@ -14,10 +14,9 @@ use super::ring::Events;
 
 /// One read. Takes time: not for a thread that serves connections.
 pub(super) struct CatchUpRead {
-    pub(super) view: Arc<StateView>,
     /// The ranges of the watchers that it is for.
     pub(super) ranges: RangeIndex<()>,
-    /// The first revision to read, which is not compacted in the view.
+    /// The first revision to read.
     pub(super) first: Revision,
     /// The last revision that anybody wants.
     pub(super) last: Revision,
@@ -33,14 +32,18 @@ pub(super) struct CaughtUp {
 }
 
 impl CatchUpRead {
-    /// Reads whole revisions until there is enough.
-    pub(super) fn run(self) -> Result<CaughtUp, StorageError> {
+    /// Reads whole revisions until there is enough; none if the first one is compacted in the view.
+    pub(super) fn run(self, view: &StateView) -> Result<CaughtUp, StorageError> {
+        if self.first < view.meta().compacted {
+            let last = Revision(self.first.0.saturating_sub(1));
+            return Ok(CaughtUp { first: self.first, last, events: Events::from([]) });
+        }
         let mut events: Vec<EventRow> = Vec::new();
         let limits = &self.limits;
         let (mut rows, mut bytes, mut revisions) = (0, 0, 0);
         let mut revision = self.first;
         let mut last = self.last;
-        self.view.scan_event_refs(self.first, self.last, &mut |id, event| {
+        view.scan_event_refs(self.first, self.last, &mut |id, event| {
             if id.revision != revision {
                 if rows >= limits.catch_up_rows
                     || bytes >= limits.message_bytes

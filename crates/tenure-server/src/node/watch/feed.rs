@@ -1,9 +1,8 @@
 //! What the apply loop leaves for the hub's thread, under one lock that neither holds for long.
 
 use tenure_core::Revision;
-use tenure_core::row::EventRow;
 
-use super::limits::{MATCHED_EVENTS_MAX, UNMATCHED_EVENTS_MAX};
+use super::limits::UNMATCHED_EVENTS_MAX;
 use super::ring::{Events, Ring};
 
 /// See the module's header.
@@ -46,43 +45,4 @@ pub(super) enum News {
     /// Everything up to this revision was missed.
     Gap(Revision),
     Runs(Vec<Events>),
-}
-
-/// The length of a piece of whole revisions that holds [`MATCHED_EVENTS_MAX`] events, or a single revision.
-pub(super) fn piece_len(events: &[EventRow]) -> usize {
-    let revision = |place: usize| events[place].meta.modified.revision;
-    let mut end = MATCHED_EVENTS_MAX.min(events.len());
-    while end < events.len() && revision(end) == revision(end - 1) {
-        end += 1;
-    }
-    end
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use tenure_core::row::KeyMeta;
-    use tenure_core::{EventId, LeaseId};
-
-    use super::*;
-
-    fn events(revisions: impl Iterator<Item = usize>) -> Vec<EventRow> {
-        let event = |revision: usize| {
-            let revision = Revision(i64::try_from(revision).unwrap());
-            let meta =
-                KeyMeta { create: revision, modified: EventId { revision, sub: 0 }, version: 1, lease: LeaseId::NONE };
-            EventRow { key: Bytes::new(), meta, value: Bytes::new(), previous: None }
-        };
-        revisions.map(event).collect()
-    }
-
-    #[test]
-    fn pieces_end_between_revisions() {
-        assert_eq!(piece_len(&events(1..=10)), 10);
-        assert_eq!(piece_len(&events(1..=MATCHED_EVENTS_MAX + 1)), MATCHED_EVENTS_MAX);
-        let pairs = events((1..=2 * MATCHED_EVENTS_MAX).map(|number| number / 2));
-        assert_eq!(piece_len(&pairs), MATCHED_EVENTS_MAX + 1, "the revision that the limit divides is in it whole");
-        let one = events(std::iter::repeat_n(7, 3 * MATCHED_EVENTS_MAX));
-        assert_eq!(piece_len(&one), one.len());
-    }
 }

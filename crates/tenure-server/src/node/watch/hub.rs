@@ -28,15 +28,16 @@ use tenure_raft::{AppliedRun, Effects};
 use tenure_storage::state_view::StateView;
 use tokio::sync::{Notify, Semaphore};
 
-use super::feed::{Feed, News, piece_len};
+use super::feed::{Feed, News};
 use super::limits::{
-    CATCH_UP_READS_MAX, LARGE_HOLDERS_MAX, RING_BYTES_MAX, STREAMS_MAX, WATCHED_BYTES_MAX, WATCHERS_MAX,
+    CATCH_UP_READS_MAX, GATHERS_MAX, LARGE_HOLDERS_MAX, RING_BYTES_MAX, STREAMS_MAX, WATCHED_BYTES_MAX, WATCHERS_MAX,
 };
 use super::prev_kvs::PrevKvs;
 use super::registry::{Mark, Registry, StreamKey, WatcherKey};
 use super::ring::Events;
 use super::stats::{Counters, HubStats};
 use super::types::Kinds;
+use super::work::Work;
 
 /// See the module's header. One per process; cheap to clone.
 #[derive(Clone)]
@@ -49,10 +50,12 @@ pub struct WatchHub {
 pub(super) struct Shared {
     feed: Mutex<Feed>,
     fed: Condvar,
-    registry: Mutex<Registry>,
+    /// Fair: streams get it between two pieces of the hub's thread's work.
+    registry: parking_lot::Mutex<Registry>,
     /// The bytes of all watched keys.
     watched_bytes: AtomicU64,
     catch_up_reads: Arc<Semaphore>,
+    gathers: Arc<Semaphore>,
     /// Streams that hold much.
     large_holders: AtomicUsize,
     pub(super) prev_kvs: PrevKvs,
@@ -105,9 +108,12 @@ impl WatchHub {
         }
     }
 
-    /// Places for reads of the history.
-    pub(super) fn catch_up_reads(&self) -> Arc<Semaphore> {
-        self.shared.catch_up_reads.clone()
+    /// Places for work of its kind.
+    pub(super) fn places(&self, work: &Work) -> Arc<Semaphore> {
+        match work {
+            Work::CatchUp(_) => self.shared.catch_up_reads.clone(),
+            Work::Gather(_) => self.shared.gathers.clone(),
+        }
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -118,8 +124,9 @@ impl WatchHub {
 impl Effects for WatchHub {
     fn replaced(&self, view: &Arc<StateView>) {
         let mut feed = self.shared.feed();
-        feed.ring.restart(view.meta().revision);
+        let forgotten = feed.ring.restart(view.meta().revision);
         self.shared.note_fed(feed);
+        drop(forgotten);
     }
 
     fn applied(&self, run: &AppliedRun) {
@@ -139,9 +146,10 @@ impl Shared {
         Shared {
             feed: Mutex::new(Feed::new(ring_bytes_max)),
             fed: Condvar::new(),
-            registry: Mutex::new(Registry::new()),
+            registry: parking_lot::Mutex::new(Registry::new()),
             watched_bytes: AtomicU64::new(0),
             catch_up_reads: Arc::new(Semaphore::new(CATCH_UP_READS_MAX)),
+            gathers: Arc::new(Semaphore::new(GATHERS_MAX)),
             large_holders: AtomicUsize::new(0),
             prev_kvs: PrevKvs::default(),
             counters: Counters::default(),
@@ -164,8 +172,8 @@ impl Shared {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registry(&self) -> parking_lot::MutexGuard<'_, Registry> {
+        self.registry.lock()
     }
 
     /// The hub's thread.
@@ -214,13 +222,12 @@ impl Shared {
     fn process(&self, events: &[EventRow]) {
         let mut rest = events;
         while !rest.is_empty() {
-            let (piece, after) = rest.split_at(piece_len(rest));
-            rest = after;
-            let wakes = {
-                let mut registry = self.registry();
-                registry.process(piece);
-                registry.streams_to_wake()
-            };
+            let mut registry = self.registry();
+            let done = registry.process(rest);
+            let wakes = registry.streams_to_wake();
+            // Else this thread would have it again before one that waits for it has woken up.
+            parking_lot::MutexGuard::unlock_fair(registry);
+            rest = &rest[done..];
             wakes.iter().for_each(|wake| wake.notify_one());
         }
     }
@@ -275,8 +282,12 @@ impl Shared {
             let mut feed = self.feed();
             feed.active = false;
             let appended = feed.ring.appended();
-            feed.ring.restart(appended);
+            let forgotten = feed.ring.restart(appended);
             feed.taken = appended;
+            drop(feed);
+            drop(registry);
+            // To free the memory takes time that neither the apply loop nor other streams should wait for.
+            drop(forgotten);
         }
     }
 
@@ -339,5 +350,53 @@ impl Drop for HubThread {
         {
             tracing::error!("the watch hub's thread panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use bytes::Bytes;
+    use tenure_core::LeaseId;
+    use tenure_core::row::KeyMeta;
+
+    use super::*;
+
+    /// Notes, when it is freed, whether the locks are free.
+    struct Probe {
+        hub: Weak<Shared>,
+        seen: Arc<Mutex<Vec<bool>>>,
+    }
+
+    impl AsRef<[u8]> for Probe {
+        fn as_ref(&self) -> &[u8] {
+            b"k"
+        }
+    }
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            let Some(hub) = self.hub.upgrade() else { return };
+            let free = hub.registry.try_lock().is_some() && hub.feed.try_lock().is_ok();
+            self.seen.lock().unwrap().push(free);
+        }
+    }
+
+    #[test]
+    fn what_the_ring_forgets_is_freed_without_a_lock() {
+        let hub = WatchHub::by_hand(RING_BYTES_MAX);
+        let seen = Arc::<Mutex<Vec<bool>>>::default();
+        let probe = Probe { hub: Arc::downgrade(hub.shared()), seen: seen.clone() };
+        let key = Bytes::from_owner(probe);
+        let stream = hub.shared().add_stream(Arc::default()).unwrap();
+        let range = KeyRange::One(Bytes::from_static(b"k"));
+        let watcher = hub.shared().add_watcher(stream, &range, Kinds::ALL, Revision(1)).unwrap();
+        let modified = EventId { revision: Revision(1), sub: 0 };
+        let meta = KeyMeta { create: Revision(1), modified, version: 1, lease: LeaseId::NONE };
+        let event = EventRow { key, meta, value: Bytes::new(), previous: None };
+        hub.shared().feed().ring.push([event].into(), 0);
+        hub.shared().remove_watcher(watcher, &range);
+        assert_eq!(*seen.lock().unwrap(), [true]);
     }
 }

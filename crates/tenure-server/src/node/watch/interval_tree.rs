@@ -8,6 +8,8 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use super::members::Members;
+
 /// Where an interval ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
@@ -34,7 +36,7 @@ const NOWHERE: Place = Place::MAX;
 struct Node<M> {
     start: Bytes,
     end: End,
-    members: Vec<M>,
+    members: Members<M>,
     /// The farthest end of this node and all below it.
     reach: End,
     priority: u64,
@@ -59,7 +61,7 @@ impl<M> IntervalTree<M> {
     }
 
     /// The members of an interval, to be changed; the interval is put in if it is not there.
-    pub(super) fn members_mut(&mut self, start: &Bytes, end: &End) -> &mut Vec<M> {
+    pub(super) fn members_mut(&mut self, start: &Bytes, end: &End) -> &mut Members<M> {
         let place = self.find(start, end).unwrap_or_else(|| {
             let place = self.allocate(start.clone(), end.clone());
             self.root = self.insert(self.root, place);
@@ -76,13 +78,13 @@ impl<M> IntervalTree<M> {
             let node = &mut self.nodes[place as usize];
             // Keys can be large: a free place must not keep them.
             (node.start, node.end, node.reach) = (Bytes::new(), End::Unbounded, End::Unbounded);
-            node.members = Vec::new();
+            node.members = Members::new();
             self.free.push(place);
         }
     }
 
     /// Visits the members of every interval that holds `key`.
-    pub(super) fn visit(&self, key: &[u8], visit: &mut impl FnMut(&M)) {
+    pub(super) fn visit(&self, key: &[u8], visit: &mut impl FnMut(&Members<M>)) {
         self.visit_below(self.root, key, visit);
     }
 
@@ -92,7 +94,7 @@ impl<M> IntervalTree<M> {
         self.nodes.len() - self.free.len()
     }
 
-    fn visit_below(&self, place: Place, key: &[u8], visit: &mut impl FnMut(&M)) {
+    fn visit_below(&self, place: Place, key: &[u8], visit: &mut impl FnMut(&Members<M>)) {
         let Some(node) = self.nodes.get(place as usize) else { return };
         if !node.reach.is_beyond(key) {
             return;
@@ -100,7 +102,7 @@ impl<M> IntervalTree<M> {
         self.visit_below(node.left, key, visit);
         if node.start <= key {
             if node.end.is_beyond(key) {
-                node.members.iter().for_each(&mut *visit);
+                visit(&node.members);
             }
             self.visit_below(node.right, key, visit);
         }
@@ -126,7 +128,7 @@ impl<M> IntervalTree<M> {
             start,
             reach: end.clone(),
             end,
-            members: Vec::new(),
+            members: Members::new(),
             priority: self.random,
             left: NOWHERE,
             right: NOWHERE,
@@ -256,7 +258,7 @@ mod tests {
 
     fn found(tree: &IntervalTree<usize>, key: &[u8]) -> Vec<usize> {
         let mut found = Vec::new();
-        tree.visit(key, &mut |member| found.push(*member));
+        tree.visit(key, &mut |members| found.extend_from_slice(members.as_slice()));
         found.sort_unstable();
         found
     }
@@ -269,12 +271,14 @@ mod tests {
             for (name, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Add(start, end) => {
-                        tree.members_mut(&start, &end).push(name);
+                        tree.members_mut(&start, &end).add(name);
                         list.push((start, end, name));
                     }
                     Step::Remove(place) if !list.is_empty() => {
                         let (start, end, name) = list.swap_remove(place % list.len());
-                        tree.members_mut(&start, &end).retain(|member| *member != name);
+                        let members = tree.members_mut(&start, &end);
+                        let place = members.as_slice().iter().position(|member| *member == name);
+                        members.remove(place.unwrap());
                         tree.prune(&start, &end);
                     }
                     Step::Remove(_) => {}
@@ -304,11 +308,11 @@ mod tests {
         for n in 0..10_000_u32 {
             let start = Bytes::copy_from_slice(&n.to_be_bytes());
             let end = Bytes::copy_from_slice(&(n + 1).to_be_bytes());
-            tree.members_mut(&start, &End::Before(end)).push(n);
+            tree.members_mut(&start, &End::Before(end)).add(n);
         }
         assert!(depth(&tree, tree.root) < 60, "{}", depth(&tree, tree.root));
         let mut visited = Vec::new();
-        tree.visit(&5_000_u32.to_be_bytes(), &mut |member| visited.push(*member));
+        tree.visit(&5_000_u32.to_be_bytes(), &mut |members| visited.extend_from_slice(members.as_slice()));
         assert_eq!(visited, [5_000]);
     }
 }

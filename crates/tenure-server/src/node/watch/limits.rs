@@ -27,8 +27,16 @@ pub(super) const UNMATCHED_EVENTS_MAX: usize = 2 * 1024;
 /// Events that are matched before streams get the registry, unless a single revision has more.
 pub(super) const MATCHED_EVENTS_MAX: usize = 1024;
 
+/// Ranges and watchers that are visited before streams get the registry, unless a single revision visits more: some
+/// milliseconds.
+pub(super) const MATCHED_VISITS_MAX: usize = 64 * 1024;
+
 /// Reads of the history for watchers that go on at the same time: consensus and other readers need the cores, too.
 pub(super) const CATCH_UP_READS_MAX: usize = 2;
+
+/// Messages with many previous values that are gathered at the same time. They have places of their own, because those who
+/// are up to date must not wait for all who are far behind.
+pub(super) const GATHERS_MAX: usize = 2;
 
 /// Revisions of one message. etcd's bound; clients have buffers for it.
 const MESSAGE_REVISIONS_MAX: usize = 1000;

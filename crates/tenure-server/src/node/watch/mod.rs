@@ -10,6 +10,7 @@ mod feed;
 mod hub;
 mod interval_tree;
 mod limits;
+mod members;
 mod prev_kvs;
 mod pull;
 mod range_index;

@@ -20,8 +20,18 @@ pub(super) struct Stretch {
     pub(super) next: EventId,
     /// The last revision of the stretch.
     pub(super) last: Revision,
-    /// The runs are a copy, of one revision, for one watcher.
-    pub(super) own: bool,
+    pub(super) origin: Origin,
+}
+
+/// Where the events of a stretch are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The ring.
+    Recent,
+    /// What a stream has read of the history.
+    Read,
+    /// A copy, of one revision, for one watcher.
+    Copy,
 }
 
 /// One message's worth.
@@ -32,8 +42,8 @@ pub(super) struct Pulled {
     pub(super) rest: Option<EventId>,
     /// The rest begins with more of the same revision.
     pub(super) fragment: bool,
-    /// A revision is too large to be sent whole: `events` are no message.
-    pub(super) too_large: bool,
+    /// This revision, the next one, is too large to be sent whole.
+    pub(super) too_large: Option<Revision>,
 }
 
 impl Pulled {
@@ -65,7 +75,7 @@ impl Stretch {
     pub(super) fn rest_of_revision(self, scope: &Scope, next: EventId) -> Stretch {
         let last = next.revision;
         let rest = Stretch { next, last, ..self };
-        if rest.own {
+        if rest.origin == Origin::Copy {
             return rest;
         }
         let copy = |event: &EventRow| {
@@ -74,7 +84,7 @@ impl Stretch {
             event
         };
         let events: Events = rest.events(scope).map(copy).collect();
-        Stretch { runs: vec![events], next, last, own: true }
+        Stretch { runs: vec![events], next, last, origin: Origin::Copy }
     }
 
     /// The events for a watcher, in order.
@@ -102,6 +112,8 @@ impl Stretch {
         let mut pulled = Pulled::default();
         let (mut bytes, mut wire_bytes, mut revisions) = (0, 0, 0);
         let mut revision = Revision(0);
+        // The first event of the revision, and how many are before it.
+        let mut begun = (self.next, 0);
         for event in self.events(scope) {
             let id = event.meta.modified;
             if id.revision != revision {
@@ -110,6 +122,7 @@ impl Stretch {
                     return Ok(pulled);
                 }
                 revisions += 1;
+                begun = (id, pulled.events.len());
             }
             let previous = if scope.prev_kv { prev_kv(event)? } else { None };
             if scope.fragment {
@@ -124,7 +137,14 @@ impl Stretch {
             revision = id.revision;
             bytes += rough_bytes(event, previous.as_ref());
             if bytes > limits.whole_revision_bytes && !scope.fragment {
-                pulled.too_large = true;
+                let (first, before) = begun;
+                pulled.events.truncate(before);
+                if before == 0 {
+                    pulled.too_large = Some(revision);
+                } else {
+                    // What is before it is told first. It may be small enough on its own.
+                    pulled.rest = Some(first);
+                }
                 return Ok(pulled);
             }
             pulled.events.push(WatchEvent { event: event.clone(), previous });

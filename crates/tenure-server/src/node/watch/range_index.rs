@@ -6,11 +6,12 @@ use bytes::Bytes;
 use tenure_core::command::KeyRange;
 
 use super::interval_tree::{End, IntervalTree};
+use super::members::Members;
 
 /// See the module's header. `M` is what the ranges belong to.
 #[derive(Debug)]
 pub(super) struct RangeIndex<M> {
-    keys: HashMap<Bytes, Vec<M>>,
+    keys: HashMap<Bytes, Members<M>>,
     ranges: IntervalTree<M>,
 }
 
@@ -23,11 +24,10 @@ impl<M: Copy> RangeIndex<M> {
     /// Adds a member and returns its place among those of the same range.
     pub(super) fn add(&mut self, range: &KeyRange, member: M) -> usize {
         let members = match interval(range) {
-            None => self.keys.entry(start(range).clone()).or_default(),
+            None => self.keys.entry(start(range).clone()).or_insert_with(Members::new),
             Some(end) => self.ranges.members_mut(start(range), &end),
         };
-        members.push(member);
-        members.len() - 1
+        members.add(member)
     }
 
     /// Removes the member at a place. Returns the one that is at this place now, if another moved there.
@@ -35,14 +35,14 @@ impl<M: Copy> RangeIndex<M> {
         match interval(range) {
             None => {
                 let members = self.keys.get_mut(start(range))?;
-                let moved = take_out(members, place);
+                let moved = members.remove(place);
                 if members.is_empty() {
                     self.keys.remove(start(range));
                 }
                 moved
             }
             Some(end) => {
-                let moved = take_out(self.ranges.members_mut(start(range), &end), place);
+                let moved = self.ranges.members_mut(start(range), &end).remove(place);
                 self.ranges.prune(start(range), &end);
                 moved
             }
@@ -50,11 +50,11 @@ impl<M: Copy> RangeIndex<M> {
     }
 
     /// Visits the members of every range that holds `key`.
-    pub(super) fn visit(&self, key: &[u8], mut visit: impl FnMut(M)) {
+    pub(super) fn visit(&self, key: &[u8], mut visit: impl FnMut(&Members<M>)) {
         if let Some(members) = self.keys.get(key) {
-            members.iter().for_each(|member| visit(*member));
+            visit(members);
         }
-        self.ranges.visit(key, &mut |member| visit(*member));
+        self.ranges.visit(key, &mut visit);
     }
 
     /// Whether any range holds `key`.
@@ -63,14 +63,6 @@ impl<M: Copy> RangeIndex<M> {
         self.visit(key, |_| held = true);
         held
     }
-}
-
-fn take_out<M: Copy>(members: &mut Vec<M>, place: usize) -> Option<M> {
-    if place >= members.len() {
-        return None;
-    }
-    members.swap_remove(place);
-    members.get(place).copied()
 }
 
 fn start(range: &KeyRange) -> &Bytes {
@@ -109,7 +101,7 @@ mod tests {
         }
         let found = |index: &RangeIndex<usize>, key: &str| {
             let mut found = Vec::new();
-            index.visit(key.as_bytes(), |name| found.push(name));
+            index.visit(key.as_bytes(), |members| found.extend_from_slice(members.as_slice()));
             found.sort_unstable();
             found
         };

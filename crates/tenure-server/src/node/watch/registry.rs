@@ -12,6 +12,7 @@ use tenure_core::command::KeyRange;
 use tenure_core::row::EventRow;
 use tokio::sync::Notify;
 
+use super::limits::{MATCHED_EVENTS_MAX, MATCHED_VISITS_MAX};
 use super::range_index::RangeIndex;
 use super::types::Kinds;
 
@@ -129,26 +130,40 @@ impl Registry {
         }
     }
 
-    /// Lets the events of whole revisions, which follow what is processed, leave their marks. Older ones are passed over.
-    pub(super) fn process(&mut self, events: &[EventRow]) {
+    /// Lets events, which follow what is processed, leave their marks, until that is enough at a time. Older ones are
+    /// passed over. Returns how many were done, of the whole revisions that are given; these revisions are whole, too.
+    pub(super) fn process(&mut self, events: &[EventRow]) -> usize {
         let Registry { index, watchers, streams, to_wake, processed, .. } = self;
+        let (mut done, mut visits, mut last) = (0, 0, *processed);
         for event in events {
             let revision = event.meta.modified.revision;
+            if revision > last && (done >= MATCHED_EVENTS_MAX || visits >= MATCHED_VISITS_MAX) {
+                break;
+            }
+            done += 1;
             if revision <= *processed {
                 continue;
             }
+            last = revision;
             let deletes = event.meta.is_tombstone();
-            index.visit(&event.key, |key| {
-                let Some(watcher) = watchers.get_mut(key.0) else { return };
-                if watcher.start <= revision && watcher.kinds.include(deletes) {
-                    mark(watcher, key, revision, revision, streams, to_wake);
+            index.visit(&event.key, |members| {
+                visits += 1;
+                // What follows is the same for all events of a kind in a revision.
+                if !members.sees_first(revision, deletes) {
+                    return;
+                }
+                visits += members.as_slice().len();
+                for key in members.as_slice() {
+                    let Some(watcher) = watchers.get_mut(key.0) else { continue };
+                    if watcher.start <= revision && watcher.kinds.include(deletes) {
+                        mark(watcher, *key, revision, revision, streams, to_wake);
+                    }
                 }
             });
         }
-        if let Some(last) = events.last() {
-            self.processed = self.processed.max(last.meta.modified.revision);
-        }
+        self.processed = last;
         self.wake_waiting();
+        done
     }
 
     /// Goes on to a revision without knowing the events in between: every watcher has to look through them.
@@ -336,6 +351,60 @@ mod tests {
         registry.remove_watcher(watcher);
         registry.process(&[event(9)]);
         assert_eq!((registry.take(stream), registry.watchers()), ((vec![], Revision(9)), 0));
+    }
+
+    /// Single-event revisions, or those that are given.
+    fn events(revisions: impl IntoIterator<Item = usize>) -> Vec<EventRow> {
+        revisions.into_iter().map(|revision| event(i64::try_from(revision).unwrap())).collect()
+    }
+
+    #[test]
+    fn pieces_end_between_revisions() {
+        let done = |revisions: Vec<EventRow>| Registry::new().process(&revisions);
+        assert_eq!(done(events(1..=10)), 10);
+        assert_eq!(done(events(1..=MATCHED_EVENTS_MAX + 1)), MATCHED_EVENTS_MAX);
+        let pairs = events((2..=2 * MATCHED_EVENTS_MAX).map(|number| number / 2));
+        assert_eq!(done(pairs), MATCHED_EVENTS_MAX, "they are the first pairs");
+        let pairs = events((1..=2 * MATCHED_EVENTS_MAX).map(|number| 1 + number / 2));
+        assert_eq!(done(pairs), MATCHED_EVENTS_MAX + 1, "the revision that the limit divides is in it whole");
+        let one = events(std::iter::repeat_n(7, 3 * MATCHED_EVENTS_MAX));
+        assert_eq!(done(one), 3 * MATCHED_EVENTS_MAX);
+    }
+
+    #[test]
+    fn a_piece_ends_when_many_are_visited_and_a_range_is_visited_once_in_a_revision() {
+        let mut registry = Registry::new();
+        let stream = registry.add_stream(Arc::default());
+        for range in [KeyRange::From(Bytes::from_static(b"\0")), KeyRange::One(Bytes::from_static(b"k"))] {
+            for _ in 0..MATCHED_VISITS_MAX / 8 {
+                registry.add_watcher(stream, &range, Kinds::ALL, Revision(1));
+            }
+        }
+        assert_eq!(registry.process(&events(2..100)), 4, "each visits a quarter of what may be visited");
+        let one = std::iter::repeat_n(10, 1000).chain([11, 12, 13, 14]);
+        assert_eq!(registry.process(&events(one)), 1003, "the thousand visit no more than one of them does");
+        assert_eq!(registry.take(stream).1, Revision(13));
+    }
+
+    #[test]
+    fn both_kinds_of_a_revision_leave_their_marks() {
+        let mut registry = Registry::new();
+        let stream = registry.add_stream(Arc::default());
+        let kinds = [(true, false), (false, true)].map(|(puts, deletes)| Kinds { puts, deletes });
+        let range = KeyRange::From(Bytes::from_static(b"\0"));
+        let [puts, deletes] = kinds.map(|kinds| registry.add_watcher(stream, &range, kinds, Revision(1)));
+        let delete = |revision| {
+            let mut event = event(revision);
+            event.meta.version = 0;
+            assert!(event.meta.is_tombstone());
+            event
+        };
+        registry.process(&[event(2), delete(2), event(2), delete(2), delete(3)]);
+        let mark = |watcher, first, last| Mark { watcher, first: Revision(first), last: Revision(last) };
+        assert_eq!(registry.take(stream).0, [mark(puts, 2, 2), mark(deletes, 2, 3)]);
+        let late = registry.add_watcher(stream, &range, Kinds::ALL, Revision(3));
+        registry.process(&[delete(3), event(4)]);
+        assert_eq!(registry.take(stream).0, [mark(late, 3, 4), mark(puts, 4, 4)]);
     }
 
     #[test]

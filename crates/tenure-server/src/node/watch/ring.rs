@@ -16,7 +16,7 @@ pub(super) type Events = Arc<[EventRow]>;
 const EVENT_OVERHEAD_BYTES: usize = size_of::<EventRow>();
 
 #[derive(Debug)]
-struct Run {
+pub(super) struct Run {
     events: Events,
     weight: usize,
 }
@@ -90,11 +90,11 @@ impl Ring {
         }
     }
 
-    /// Forgets everything: what comes next is after `revision`.
-    pub(super) fn restart(&mut self, revision: Revision) {
-        self.runs.clear();
+    /// Forgets everything: what comes next is after `revision`. Returns what there was, to be dropped without a lock.
+    pub(super) fn restart(&mut self, revision: Revision) -> VecDeque<Run> {
         (self.bytes, self.events) = (0, 0);
         (self.floor, self.appended) = (revision, revision);
+        std::mem::take(&mut self.runs)
     }
 
     /// The runs that hold the revisions from `first` to `last`, or the first of them that have `events_max` events, and how

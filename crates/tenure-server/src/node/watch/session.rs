@@ -27,7 +27,7 @@ use super::types::{WatchMessage, WatchRequest};
 use super::work::{Work, WorkDone};
 use crate::node::{Node, RequestError};
 
-type Worked = Result<Result<WorkDone, StorageError>, JoinError>;
+pub(super) type Worked = Result<Result<WorkDone, StorageError>, JoinError>;
 
 /// See the module's header. `R` is what the client asks, `E` how the stream ends.
 pub struct WatchSession<R, E> {
@@ -39,7 +39,6 @@ pub struct WatchSession<R, E> {
     /// Why the server ends the stream.
     end: Pin<Box<dyn Future<Output = E> + Send>>,
     works: JoinSet<Worked>,
-    reads: Arc<Semaphore>,
     progress_deadline: Option<Instant>,
     notices: Interval,
     over: bool,
@@ -68,7 +67,6 @@ impl Node {
             requests: Some(requests),
             end: Box::pin(end),
             works: JoinSet::new(),
-            reads: shared.watches.catch_up_reads(),
             progress_deadline: None,
             notices,
             over: false,
@@ -139,7 +137,10 @@ where
     async fn turn(&mut self) -> Result<(), E> {
         let views = newest_view(&self.node.shared().raft);
         match self.stream.turn(&views) {
-            Ok(Turn::Work(work)) => drop(self.works.spawn(elsewhere(work, self.reads.clone()))),
+            Ok(Turn::Work(work)) => {
+                let places = self.node.shared().watches.places(&work);
+                self.works.spawn(elsewhere(work, places, views));
+            }
             // Many turns without a message: others of this thread want to go on, too.
             Ok(Turn::More) => tokio::task::yield_now().await,
             Ok(Turn::Idle) => {}
@@ -151,8 +152,7 @@ where
     fn finish(&mut self, done: Worked) -> Result<(), E> {
         match done {
             Ok(Ok(done)) => {
-                let views = newest_view(&self.node.shared().raft);
-                self.stream.finish(done, &views);
+                self.stream.finish(done);
                 Ok(())
             }
             Ok(Err(error)) => Err(self.node.storage_failed(&error).into()),
@@ -161,7 +161,7 @@ where
     }
 }
 
-fn newest_view(raft: &RaftNode) -> impl Fn() -> Arc<StateView> {
+fn newest_view(raft: &RaftNode) -> impl Fn() -> Arc<StateView> + Send + use<> {
     let raft = raft.clone();
     move || raft.view()
 }
@@ -175,11 +175,15 @@ async fn next_request<R: Stream + Unpin>(requests: &mut Option<R>) -> Option<R::
 }
 
 /// Does work on a thread of its own, once there is a place for it.
-async fn elsewhere(work: Work, places: Arc<Semaphore>) -> Worked {
+pub(super) async fn elsewhere(
+    work: Work,
+    places: Arc<Semaphore>,
+    views: impl Fn() -> Arc<StateView> + Send + 'static,
+) -> Worked {
     // The semaphore is never closed; without a permit the work would merely not be counted.
     let place = places.acquire_owned().await.ok();
     let run = move || {
-        let done = work.run();
+        let done = work.run(&views);
         drop(place);
         done
     };

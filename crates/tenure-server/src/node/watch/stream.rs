@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use tenure_core::command::KeyRange;
 use tenure_core::state::StateRead;
 use tenure_core::{EventId, Revision};
 use tenure_storage::state_view::StateView;
@@ -55,15 +57,20 @@ pub(super) struct Lines {
     pub(super) caught_up: VecDeque<Name>,
     /// Those that need a read.
     pub(super) lagging: VecDeque<Name>,
-    /// Those that need previous values gathered while others are being gathered.
+    /// Those whose turn is once nothing is being gathered any more, before the ones that are ready.
     pub(super) blocked: VecDeque<Name>,
+    /// The same, before those that find their events in what was read last.
+    pub(super) caught_up_blocked: VecDeque<Name>,
+    /// Those that are caught up have the next turn, if there are any.
+    pub(super) caught_up_next: bool,
     /// How many of those that are ready have their turn before the next read, so that more of them can join it.
     pub(super) before_read: usize,
 }
 
 impl Lines {
-    pub(super) fn all(&mut self) -> [&mut VecDeque<Name>; 4] {
-        [&mut self.ready, &mut self.caught_up, &mut self.lagging, &mut self.blocked]
+    pub(super) fn all(&mut self) -> [&mut VecDeque<Name>; 5] {
+        let Lines { ready, caught_up, lagging, blocked, caught_up_blocked, .. } = self;
+        [ready, caught_up, lagging, blocked, caught_up_blocked]
     }
 }
 
@@ -155,7 +162,7 @@ impl WatchStream {
     }
 
     fn try_create(&mut self, request: CreateWatch, view: &StateView) -> Result<(), WatchRefusal> {
-        let CreateWatch { id, start, scope, progress_notify } = request;
+        let CreateWatch { id, start, mut scope, progress_notify } = request;
         let (revision, compacted) = (view.meta().revision, view.meta().compacted);
         if start.0 < 0 {
             return Err(WatchRefusal::NegativeStart);
@@ -176,6 +183,7 @@ impl WatchStream {
             return Ok(());
         }
         let start = if start.0 == 0 { Revision(revision.0.saturating_add(1)) } else { start };
+        scope.range = detached(&scope.range);
         let key = self.hub.add_watcher(self.key, &scope.range, scope.kinds, start);
         let key = key.map_err(|TooMany| WatchRefusal::TooMany)?;
         let id = id.unwrap_or_else(|| self.pick_id());
@@ -257,6 +265,7 @@ impl WatchStream {
     pub(crate) fn want_progress(&mut self, view: &StateView) {
         let revision = view.meta().revision;
         if self.watchers.is_empty() {
+            self.progress_wanted = None;
             self.outbox.push_back(WatchMessage::Progress { id: None, revision });
             return;
         }
@@ -273,7 +282,11 @@ impl WatchStream {
     pub(crate) fn try_progress(&mut self) {
         let Some(wanted) = self.progress_wanted else { return };
         self.collect();
-        if self.taken >= wanted && self.future.is_empty() && self.pending == 0 && self.in_fragment.is_none() {
+        if self.watchers.is_empty() {
+            // There is nobody to be told anything, and the hub goes no further if that is so everywhere.
+            self.progress_wanted = None;
+            self.outbox.push_back(WatchMessage::Progress { id: None, revision: wanted });
+        } else if self.taken >= wanted && self.future.is_empty() && self.pending == 0 && self.in_fragment.is_none() {
             self.progress_wanted = None;
             self.outbox.push_back(WatchMessage::Progress { id: None, revision: self.taken });
         }
@@ -300,6 +313,16 @@ impl WatchStream {
                 self.outbox.push_back(WatchMessage::Progress { id: Some(*id), revision });
             }
         }
+    }
+}
+
+/// A range in memory of its own: a client's keys lie in the buffer of its request, which may be far larger.
+fn detached(range: &KeyRange) -> KeyRange {
+    let copy = |key: &Bytes| Bytes::copy_from_slice(key);
+    match range {
+        KeyRange::One(key) => KeyRange::One(copy(key)),
+        KeyRange::Between(start, end) => KeyRange::Between(copy(start), copy(end)),
+        KeyRange::From(start) => KeyRange::From(copy(start)),
     }
 }
 

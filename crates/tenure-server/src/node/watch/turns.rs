@@ -15,11 +15,11 @@ use tenure_storage::state_view::StateView;
 use super::catch_up::CatchUpRead;
 use super::limits::TURNS_MAX;
 use super::prev_kvs::{find_prev_kv, may_have_prev_kv};
-use super::pull::{Pulled, Stretch};
+use super::pull::{Origin, Pulled, Stretch};
 use super::range_index::RangeIndex;
-use super::stream::{Pending, WatchStream};
+use super::stream::{Lines, Pending, WatchStream};
 use super::types::{WatchMessage, WatchRefusal};
-use super::work::{Gather, Gathered, Name, Work, WorkDone};
+use super::work::{Gather, Gathered, Name, Source, Work, WorkDone, recent};
 
 /// Gives the newest view.
 pub(crate) type Views<'a> = &'a dyn Fn() -> Arc<StateView>;
@@ -40,23 +40,26 @@ impl WatchStream {
         if let Some((_, rest)) = &self.in_fragment {
             return rest.is_some();
         }
-        !self.lines.ready.is_empty() || !self.lines.caught_up.is_empty() || self.may_read()
+        let lines = &self.lines;
+        let has_blocked = !lines.blocked.is_empty() || !lines.caught_up_blocked.is_empty();
+        let is_free = has_blocked && !self.gathering;
+        is_free || !lines.ready.is_empty() || !lines.caught_up.is_empty() || self.may_read()
     }
 
     /// Goes on: leaves messages, or hands out work.
     pub(crate) fn turn(&mut self, views: Views<'_>) -> Result<Turn, StorageError> {
         let mut turn = Turn::More;
-        for number in 0..TURNS_MAX {
+        for _ in 0..TURNS_MAX {
             if !self.outbox.is_empty() || !matches!(turn, Turn::More) {
                 break;
             }
-            turn = self.one_turn(number % 2 == 0, views)?;
+            turn = self.one_turn(views)?;
         }
         self.tidy_up();
         Ok(turn)
     }
 
-    fn one_turn(&mut self, caught_up_first: bool, views: Views<'_>) -> Result<Turn, StorageError> {
+    fn one_turn(&mut self, views: Views<'_>) -> Result<Turn, StorageError> {
         if let Some((name, rest)) = &mut self.in_fragment {
             let name = *name;
             return match rest.take() {
@@ -67,7 +70,7 @@ impl WatchStream {
         if self.may_read() {
             return Ok(self.catch_up(views));
         }
-        let Some(name) = self.next_in_line(caught_up_first) else { return Ok(Turn::Idle) };
+        let Some(name) = self.next_in_line() else { return Ok(Turn::Idle) };
         let Some(pending) = self.pending_of(name) else { return Ok(Turn::More) };
         match self.stretch(name, pending) {
             Some(stretch) => self.gather(name, stretch, views),
@@ -81,22 +84,35 @@ impl WatchStream {
         }
     }
 
-    fn next_in_line(&mut self, caught_up_first: bool) -> Option<Name> {
+    /// Those that are caught up and those that are ready alternate, as long as there are both.
+    fn next_in_line(&mut self) -> Option<Name> {
+        let caught_up_first = self.lines.caught_up_next;
+        let name = self.next_of(caught_up_first);
+        self.lines.caught_up_next = name.is_some() != caught_up_first;
+        name.or_else(|| self.next_of(!caught_up_first))
+    }
+
+    fn next_of(&mut self, caught_up: bool) -> Option<Name> {
         let lines = &mut self.lines;
-        if caught_up_first && let Some(name) = lines.caught_up.pop_front() {
+        let blocked = if caught_up { &mut lines.caught_up_blocked } else { &mut lines.blocked };
+        if !self.gathering
+            && let Some(name) = blocked.pop_front()
+        {
             return Some(name);
         }
-        if let Some(name) = lines.ready.pop_front() {
-            lines.before_read = lines.before_read.saturating_sub(1);
-            return Some(name);
+        if caught_up {
+            return lines.caught_up.pop_front();
         }
-        lines.caught_up.pop_front()
+        let name = lines.ready.pop_front()?;
+        lines.before_read = lines.before_read.saturating_sub(1);
+        Some(name)
     }
 
     fn may_read(&self) -> bool {
         let lines = &self.lines;
         let others_first = lines.before_read > 0 && !lines.ready.is_empty();
-        !self.reading && !lines.lagging.is_empty() && lines.caught_up.is_empty() && !others_first
+        let is_used_up = lines.caught_up.is_empty() && lines.caught_up_blocked.is_empty();
+        !self.reading && !lines.lagging.is_empty() && is_used_up && !others_first
     }
 
     fn pending_of(&self, (id, serial): Name) -> Option<Pending> {
@@ -106,12 +122,12 @@ impl WatchStream {
     /// The events that a watcher has to look through next, if they are at hand.
     fn stretch(&self, name: Name, pending: Pending) -> Option<Stretch> {
         let next = pending.next;
-        if let Some((runs, last)) = self.hub.recent(next.revision, pending.last, self.limits.turn_events) {
-            return Some(Stretch { runs, next, last, own: false });
+        if let Some(stretch) = recent(&self.hub, pending, &self.limits) {
+            return Some(stretch);
         }
         let caught_up = self.caught_up.as_ref().filter(|_| self.was_read(name, next.revision))?;
         let (runs, last) = (vec![caught_up.events.clone()], pending.last.min(caught_up.last));
-        Some(Stretch { runs, next, last, own: false })
+        Some(Stretch { runs, next, last, origin: Origin::Read })
     }
 
     /// Whether the last read has a watcher's events of a revision.
@@ -128,30 +144,32 @@ impl WatchStream {
         let is_long = scope.prev_kv && stretch.has_more_than(self.limits.inline_prev_kvs, &scope, may_have_prev_kv);
         // While a revision is told in parts nothing else is, so it must not begin while another message is being made.
         if self.gathering && (is_long || scope.fragment) {
-            self.lines.blocked.push_back(name);
+            let Lines { blocked, caught_up_blocked, .. } = &mut self.lines;
+            let line = if stretch.origin == Origin::Read { caught_up_blocked } else { blocked };
+            line.push_back(name);
             return Ok(Turn::More);
         }
         if is_long {
             self.gathering = true;
-            let (hub, view, limits) = (self.hub.clone(), views(), self.limits_now());
-            return Ok(Turn::Work(Work::Gather(Box::new(Gather { hub, view, name, scope, limits, stretch }))));
+            let (hub, limits, source) = (self.hub.clone(), self.limits_now(), Source::of(stretch));
+            return Ok(Turn::Work(Work::Gather(Box::new(Gather { hub, name, scope, limits, source }))));
         }
         let limits = self.limits_now();
         let mut view = None;
         let pulled = stretch
             .pull(&scope, &limits, |event: &EventRow| find_prev_kv(&self.hub, view.get_or_insert_with(views), event))?;
-        self.told(Gathered::new(name, &scope, stretch, pulled), views);
+        self.told(Gathered::new(name, &scope, stretch, pulled));
         Ok(Turn::More)
     }
 
     /// Leaves a message and lets its watcher stand in line again.
-    fn told(&mut self, Gathered { name, last, pulled, rest: rest_of_revision }: Gathered, views: Views<'_>) {
+    fn told(&mut self, Gathered { name, last, pulled, rest: rest_of_revision }: Gathered) {
         let (id, _) = name;
         let Pulled { events, rest, fragment, too_large } = pulled;
         self.in_fragment = None;
-        if too_large {
+        if let Some(too_large) = too_large {
             self.remove(id);
-            let (refusal, revision) = (WatchRefusal::TooLarge, views().meta().revision);
+            let (refusal, revision) = (WatchRefusal::TooLarge, Revision(too_large.0.saturating_sub(1)));
             self.outbox.push_back(WatchMessage::Failed { id, refusal, revision });
             return;
         }
@@ -192,19 +210,18 @@ impl WatchStream {
             return Turn::More;
         };
         let first = pending.next.revision;
-        let view = views();
-        let compacted = view.meta().compacted;
+        let compacted = views().meta().compacted;
         if first < compacted {
             self.lines.lagging.pop_front();
             self.remove(name.0);
             self.outbox.push_back(WatchMessage::Compacted { id: name.0, compacted });
             return Turn::More;
         }
-        Turn::Work(Work::CatchUp(Box::new(self.plan_read(view, first))))
+        Turn::Work(Work::CatchUp(Box::new(self.plan_read(first))))
     }
 
     /// A read from `first` on for the watchers that are at the front of the line.
-    fn plan_read(&mut self, view: Arc<StateView>, first: Revision) -> CatchUpRead {
+    fn plan_read(&mut self, first: Revision) -> CatchUpRead {
         self.reading = true;
         self.reads += 1;
         self.hub.counters.note_catch_up_read();
@@ -217,32 +234,35 @@ impl WatchStream {
             ranges.add(&watcher.scope.range, ());
             last = last.max(pending.last);
         }
-        CatchUpRead { view, ranges, first, last, limits: self.limits_now() }
+        CatchUpRead { ranges, first, last, limits: self.limits_now() }
     }
 
     /// Brings back what work has found.
-    pub(crate) fn finish(&mut self, done: WorkDone, views: Views<'_>) {
+    pub(crate) fn finish(&mut self, done: WorkDone) {
         match done {
             WorkDone::CaughtUp(caught_up) => {
                 self.reading = false;
                 self.caught_up = Some(caught_up);
                 self.lines.before_read = self.lines.ready.len();
-                let waiting = std::mem::take(&mut self.lines.lagging);
-                for name in waiting {
-                    let next = self.pending_of(name).map(|pending| pending.next.revision);
-                    if next.is_some_and(|next| self.was_read(name, next)) {
-                        self.lines.caught_up.push_back(name);
-                    } else {
-                        self.lines.lagging.push_back(name);
-                    }
-                }
+                // Those that the read was for are still at the front: others joined the line at its end.
+                let served = self.limits.catch_up_watchers.min(self.lines.lagging.len());
+                let served: Vec<Name> = self.lines.lagging.drain(..served).collect();
+                let is_served = |name: &Name| {
+                    self.pending_of(*name).is_some_and(|pending| self.was_read(*name, pending.next.revision))
+                };
+                let (served, others): (Vec<Name>, Vec<Name>) = served.into_iter().partition(is_served);
+                self.lines.caught_up.extend(served);
+                others.into_iter().rev().for_each(|name| self.lines.lagging.push_front(name));
             }
             WorkDone::Gathered(gathered) => {
                 self.gathering = false;
-                self.lines.ready.append(&mut self.lines.blocked);
                 if self.pending_of(gathered.name).is_some() {
-                    self.told(gathered, views);
+                    self.told(gathered);
                 }
+            }
+            WorkDone::Missed(name) => {
+                self.gathering = false;
+                self.lines.ready.push_front(name);
             }
         }
         self.tidy_up();
@@ -250,14 +270,15 @@ impl WatchStream {
 
     /// Lets go of what nobody waits for any more.
     fn tidy_up(&mut self) {
-        if self.lines.caught_up.is_empty() {
+        if self.lines.caught_up.is_empty() && self.lines.caught_up_blocked.is_empty() {
             self.caught_up = None;
         }
         self.note_lagging();
     }
 
     pub(super) fn note_lagging(&mut self) {
-        let lagging = self.lines.lagging.len() + self.lines.caught_up.len();
+        let Lines { lagging, caught_up, caught_up_blocked, .. } = &self.lines;
+        let lagging = lagging.len() + caught_up.len() + caught_up_blocked.len();
         self.hub.counters.note_lagging(lagging, self.lagging_noted);
         self.lagging_noted = lagging;
     }

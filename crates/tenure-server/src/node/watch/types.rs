@@ -129,7 +129,7 @@ pub enum WatchMessage {
         id: WatchId,
         /// Why.
         refusal: WatchRefusal,
-        /// The store's revision.
+        /// All of the watcher's events up to this revision were told.
         revision: Revision,
     },
     /// Events.

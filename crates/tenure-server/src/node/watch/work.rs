@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tenure_core::Revision;
 use tenure_storage::StorageError;
-use tenure_storage::state_view::StateView;
 
 use super::catch_up::{CatchUpRead, CaughtUp};
 use super::hub::Shared;
 use super::limits::StreamLimits;
 use super::prev_kvs::find_prev_kv;
-use super::pull::{Pulled, Stretch};
+use super::pull::{Origin, Pulled, Stretch};
+use super::stream::Pending;
+use super::turns::Views;
 use super::types::{Scope, WatchId};
 
 /// Which watcher: an id can be given again while work for its former owner is under way, a serial number cannot.
@@ -27,17 +28,32 @@ pub(crate) enum Work {
 /// See [`Work::Gather`].
 pub(crate) struct Gather {
     pub(super) hub: Arc<Shared>,
-    pub(super) view: Arc<StateView>,
     pub(super) name: Name,
     pub(super) scope: Arc<Scope>,
     pub(super) limits: StreamLimits,
-    pub(super) stretch: Stretch,
+    pub(super) source: Source,
+}
+
+/// Where a message's events are. While it waits for its place, nothing is kept for it that its stream would not hold anyway.
+pub(super) enum Source {
+    /// Where the ring is asked for them.
+    Recent(Pending),
+    Held(Stretch),
+}
+
+impl Source {
+    pub(super) fn of(stretch: Stretch) -> Source {
+        let Stretch { next, last, origin, .. } = stretch;
+        if origin == Origin::Recent { Source::Recent(Pending { next, last }) } else { Source::Held(stretch) }
+    }
 }
 
 /// What [`Work`] brings.
 pub(crate) enum WorkDone {
     CaughtUp(CaughtUp),
     Gathered(Gathered),
+    /// The watcher's events have left the ring.
+    Missed(Name),
 }
 
 /// See [`Work::Gather`].
@@ -61,15 +77,28 @@ impl Gathered {
 
 impl Work {
     /// Does it.
-    pub(crate) fn run(self) -> Result<WorkDone, StorageError> {
+    pub(crate) fn run(self, views: Views<'_>) -> Result<WorkDone, StorageError> {
         match self {
-            Work::CatchUp(read) => read.run().map(WorkDone::CaughtUp),
+            Work::CatchUp(read) => read.run(&views()).map(WorkDone::CaughtUp),
             Work::Gather(gather) => {
-                let Gather { hub, view, name, scope, limits, stretch } = *gather;
+                let Gather { hub, name, scope, limits, source } = *gather;
+                let stretch = match source {
+                    Source::Recent(pending) => recent(&hub, pending, &limits),
+                    Source::Held(stretch) => Some(stretch),
+                };
+                let Some(stretch) = stretch else { return Ok(WorkDone::Missed(name)) };
+                let view = views();
                 let mut pulled = stretch.pull(&scope, &limits, |event| find_prev_kv(&hub, &view, event))?;
                 pulled.detach();
                 Ok(WorkDone::Gathered(Gathered::new(name, &scope, stretch, pulled)))
             }
         }
     }
+}
+
+/// A stretch of what is pending, if it is among the recent events.
+pub(super) fn recent(hub: &Shared, pending: Pending, limits: &StreamLimits) -> Option<Stretch> {
+    let Pending { next, last } = pending;
+    let (runs, last) = hub.recent(next.revision, last, limits.turn_events)?;
+    Some(Stretch { runs, next, last, origin: Origin::Recent })
 }

@@ -2,4 +2,5 @@
 
 mod model;
 mod shapes;
+mod sharing;
 mod world;

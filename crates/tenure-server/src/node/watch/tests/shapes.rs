@@ -283,7 +283,7 @@ fn a_client_that_waits_keeps_nothing_of_the_ring() {
         client.stream.collect();
         assert_eq!(told(&[client.stream.message().unwrap()]), ["0 created at 2"]);
         client.turn(&world);
-        let done = client.works.pop().map(|work| work.run().unwrap());
+        let done = client.works.pop().map(|work| work.run(&|| world.view()).unwrap());
         assert_eq!(done.is_some(), prev_kv, "the message is made elsewhere, or here");
         assert!(run.upgrade().is_some(), "the ring has it");
         while world.hub.shared().recent(Revision(4), Revision(4), 1).is_some() {
@@ -291,7 +291,7 @@ fn a_client_that_waits_keeps_nothing_of_the_ring() {
         }
         assert!(run.upgrade().is_none(), "somebody keeps the run");
         if let Some(done) = done {
-            client.stream.finish(done, &|| world.view());
+            client.stream.finish(done);
         }
         let messages = client.everything(&world);
         let was = if prev_kv { " was 0" } else { "" };

@@ -180,8 +180,8 @@ impl Client {
 
     /// Finishes the work at a place.
     pub(super) fn work(&mut self, place: usize, world: &World) {
-        let done = self.works.swap_remove(place).run().unwrap();
-        self.stream.finish(done, &|| world.view());
+        let done = self.works.swap_remove(place).run(&|| world.view()).unwrap();
+        self.stream.finish(done);
     }
 
     /// Everything that there is to tell now.
