@@ -436,7 +436,8 @@ impl Model {
         prop_assert!(next.is_none_or(|next| next > self.now_ms), "nothing is to be done at {next:?}");
         for (id, row) in self.leases.iter().filter(|(id, _)| !self.in_flight(**id)) {
             let over = due_ms(row) + SLOT_MS_SLACK;
-            let filed = (due_ms(row) / SLOT_MS_SLACK + 1) * SLOT_MS_SLACK > self.now_ms;
+            // One that was renewed is looked at when an earlier slot is over, and may be overdue before its own is.
+            let filed = due_ms(row) > self.now_ms;
             if may_send || filed {
                 let aside = self.renewing_ms.get(id).map_or(0, |seen| seen + ASIDE_MS);
                 let needed = over.max(aside).max(self.hold_until_ms).max(self.retry_at_ms);
