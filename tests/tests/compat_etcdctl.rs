@@ -7,10 +7,15 @@
 //! and times. Members are named by their role, since either cluster chooses its leader for itself.
 #![expect(clippy::print_stdout, reason = "the counts are the figures that this comparison shows")]
 
+use std::time::Duration;
+
 use anyhow::{Result, bail, ensure};
-use tenure_tests::binaries::Program;
+use tenure_tests::binaries::{self, Program};
+use tenure_tests::cluster::Cluster;
 use tenure_tests::etcdctl::{Action, Subject, parse};
 use tenure_tests::scenario::{self, Scenario};
+use tokio::process::Command;
+use tokio::time::timeout;
 
 /// Commands about keys, members and endpoints, run to their end one by one.
 const COMMANDS: &str = include_str!("../scripts/etcdctl.txt");
@@ -20,6 +25,7 @@ const SESSIONS: &str = include_str!("../scripts/etcdctl_sessions.txt");
 const COMMANDS_MIN: usize = 150;
 const SESSIONS_MIN: usize = 80;
 const SHOWN_MAX: usize = 1_500;
+const CHECK_PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn etcdctl_at_the_leader_sees_what_it_sees_at_etcd() {
@@ -46,6 +52,23 @@ fn terminals_at_the_leader_show_what_they_show_at_etcd() {
 fn terminals_at_a_follower_show_what_they_show_at_etcd() {
     scenario::run("compat_etcdctl", "terminals_at_a_follower_show_what_they_show_at_etcd", |scenario| {
         run(scenario, SESSIONS, SESSIONS_MIN, false)
+    });
+}
+
+/// It writes ten thousand keys and reads the server's metrics before and after. (`check perf` takes a minute and judges the
+/// machine.)
+#[test]
+fn etcdctl_checks_the_memory_that_data_takes() {
+    scenario::run("compat_etcdctl", "etcdctl_checks_the_memory_that_data_takes", |scenario| async move {
+        let cluster = Cluster::start(Program::Tenured, 1, &scenario.home).await?;
+        let endpoint = format!("--endpoints={}", cluster.nodes[0].endpoint());
+        let mut check = Command::new(binaries::etcdctl()?);
+        check.args([endpoint.as_str(), "check", "datascale", "--load=s", "--auto-compact", "--auto-defrag"]);
+        let output = timeout(CHECK_PATIENCE, check.env_clear().kill_on_drop(true).output()).await??;
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        let passed = shown.contains("PASS: Approximate system memory used");
+        ensure!(output.status.success() && passed, "{}: {shown}", output.status);
+        Ok(())
     });
 }
 
