@@ -183,7 +183,7 @@ impl Transfer {
             pb::SnapshotAnswer::Ready => self.checkpoint.note_sent(self.target, manifest.bytes(), now),
             pb::SnapshotAnswer::Send => {
                 let at = Place { file: answer.file, offset: answer.offset };
-                self.checkpoint.note_sent(self.target, manifest.bytes_before(at), now);
+                self.checkpoint.note_asked(self.target, manifest.bytes_before(at), now);
             }
             // Nothing came of it.
             pb::SnapshotAnswer::Refused | pb::SnapshotAnswer::Held => {}

@@ -40,9 +40,20 @@ pub(crate) struct Checkpoint {
 struct Progress {
     /// When it last did.
     at: BootInstant,
-    /// Bytes that a follower has got, at the most that it ever had of them: what is sent again is none.
-    furthest: BTreeMap<u64, u64>,
+    sent: BTreeMap<u64, Sent>,
 }
+
+/// What a follower has got.
+#[derive(Debug, Default)]
+struct Sent {
+    /// The most bytes that it ever had, but for lives in which it lost some: what is sent again is no progress.
+    furthest: u64,
+    /// How often it had less than before, and got that counted anew.
+    restarts: u32,
+}
+
+/// Followers may lose what they got, by a crash for one. One that does so again and again makes no progress.
+const RESTARTS_MAX: u32 = 8;
 
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +69,7 @@ impl Checkpoint {
         let dir = above.join(format!("{id:016x}"));
         let made = Checkpoint::make_in(flusher, home, &dir, id, chunk_bytes);
         let (manifest, meta, state) = made.inspect_err(|_| remove(&**home.files(), &dir))?;
-        let (home, progress) = (home.clone(), Progress { at: BootInstant::now(), furthest: BTreeMap::new() });
+        let (home, progress) = (home.clone(), Progress { at: BootInstant::now(), sent: BTreeMap::new() });
         Ok(Checkpoint { manifest, meta, state, home, dir, progress: Mutex::new(progress) })
     }
 
@@ -108,9 +119,20 @@ impl Checkpoint {
     /// A follower has got so many bytes of it. One that gets the same ones again and again makes no progress.
     pub(crate) fn note_sent(&self, follower: u64, bytes: u64, now: BootInstant) {
         let mut progress = self.progress();
-        let furthest = progress.furthest.entry(follower).or_default();
-        if bytes > *furthest {
-            *furthest = bytes;
+        let sent = progress.sent.entry(follower).or_default();
+        if bytes > sent.furthest {
+            sent.furthest = bytes;
+            progress.at = now;
+        }
+    }
+
+    /// A follower has so many bytes of it, and wants the next.
+    pub(crate) fn note_asked(&self, follower: u64, bytes: u64, now: BootInstant) {
+        let mut progress = self.progress();
+        let sent = progress.sent.entry(follower).or_default();
+        if bytes < sent.furthest && sent.restarts < RESTARTS_MAX {
+            sent.furthest = bytes;
+            sent.restarts += 1;
             progress.at = now;
         }
     }

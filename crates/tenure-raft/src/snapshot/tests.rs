@@ -505,11 +505,20 @@ fn a_checkpoint_is_made_once_and_kept_as_long_as_somebody_makes_progress() {
     now += idle - second;
     leader.outbox.expire(now);
     assert!(leader.outbox.current().is_some(), "another follower has come, and its disk was at work");
+    for _ in 0..7 {
+        now += idle - second;
+        first.note_asked(2, 0, now);
+        first.note_sent(2, 64, now);
+    }
+    leader.outbox.expire(now);
+    assert!(leader.outbox.current().is_some(), "followers may crash");
     for _ in 0..10 {
         now += second;
-        first.note_sent(2, 64 * 10, now);
-        first.note_sent(3, 0, now);
+        first.note_asked(2, 0, now);
+        first.note_sent(2, 64, now);
+        first.note_asked(3, 64, now);
     }
+    now += idle;
     leader.outbox.expire(now);
     assert_eq!(
         (leader.outbox.hold(), leader.outbox.current().is_some()),
