@@ -279,6 +279,9 @@ fn one_checkpoint_serves_all_members_that_lag() {
 /// How often the power of the member that lags is cut while it catches up.
 const CUTS: u64 = 12;
 
+/// How many operations later each cut beyond these may come.
+const LATER: u64 = 300;
+
 #[test]
 fn the_power_of_a_member_that_catches_up_may_fail_at_any_step() {
     run(async {
@@ -292,10 +295,11 @@ fn the_power_of_a_member_that_catches_up_may_fail_at_any_step() {
         let behind = (cluster.leader(&nodes).await + 1) % 3;
         let others = fall_behind(&mut cluster, &nodes, &history, &[behind]).await;
         let (mut cut, mut installed) = (0, 0);
-        // Where a cut hits depends on the machine that this runs on. Some must come after an installation.
+        // Where a cut hits depends on the machine that this runs on. One must come after an installation; what is to be
+        // installed grows meanwhile.
         while cut < CUTS || (installed == 0 && cut < 20 * CUTS) {
             let machine = cluster.members[behind].machine.clone();
-            machine.go_off_at(machine.operations() + rng.random_range(5..150));
+            machine.go_off_at(machine.operations() + rng.random_range(5..150 + LATER * cut.saturating_sub(CUTS)));
             let node = tokio::select! {
                 biased;
                 () = machine.is_off() => None,
