@@ -10,11 +10,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use tenure_tests::binaries::{self, Program};
+use tenure_tests::binaries::Program;
 use tenure_tests::cluster::Cluster;
-use tenure_tests::etcdctl::{Action, Subject, parse};
+use tenure_tests::etcdctl::{self, Action, Subject, parse};
 use tenure_tests::scenario::{self, Scenario};
-use tokio::process::Command;
 use tokio::time::timeout;
 
 /// Commands about keys, members and endpoints, run to their end one by one.
@@ -61,10 +60,9 @@ fn terminals_at_a_follower_show_what_they_show_at_etcd() {
 fn etcdctl_checks_the_memory_that_data_takes() {
     scenario::run("compat_etcdctl", "etcdctl_checks_the_memory_that_data_takes", |scenario| async move {
         let cluster = Cluster::start(Program::Tenured, 1, &scenario.home).await?;
-        let endpoint = format!("--endpoints={}", cluster.nodes[0].endpoint());
-        let mut check = Command::new(binaries::etcdctl()?);
-        check.args([endpoint.as_str(), "check", "datascale", "--load=s", "--auto-compact", "--auto-defrag"]);
-        let output = timeout(CHECK_PATIENCE, check.env_clear().kill_on_drop(true).output()).await??;
+        let mut check = etcdctl::command(&cluster.nodes[0].endpoint())?;
+        check.args(["check", "datascale", "--load=s", "--auto-compact", "--auto-defrag"]);
+        let output = timeout(CHECK_PATIENCE, check.output()).await??;
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         let passed = shown.contains("PASS: Approximate system memory used");
         ensure!(output.status.success() && passed, "{}: {shown}", output.status);

@@ -4,19 +4,19 @@
 //! Watches that start from now say nothing when they begin, so those ask for notices of progress and wait for the first.
 #![expect(clippy::print_stdout, reason = "the counts are the figures that this comparison shows")]
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tenure_proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest};
-use tenure_tests::binaries::{self, Program};
+use tenure_tests::binaries::Program;
 use tenure_tests::cluster::{Cluster, LEADER_PATIENCE};
+use tenure_tests::etcdctl;
 use tenure_tests::requests::Request;
 use tenure_tests::scenario::{self, Scenario};
 use tenure_tests::wire::Wire;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -99,10 +99,7 @@ impl Subject {
     }
 
     fn etcdctl(&self, words: &[&str]) -> Result<Child> {
-        let mut command = Command::new(binaries::etcdctl()?);
-        command.arg("--endpoints").arg(&self.endpoint).args(words).env_clear().env("PATH", "/usr/bin:/bin");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command.spawn().context("etcdctl does not start")
+        etcdctl::command(&self.endpoint)?.args(words).spawn().context("etcdctl does not start")
     }
 
     /// What a watch prints: its lines, and its end if it comes to one by itself.

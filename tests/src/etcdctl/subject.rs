@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStringExt;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tokio::time::timeout;
 
 use super::script::{Action, Signal, Step};
 use super::text::Normal;
-use crate::binaries::{self, Program};
+use crate::binaries::Program;
 use crate::cluster::{Cluster, LEADER_PATIENCE};
 use crate::scenario::Scenario;
 
@@ -158,17 +157,8 @@ impl Subject {
     }
 
     fn command(&self, step: &Step) -> Result<Command> {
-        let mut command = Command::new(binaries::etcdctl()?);
-        command
-            .arg(format!("--endpoints={}", self.endpoint))
-            .args(step.words.iter().map(|word| self.substituted(word)))
-            .env_clear()
-            .env("ETCDCTL_API", "3")
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        let mut command = super::command(&self.endpoint)?;
+        command.args(step.words.iter().map(|word| self.substituted(word)));
         Ok(command)
     }
 
