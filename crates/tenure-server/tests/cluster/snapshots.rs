@@ -110,6 +110,10 @@ pub(crate) async fn caught_up(node: &Node, history: &History) {
     eventually("it catches up", || (node.shared().raft.view().meta().revision >= told).then_some(())).await;
 }
 
+async fn installed(node: &Node) {
+    eventually("a snapshot is installed", || (counters(node).installed > 0).then_some(())).await;
+}
+
 async fn up(cluster: &mut Cluster, place: usize) -> Node {
     within("a start", cluster.members[place].up()).await.unwrap_or_else(|error| panic!("it does not start: {error}"))
 }
@@ -123,7 +127,7 @@ fn a_member_behind_the_log_catches_up_by_a_snapshot_while_writes_go_on() {
         let others = fall_behind(&mut cluster, &nodes, &history, &[behind]).await;
         let node = under_load(&others, &history, async {
             let node = up(&mut cluster, behind).await;
-            eventually("a snapshot is installed", || (counters(&node).installed > 0).then_some(())).await;
+            installed(&node).await;
             caught_up(&node, &history).await;
             caught_up(&node, &history).await;
             node
@@ -156,8 +160,8 @@ fn reads_of_a_member_that_installs_are_never_stale_and_never_go_back() {
         let others = fall_behind(&mut cluster, &nodes, &history, &[behind]).await;
         let node = under_load(&others, &history, async {
             let node = up(&mut cluster, behind).await;
-            let installed = async {
-                eventually("a snapshot is installed", || (counters(&node).installed > 0).then_some(())).await;
+            let catching_up = async {
+                installed(&node).await;
                 caught_up(&node, &history).await;
             };
             let linearizable = async {
@@ -188,7 +192,7 @@ fn reads_of_a_member_that_installs_are_never_stale_and_never_go_back() {
                 }
             };
             tokio::select! {
-                () = installed => {}
+                () = catching_up => {}
                 () = linearizable => {}
                 () = serializable => {}
                 () = forwarded => {}
@@ -214,7 +218,7 @@ fn another_leader_sends_a_snapshot_of_its_own() {
         cluster.members[leader].crash(Keep::Nothing, Kept::None);
         let left = [nodes[other].clone(), node.clone()];
         eventually("the other leads", || left[0].shared().raft.status().is_leader.then_some(())).await;
-        eventually("a snapshot is installed", || (counters(&node).installed > 0).then_some(())).await;
+        installed(&node).await;
         caught_up(&node, &history).await;
         eventually("it knows", || (counters(&left[0]).sent > 0).then_some(())).await;
         let first = up(&mut cluster, leader).await;
@@ -238,7 +242,7 @@ fn a_member_that_is_killed_while_it_receives_goes_on_where_it_was() {
             // The process dies, the machine does not.
             cluster.members[behind].crash(Keep::Everything, Kept::All);
             let node = up(&mut cluster, behind).await;
-            eventually("a snapshot is installed", || (counters(&node).installed > 0).then_some(())).await;
+            installed(&node).await;
             caught_up(&node, &history).await;
             let made: u64 = others.iter().map(|node| counters(node).checkpoints).sum();
             assert_eq!(made, 1, "it is the same snapshot");
@@ -264,7 +268,7 @@ fn one_checkpoint_serves_all_members_that_lag() {
         let mut all = others.clone();
         for place in behind {
             let node = up(&mut cluster, place).await;
-            eventually("a snapshot is installed", || (counters(&node).installed > 0).then_some(())).await;
+            installed(&node).await;
             all.push(node);
         }
         let sent = || others.iter().map(|node| counters(node).sent).sum::<u64>();
@@ -294,10 +298,10 @@ fn the_power_of_a_member_that_catches_up_may_fail_at_any_step() {
         let (mut cluster, nodes) = Cluster::running(3, &settings).await;
         let behind = (cluster.leader(&nodes).await + 1) % 3;
         let others = fall_behind(&mut cluster, &nodes, &history, &[behind]).await;
-        let (mut cut, mut installed) = (0, 0);
+        let (mut cut, mut installations) = (0, 0);
         // Where a cut hits depends on the machine that this runs on. One must come after an installation; what is to be
         // installed grows meanwhile.
-        while cut < CUTS || (installed == 0 && cut < 20 * CUTS) {
+        while cut < CUTS || (installations == 0 && cut < 20 * CUTS) {
             let machine = cluster.members[behind].machine.clone();
             machine.go_off_at(machine.operations() + rng.random_range(5..150 + LATER * cut.saturating_sub(CUTS)));
             let node = tokio::select! {
@@ -309,11 +313,11 @@ fn the_power_of_a_member_that_catches_up_may_fail_at_any_step() {
                 tokio::select! {
                     () = machine.is_off() => {}
                     () = async {
-                        eventually("a snapshot is installed", || (counters(node).installed > 0).then_some(())).await;
+                        installed(node).await;
                         caught_up(node, &history).await;
                     } => {}
                 }
-                installed += counters(node).installed;
+                installations += counters(node).installed;
             }
             let keep = match cut % 4 {
                 0 => Keep::Nothing,
@@ -325,7 +329,7 @@ fn the_power_of_a_member_that_catches_up_may_fail_at_any_step() {
             lag(&cluster, &others, &history, behind).await;
             cut += 1;
         }
-        assert!(installed > 0, "seed {seed}: every cut came too early");
+        assert!(installations > 0, "seed {seed}: every cut came too early");
         let node = up(&mut cluster, behind).await;
         caught_up(&node, &history).await;
         check(&[&others[..], &[node]].concat(), &history).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
