@@ -144,19 +144,26 @@ impl Transfer {
                 return Ok(SnapshotResponse::new(vote));
             }
             match answer.answer() {
-                pb::SnapshotAnswer::Busy if busy_for < FINISH_TIMEOUT => {
+                pb::SnapshotAnswer::Busy => {
+                    self.checkpoint.note_at_work(BootInstant::now());
+                    if busy_for >= FINISH_TIMEOUT {
+                        return Err(late().into());
+                    }
                     busy_for += BUSY_PAUSE;
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
-                pb::SnapshotAnswer::Busy => return Err(late().into()),
                 pb::SnapshotAnswer::Refused => return Err(Failure::Refused(answer.refused)),
                 pb::SnapshotAnswer::Held => return Ok(SnapshotResponse::new(vote)),
-                pb::SnapshotAnswer::Ready => break self.install().await?,
+                pb::SnapshotAnswer::Ready => {
+                    self.checkpoint.note_sent(self.target, self.checkpoint.manifest().bytes(), BootInstant::now());
+                    break self.install().await?;
+                }
                 pb::SnapshotAnswer::Send if std::mem::replace(&mut streamed, true) => return Err(Failure::Malformed),
                 pb::SnapshotAnswer::Send => {
                     let at = Place { file: answer.file, offset: answer.offset };
                     let manifest = self.checkpoint.manifest();
                     let (bytes, there) = (manifest.bytes(), manifest.bytes_before(at));
+                    self.checkpoint.note_asked(self.target, there, BootInstant::now());
                     tracing::info!(follower, index = self.checkpoint.index(), bytes, there, "sending a snapshot");
                     self.stream(at, answer.session).await?;
                 }
@@ -176,19 +183,7 @@ impl Transfer {
         let (mut client, route) = self.links.client(self.target, Lane::Snapshot).await?;
         let manifest = Some(self.checkpoint.manifest().to_message());
         let request = pb::OfferSnapshotRequest { route: Some(route), vote: wire::vote_bytes(&self.vote), manifest };
-        let answer = answered(OFFER_TIMEOUT, client.offer_snapshot(request)).await?;
-        let (now, manifest) = (BootInstant::now(), self.checkpoint.manifest());
-        match answer.answer() {
-            pb::SnapshotAnswer::Busy => self.checkpoint.note_at_work(now),
-            pb::SnapshotAnswer::Ready => self.checkpoint.note_sent(self.target, manifest.bytes(), now),
-            pb::SnapshotAnswer::Send => {
-                let at = Place { file: answer.file, offset: answer.offset };
-                self.checkpoint.note_asked(self.target, manifest.bytes_before(at), now);
-            }
-            // Nothing came of it.
-            pb::SnapshotAnswer::Refused | pb::SnapshotAnswer::Held => {}
-        }
-        Ok(answer)
+        answered(OFFER_TIMEOUT, client.offer_snapshot(request)).await
     }
 
     /// Sends the pieces from a place on, and waits until the receiver has made something of them.
