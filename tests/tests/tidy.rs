@@ -23,6 +23,7 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenured", &["tenure-rocks", "tenure-server"]),
     ("tenurectl", &["tenure-proto"]),
     ("tenure-demo", &["tenure-proto"]),
+    ("tenure-history", &[]),
     ("tenure-tests", &["tenure-proto"]),
 ];
 
@@ -34,6 +35,7 @@ const OUTSIDE_ONLY: &[(&str, &[&str])] = &[
     ("tenure-core", &["bytes", "crc32fast", "thiserror"]),
     ("tenure-storage", &["bytes", "crc32fast", "thiserror"]),
     ("tenure-proto", &["bytes", "prost", "tonic", "tonic-prost"]),
+    ("tenure-history", &["bytes", "serde", "serde_json", "thiserror"]),
 ];
 
 /// Crates that a single crate of ours may name, tests included.
