@@ -12,15 +12,15 @@
 //! Everything here follows from answers, so whatever it refutes is impossible; but it only prunes and sorts, the search
 //! decides. One fact per key suffices to judge a change at revision r: the first at or after r.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
 use crate::history::Operation;
-use crate::ids::Revision;
+use crate::ids::{LeaseId, Revision};
 use crate::model::Change;
-use crate::request::{Request, TxnOp};
-use crate::response::{Body, KeyValue};
+use crate::request::{KeyRange, Request, TxnOp};
+use crate::response::{Body, KeyValue, RangeBody};
 use crate::view::View;
 
 /// A key as an answer showed it at a revision.
@@ -50,16 +50,41 @@ pub(crate) enum Fit {
     Unlikely,
 }
 
+/// Ranges looked through for one key: what is further away decides little, and a history may be full of them.
+const WIDE_LOOKED_AT_MAX: usize = 64;
+
 /// See the module's header.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
     facts: HashMap<Bytes, Vec<Fact>>,
     /// Key-values that were shown, by the revision that made them.
     pins: HashMap<Revision, Vec<KeyValue>>,
+    /// Keys that were shown as created, by the revision that created them.
+    created: HashMap<Revision, HashSet<Bytes>>,
     /// Revisions of acked puts, by key.
     puts: HashMap<Bytes, Vec<Revision>>,
     /// Revisions that may delete something.
     may_delete: Vec<Revision>,
+    /// Ranges that were shown whole: a key of theirs that was not shown was not there.
+    wide: Vec<Wide>,
+    leases: HashMap<LeaseId, Vec<(i64, LeaseFact)>>,
+    /// Leases that somebody asked for and may have been granted.
+    maybe_granted: HashSet<LeaseId>,
+}
+
+/// What an answer says about a lease: at twice the revision for what stands between two revisions, one less for what
+/// makes a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum LeaseFact {
+    Lives,
+    Granted,
+}
+
+#[derive(Debug)]
+struct Wide {
+    at: Revision,
+    range: KeyRange,
+    shown: HashSet<Bytes>,
 }
 
 impl Evidence {
@@ -67,14 +92,12 @@ impl Evidence {
     pub(crate) fn note(&mut self, operation: &Operation, bumped: bool, view: &View) {
         let Some(response) = operation.response() else { return };
         let before = if bumped { response.revision.previous() } else { response.revision };
+        self.note_leases(&operation.request, &response.body, response.revision);
         match (&operation.request, &response.body) {
             (Request::Range(range), Body::Range(body)) => {
                 let old = range.revision > Revision(0);
                 let at = if old { range.revision } else { before };
-                self.note_kvs(&body.kvs, at, view);
-                if let (Some(key), 0) = (range.keys.single(), body.count) {
-                    self.note_fact(key, at, None, view);
-                }
+                self.note_range(&range.keys, body, at, view);
             }
             (Request::Put(put), Body::Put { prev_kv }) => {
                 self.note_put(&put.key, response.revision);
@@ -84,7 +107,12 @@ impl Evidence {
                     None => {}
                 }
             }
-            (Request::DeleteRange(_), Body::DeleteRange { prev_kvs, .. }) => self.note_kvs(prev_kvs, before, view),
+            (Request::DeleteRange(delete), Body::DeleteRange { prev_kvs, deleted }) => {
+                let body = RangeBody { kvs: prev_kvs.clone(), count: *deleted, more: false };
+                self.note_range(&delete.keys, &body, before, view);
+                let gone = RangeBody::default();
+                self.note_range(&delete.keys, &gone, response.revision, view);
+            }
             (Request::Txn(txn), Body::Txn { succeeded, responses }) => {
                 self.note_txn(txn.branch(*succeeded), responses, response.revision, bumped, view);
             }
@@ -97,13 +125,60 @@ impl Evidence {
             match (op, body) {
                 // Inside a writing transaction a read may show the transaction's own writes: no fact about a revision.
                 (TxnOp::Range(range), Body::Range(body)) if !bumped && range.revision <= Revision(0) => {
-                    self.note_kvs(&body.kvs, at, view);
+                    self.note_range(&range.keys, body, at, view);
                 }
                 (TxnOp::Put(put), _) => self.note_put(&put.key, at),
                 (TxnOp::Txn(nested), Body::Txn { succeeded, responses }) => {
                     self.note_txn(nested.branch(*succeeded), responses, at, bumped, view);
                 }
                 _ => {}
+            }
+        }
+    }
+
+    fn note_leases(&mut self, request: &Request, body: &Body, at: Revision) {
+        match (request, body) {
+            (Request::Put(put), _) => self.note_lives(put.lease, at),
+            (Request::LeaseRevoke { id }, _) => self.note_lives(*id, at),
+            (Request::Txn(txn), Body::Txn { succeeded, responses }) => {
+                for (op, body) in txn.branch(*succeeded).iter().zip(responses) {
+                    match op {
+                        TxnOp::Put(put) => self.note_lives(put.lease, at),
+                        TxnOp::Txn(nested) => self.note_leases(&Request::Txn(nested.clone()), body, at),
+                        TxnOp::Range(_) | TxnOp::DeleteRange(_) => {}
+                    }
+                }
+            }
+            (_, Body::LeaseGrant { id, .. }) => {
+                self.leases.entry(*id).or_default().push((at.0.saturating_mul(2), LeaseFact::Granted));
+            }
+            _ => {}
+        }
+    }
+
+    fn note_lives(&mut self, lease: LeaseId, at: Revision) {
+        if lease.is_some() {
+            let place = at.0.saturating_mul(2).saturating_sub(1);
+            self.leases.entry(lease).or_default().push((place, LeaseFact::Lives));
+        }
+    }
+
+    /// Notes a grant of unknown outcome.
+    pub(crate) fn note_maybe_granted(&mut self, lease: LeaseId) {
+        self.maybe_granted.insert(lease);
+    }
+
+    fn note_range(&mut self, range: &KeyRange, body: &RangeBody, at: Revision, view: &View) {
+        self.note_kvs(&body.kvs, at, view);
+        if i64::try_from(body.kvs.len()) != Ok(body.count) {
+            return;
+        }
+        match range.single() {
+            Some(key) if body.count == 0 => self.note_fact(key, at, None, view),
+            Some(_) => {}
+            None => {
+                let shown = body.kvs.iter().map(|kv| kv.key.clone()).collect();
+                self.wide.push(Wide { at, range: range.clone(), shown });
             }
         }
     }
@@ -124,6 +199,7 @@ impl Evidence {
 
     /// A key-value that was seen: its revision made exactly it.
     fn note_pin(&mut self, kv: KeyValue) {
+        self.created.entry(kv.create).or_default().insert(kv.key.clone());
         let pins = self.pins.entry(kv.modified).or_default();
         if !pins.contains(&kv) {
             pins.push(kv);
@@ -147,12 +223,19 @@ impl Evidence {
         }
         self.puts.values_mut().for_each(|revisions| revisions.sort_unstable());
         self.may_delete.sort_unstable();
+        self.leases.values_mut().for_each(|facts| facts.sort_unstable());
+        self.wide.sort_by_key(|wide| wide.at);
     }
 
     /// Whether a revision made of these changes contradicts a key-value that was shown of it.
     pub(crate) fn contradicts_pins(&self, at: Revision, changes: &[Change]) -> bool {
         let made = |pin: &KeyValue| changes.iter().any(|change| change.kv.as_ref() == Some(pin));
+        let creates = |key: &Bytes| {
+            let is_it = |kv: &KeyValue| kv.key == *key && kv.create == at;
+            changes.iter().any(|change| change.kv.as_ref().is_some_and(is_it))
+        };
         self.pins.get(&at).is_some_and(|pins| !pins.iter().all(made))
+            || self.created.get(&at).is_some_and(|keys| !keys.iter().all(creates))
     }
 
     /// How the changes fit, or nothing if they are impossible in this revision.
@@ -167,16 +250,37 @@ impl Evidence {
         Some(best)
     }
 
+    /// How a lease's end fits that makes this revision.
+    pub(crate) fn fit_end(&self, at: Revision, lease: LeaseId, changes: &[Change]) -> Option<Fit> {
+        let of_keys = self.fit(at, changes)?;
+        let facts = self.leases.get(&lease).map_or(&[][..], |facts| facts);
+        let later = facts.partition_point(|(place, _)| *place < at.0.saturating_mul(2));
+        match facts.get(later) {
+            None => Some(of_keys),
+            Some((place, LeaseFact::Granted)) => Some(of_keys.min(Fit::Wanted(Revision(place / 2)))),
+            // It lives later: only a grant that nobody was told of can have come between.
+            Some((_, LeaseFact::Lives)) => self.maybe_granted.contains(&lease).then_some(Fit::Unlikely),
+        }
+    }
+
     fn fit_one(&self, at: Revision, change: &Change) -> Option<Fit> {
-        let Some(fact) = self.facts.get(&change.key).and_then(|facts| first_from(facts, at)) else {
-            return Some(Fit::Silent);
-        };
+        let Some(fact) = self.first_fact(&change.key, at) else { return Some(Fit::Silent) };
         match (&change.kv, fact.shown) {
             (Some(kv), Some(shown)) => self.fit_put(at, kv, shown),
             (Some(_), None) => self.may_be_deleted(at, fact.at).then_some(Fit::Unlikely),
             (None, Some(shown)) => (shown.create > at).then_some(Fit::Wanted(shown.create)),
             (None, None) => Some(Fit::Wanted(fact.at)),
         }
+    }
+
+    /// The first that is known of a key at or after a revision.
+    fn first_fact(&self, key: &Bytes, at: Revision) -> Option<Fact> {
+        let fact = self.facts.get(key).and_then(|facts| first_from(facts, at)).copied();
+        let from = self.wide.partition_point(|wide| wide.at < at);
+        let until = fact.map_or(Revision(i64::MAX), |fact| fact.at);
+        let wide = self.wide[from..].iter().take(WIDE_LOOKED_AT_MAX).take_while(|wide| wide.at < until);
+        let absent = wide.filter(|wide| wide.range.contains(key)).find(|wide| !wide.shown.contains(key));
+        absent.map(|wide| Fact { at: wide.at, shown: None }).or(fact)
     }
 
     fn fit_put(&self, at: Revision, kv: &KeyValue, shown: Shown) -> Option<Fit> {

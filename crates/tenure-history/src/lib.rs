@@ -16,7 +16,7 @@
 //! | [`watch`] | did a watcher get every event once, in order, whole revisions, and no promise ahead of an event? |
 //! | [`lease`] | did any lease end early, or late, or come back? |
 //! | [`lock`] | did two clients ever know to hold one lock at the same time? did an old fencing token pass after a newer? |
-#![deny(clippy::wildcard_enum_match_arm, clippy::expect_used)]
+#![deny(clippy::expect_used)]
 #![warn(missing_docs)]
 
 mod evidence;

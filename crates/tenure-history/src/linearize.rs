@@ -10,6 +10,7 @@
 use core::fmt;
 
 use crate::history::{History, Operation};
+use crate::reads;
 use crate::request::Request;
 use crate::response::{Outcome, Refusal};
 use crate::search::{End, Plan, Search};
@@ -19,6 +20,10 @@ use crate::verdict::{Verdict, Violation};
 use crate::view::View;
 
 pub(crate) const CHECKER: &str = "linearizability";
+
+/// The part of the steps that may go into a hasty search before the complete one begins. Where the hasty one succeeds it
+/// mostly does so at once.
+const HASTY_SHARE: u64 = 4;
 
 /// How hard to try, and at what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +92,21 @@ pub fn linearize(history: &History, options: &Options) -> Verdict<Linearized> {
             lines,
         );
     }
+    let mut hasty = Search::hasty(&plan);
+    if let End::Ordered(truth) = hasty.run(options.steps_max / HASTY_SHARE) {
+        return Verdict::Ok(linearized(&plan, truth, history, hasty.steps()));
+    }
     let mut search = Search::new(&plan);
-    match search.run(options.steps_max) {
+    match search.run(options.steps_max - options.steps_max / HASTY_SHARE) {
         End::Ordered(truth) => Verdict::Ok(linearized(&plan, truth, history, search.steps())),
         End::Failed(failure) => Verdict::Violation(Box::new(shrink::explain(history, &plan, &failure, &include))),
-        End::GaveUp(window, failure) => match shrink::by_few_keys(history, &plan, &failure, &include) {
-            Some(violation) => Verdict::Violation(Box::new(violation)),
-            None => Verdict::Undecided(window),
-        },
+        End::GaveUp(window, failure) => {
+            let stale = reads::stale_answer(history);
+            match stale.or_else(|| shrink::by_few_keys(history, &plan, &failure, &include)) {
+                Some(violation) => Verdict::Violation(Box::new(violation)),
+                None => Verdict::Undecided(window),
+            }
+        }
     }
 }
 

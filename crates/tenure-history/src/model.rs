@@ -102,6 +102,12 @@ impl Store {
         leases
     }
 
+    /// The leases that a key had at some time.
+    pub(crate) fn leases_ever_of(&self, key: &[u8]) -> impl Iterator<Item = LeaseId> {
+        let versions = self.keys.get(key).into_iter().flatten();
+        versions.filter_map(|version| version.kv.as_ref()).map(|kv| kv.lease)
+    }
+
     /// A key now.
     pub fn get(&self, key: &[u8]) -> Option<&KeyValue> {
         self.keys.get(key)?.last()?.kv.as_ref()

@@ -16,11 +16,14 @@
 //! With all unknowns placed by evidence the walk is linear. It is exact: it ends with an order, with the certainty that
 //! there is none, or by saying that its steps are used up.
 
+mod blame;
 mod moves;
 mod plan;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use blame::Blame;
 
 use crate::ids::{LeaseId, Moment, Revision};
 use crate::model::{Change, Store, hash_of};
@@ -61,6 +64,8 @@ pub(crate) enum Reason {
     Answer(Result<Body, Refusal>),
     /// A revision that it needs is claimed by an operation that was called only later.
     CalledLater(usize),
+    /// An operation that returned before it was called needs a later revision.
+    Passed(usize),
     /// The revision is past already.
     Overtaken,
     /// Nothing can have made this revision.
@@ -112,6 +117,10 @@ pub(crate) struct Search<'p> {
     journal: Vec<Undo>,
     choices: Vec<Choice>,
     seen: HashSet<u128>,
+    /// Whether to go back to a choice that has to do with the failure, skipping others: quick, and not complete.
+    hasty: bool,
+    /// What the last failure was about, if that can be said.
+    blame: Option<Blame>,
     steps: u64,
     best: Option<Failure>,
     /// For each revision reached, the state found there, or that there were several. Only kept if asked for.
@@ -135,12 +144,19 @@ impl<'p> Search<'p> {
             journal: Vec::new(),
             choices: Vec::new(),
             seen: HashSet::new(),
+            hasty: false,
+            blame: None,
             steps: 0,
             best: None,
             states: None,
             stop_at: None,
             snapshot: None,
         }
+    }
+
+    /// A search that goes back by guess: what it finds is an order, but if it finds none there may be one.
+    pub(crate) fn hasty(plan: &'p Plan<'p>) -> Search<'p> {
+        Search { hasty: true, ..Search::new(plan) }
     }
 
     /// Steps taken so far.
@@ -192,7 +208,7 @@ impl<'p> Search<'p> {
     /// The operation returns and is not placed: takes one step towards it.
     fn demand(&mut self, operation: usize) -> bool {
         self.steps += 1;
-        if !self.choices.is_empty() && !self.seen.insert(self.key()) {
+        if !self.hasty && !self.choices.is_empty() && !self.seen.insert(self.key()) {
             return false;
         }
         let moves = self.moves_for(operation);
@@ -202,7 +218,7 @@ impl<'p> Search<'p> {
         if moves.is_empty() {
             return false;
         }
-        if self.choices.is_empty() {
+        if !self.hasty && self.choices.is_empty() {
             self.seen.insert(self.key());
         }
         let (event, mark, revision) = (self.event, self.journal.len(), self.store.revision());
@@ -212,16 +228,22 @@ impl<'p> Search<'p> {
 
     /// Goes back to the last choice that has another way and takes it; false if there is none.
     fn backtrack(&mut self) -> bool {
-        while let Some(choice) = self.choices.last_mut() {
+        if self.hasty
+            && let Some(guilty) = self.blame.as_ref().and_then(|blame| self.guilty(blame))
+        {
+            self.choices.truncate(guilty + 1);
+        } else {
+            self.blame = None;
+        }
+        while let Some(choice) = self.choices.last() {
             let (mark, event) = (choice.mark, choice.event);
-            let way = choice.moves.get(choice.next).copied();
-            choice.next += 1;
             self.undo_to(mark);
             self.event = event;
-            match way {
+            match self.next_way() {
                 None => drop(self.choices.pop()),
                 Some(way) => {
                     self.steps += 1;
+                    self.blame = None;
                     if self.apply(way) {
                         return true;
                     }
@@ -231,12 +253,33 @@ impl<'p> Search<'p> {
         false
     }
 
+    /// The next way of the last choice, whose state is the present one.
+    fn next_way(&mut self) -> Option<Move> {
+        let choice = self.choices.last()?;
+        let mut pick = choice.next;
+        if let (true, Some(blame), false) = (self.hasty, &self.blame, choice.next == 0) {
+            let taken = self.touches(choice.moves[choice.next - 1], blame);
+            let other = (choice.next..choice.moves.len()).find(|at| self.touches(choice.moves[*at], blame));
+            pick = if taken { other.unwrap_or(choice.next) } else { other? };
+        }
+        let choice = self.choices.last_mut()?;
+        if pick >= choice.moves.len() {
+            return None;
+        }
+        choice.moves[choice.next..=pick].rotate_right(1);
+        choice.next += 1;
+        choice.moves.get(choice.next - 1).copied()
+    }
+
     /// Whether two moments of the search are one and the same, as far as anything after them goes.
     fn key(&self) -> u128 {
         hash_of(&(self.event, self.store.hash(), self.done_hash, self.remembered))
     }
 
     fn fail(&mut self, operation: usize, reason: Reason) -> bool {
+        if self.hasty {
+            self.blame = self.blame_for(operation, &reason);
+        }
         if self.best.as_ref().is_none_or(|best| self.event > best.event) {
             let revision = self.store.revision();
             self.best = Some(Failure { event: self.event, revision, operation, reason });

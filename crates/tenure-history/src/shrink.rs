@@ -90,7 +90,7 @@ fn narrow(
     effort: &mut Effort,
 ) -> Option<Failing> {
     let mut keys = keys_of(plan.operations.get(failure.operation)?);
-    if let Reason::CalledLater(other) = failure.reason {
+    if let Reason::CalledLater(other) | Reason::Passed(other) = failure.reason {
         keys.extend(keys_of(plan.operations[other]));
     }
     let single = keys.iter().take(KEYS_TRIED_MAX).map(|key| BTreeSet::from([key.clone()]));
@@ -160,8 +160,25 @@ fn shrink(mut failing: Failing, effort: &mut Effort) -> Failing {
 fn without_tail(failing: &Failing, effort: &mut Effort) -> Option<Failing> {
     let plan = Plan::new(&failing.initial, &failing.operations, failing.view.clone(), &|_| true);
     let end = plan.events.get(failing.failure.event)?.at;
-    let kept = failing.operations.iter().filter(|operation| called(operation) <= end);
-    let cut = kept.cloned().map(|mut operation| {
+    let named = match failing.failure.reason {
+        Reason::CalledLater(other) | Reason::Passed(other) => plan.operations.get(other).copied(),
+        _ => None,
+    };
+    let is_kept = |operation: &&Operation| {
+        called(operation) <= end || named.is_some_and(|named| core::ptr::eq(named, *operation))
+    };
+    let kept: Vec<Operation> = failing.operations.iter().filter(is_kept).cloned().collect();
+    // A revision whose writer is forgotten may be anybody's in a narrow view; in the whole one it must be above all others.
+    let revision = |operation: &Operation| operation.response().map(|response| response.revision);
+    let highest = kept.iter().filter_map(revision).max();
+    let forgotten = failing.operations.iter().filter(|operation| !is_kept(operation)).filter_map(revision).min();
+    if !failing.view.is_all() || forgotten.is_none_or(|lowest| highest < Some(lowest)) {
+        let shorter = fails(failing.initial.clone(), kept.clone(), failing.view.clone(), effort);
+        if shorter.is_some() {
+            return shorter;
+        }
+    }
+    let cut = kept.into_iter().map(|mut operation| {
         if operation.deadline() > end {
             operation.outcome = Outcome::Unknown;
         }
@@ -277,6 +294,12 @@ fn describe(failing: &Failing) -> Violation {
 fn reason(plan: &Plan<'_>, failure: &Failure) -> (&'static str, String) {
     let now = failure.revision;
     let is_write = matches!(plan.kinds.get(failure.operation), Some(Kind::Write(_)));
+    let is_range = |at: &Operation| matches!(at.request, Request::Range(_));
+    let stale = if plan.operations.get(failure.operation).is_some_and(|at| is_range(at)) {
+        "stale read"
+    } else {
+        "stale answer"
+    };
     match &failure.reason {
         Reason::Answer(Ok(body)) => ("wrong answer", format!("at revision {now} the answer is: {body}")),
         Reason::Answer(Err(refusal)) => ("wrong answer", format!("at revision {now} it is refused: {refusal}")),
@@ -290,7 +313,10 @@ fn reason(plan: &Plan<'_>, failure: &Failure) -> (&'static str, String) {
         Reason::Overtaken if is_write => {
             ("revisions against real time", format!("revision {now} had been reached before it was called"))
         }
-        Reason::Overtaken => ("stale read", format!("revision {now} had been reached before it was called")),
+        Reason::Overtaken => (stale, format!("revision {now} had been reached before it was called")),
+        Reason::Passed(other) => {
+            (stale, format!("a later revision had been told before it was called: {}", plan.operations[*other]))
+        }
         Reason::Unexplained(revision) => {
             ("unexplained revision", format!("nothing that was asked can have made revision {revision}"))
         }
@@ -300,7 +326,7 @@ fn reason(plan: &Plan<'_>, failure: &Failure) -> (&'static str, String) {
 }
 
 /// The keys that an operation names or shows.
-fn keys_of(operation: &Operation) -> BTreeSet<Bytes> {
+pub(crate) fn keys_of(operation: &Operation) -> BTreeSet<Bytes> {
     let mut keys = BTreeSet::new();
     let add = |range: &KeyRange, keys: &mut BTreeSet<Bytes>| keys.extend(range.single().cloned());
     match &operation.request {
@@ -328,7 +354,7 @@ fn keys_of(operation: &Operation) -> BTreeSet<Bytes> {
     keys
 }
 
-fn shown_keys(body: &Body, keys: &mut BTreeSet<Bytes>) {
+pub(crate) fn shown_keys(body: &Body, keys: &mut BTreeSet<Bytes>) {
     match body {
         Body::Range(range) => keys.extend(range.kvs.iter().map(|kv| kv.key.clone())),
         Body::DeleteRange { prev_kvs, .. } => keys.extend(prev_kvs.iter().map(|kv| kv.key.clone())),

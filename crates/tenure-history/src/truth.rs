@@ -97,6 +97,12 @@ impl Truth {
         versions.get(newer.checked_sub(1)?)?.1.as_ref()
     }
 
+    /// How many keys a lease has after the newest revision.
+    pub fn present_keys_of(&self, lease: LeaseId) -> usize {
+        let newest = self.keys.values().filter_map(|versions| versions.last()?.1.as_ref());
+        newest.filter(|kv| kv.lease == lease).count()
+    }
+
     /// A key's versions, oldest first.
     pub fn versions(&self, key: &[u8]) -> &[(Revision, Option<KeyValue>)] {
         self.keys.get(key).map_or(&[], |versions| versions)

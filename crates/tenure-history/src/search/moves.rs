@@ -55,9 +55,10 @@ impl Search<'_> {
     /// The moves that make the next revision, or that must be made before it.
     fn next_revision(&mut self, operation: usize) -> Vec<Move> {
         let (plan, now) = (self.plan, self.store.revision());
-        for waiting in plan.slots.get(&now).into_iter().flatten().copied().filter(|waiting| !self.done[*waiting]) {
+        let slot = plan.slots.get(&now).into_iter().flatten().copied();
+        if let Some(waiting) = slot.into_iter().find(|waiting| !self.done[*waiting]) {
             if !self.is_called(waiting) {
-                self.fail(operation, Reason::CalledLater(waiting));
+                self.fail(waiting, Reason::Passed(operation));
                 return Vec::new();
             }
             if matches!(plan.kinds[waiting], Kind::Silent(_) | Kind::Revoke(_)) {
@@ -124,9 +125,13 @@ impl Search<'_> {
             }
         }
         for lease in self.store.leases_with_keys() {
-            if let Some(fit) = plan.evidence.fit(revision, &self.store.ending(lease)) {
-                moves.push((fit, Move::Expire(lease)));
-            }
+            let changes = self.store.ending(lease);
+            let fit = if plan.view.is_all() {
+                plan.evidence.fit_end(revision, lease, &changes)
+            } else {
+                plan.evidence.fit(revision, &changes)
+            };
+            moves.extend(fit.map(|fit| (fit, Move::Expire(lease))));
         }
         if !plan.view.is_all() && !plan.evidence.contradicts_pins(revision, &[]) {
             moves.push((Fit::Silent, Move::Other));

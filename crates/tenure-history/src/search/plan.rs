@@ -148,6 +148,9 @@ impl<'a> Plan<'a> {
         match (&operation.request, kind) {
             (Request::LeaseGrant { id, .. }, Kind::Silent(_) | Kind::Unknown) => {
                 let id = granted(operation).unwrap_or(*id);
+                if kind == Kind::Unknown {
+                    self.evidence.note_maybe_granted(id);
+                }
                 self.of_lease.entry(id).or_default().push(at);
             }
             (Request::LeaseRevoke { id }, Kind::Revoke(_)) => self.of_lease.entry(*id).or_default().push(at),

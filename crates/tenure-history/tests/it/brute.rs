@@ -9,11 +9,11 @@ const STEPS_MAX: u64 = 300_000;
 
 /// Whether some order explains the history; nothing if there are too many to try.
 pub(crate) fn linearizable(history: &History, serializable: bool) -> Option<bool> {
-    let counts = |operation: &&Operation| {
-        !matches!(operation.outcome, Outcome::Failed(_))
-            && (serializable || !operation.request.is_serializable())
-            // What a lagging node refuses, and a refusal for the request's own sake, say nothing about the state.
-            && !(operation.request.is_serializable() && !matches!(operation.outcome, Outcome::Ok(_)))
+    // What a lagging node refuses says nothing about the state, nor does a failure.
+    let counts = |operation: &&Operation| match operation.outcome {
+        Outcome::Failed(_) => false,
+        Outcome::Ok(_) => serializable || !operation.request.is_serializable(),
+        Outcome::Refused(_) | Outcome::Unknown => !operation.request.is_serializable(),
     };
     let operations: Vec<&Operation> = history.operations.iter().filter(counts).collect();
     let mut brute = Brute { operations, steps: 0 };

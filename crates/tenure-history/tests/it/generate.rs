@@ -19,11 +19,22 @@ pub(crate) struct Shape {
     pub(crate) leases: i64,
     pub(crate) unknown_percent: u32,
     pub(crate) compactions: bool,
+    /// How often some lease ends by itself, per thousand steps; an operation takes some four.
+    pub(crate) expiries_per_mille: u32,
 }
 
+#[allow(dead_code, reason = "the example that measures does without it")]
 impl Shape {
-    pub(crate) const TINY: Shape =
-        Shape { clients: 3, operations: 7, keys: 2, values: 2, leases: 1, unknown_percent: 25, compactions: true };
+    pub(crate) const TINY: Shape = Shape {
+        clients: 3,
+        operations: 7,
+        keys: 2,
+        values: 2,
+        leases: 1,
+        unknown_percent: 25,
+        compactions: true,
+        expiries_per_mille: 30,
+    };
 }
 
 struct Running {
@@ -75,7 +86,7 @@ impl World {
 
     fn step(&mut self) {
         self.now += 1;
-        if self.shape.leases > 0 && self.chance(3) {
+        if self.shape.leases > 0 && self.below(1000) < self.shape.expiries_per_mille {
             let lease = LeaseId(i64::from(self.below(self.shape.leases as u32)) + 1);
             if self.store.has_lease(lease) {
                 self.store.expire(lease);
@@ -91,7 +102,7 @@ impl World {
             None if self.operations.len() < self.shape.operations => self.call(client),
             None => {}
             Some(running) if !running.applied && !running.gives_up => self.take_effect(client, running),
-            Some(running) => self.give_back(client, running),
+            Some(running) => self.give_back(&running),
         }
     }
 
@@ -132,7 +143,7 @@ impl World {
         Outcome::Ok(Response { revision, body: Body::Range(body) })
     }
 
-    fn give_back(&mut self, _client: usize, running: Running) {
+    fn give_back(&mut self, running: &Running) {
         if running.gives_up {
             // Before, after, or never.
             match self.below(3) {
@@ -161,8 +172,12 @@ impl World {
 
     fn range(&mut self) -> KeyRange {
         match self.below(10) {
-            0 => KeyRange::all(),
-            1 => KeyRange::between(&b"k0"[..], &b"k1"[..]),
+            0 if self.shape.keys < 50 => KeyRange::all(),
+            0 => {
+                let from = self.below(self.shape.keys - 5);
+                KeyRange::between(format!("k{from}"), format!("k{from}~"))
+            }
+            1 if self.shape.keys < 50 => KeyRange::between(&b"k0"[..], &b"k1"[..]),
             _ => KeyRange::one(self.key()),
         }
     }
@@ -225,7 +240,39 @@ impl World {
     }
 }
 
+#[allow(dead_code, reason = "the example that measures does without it")]
 /// A random number from a seed, for tests that choose among cases.
 pub(crate) fn pick(rng: &mut impl Rng, limit: usize) -> usize {
     rng.random_range(0..limit.max(1))
+}
+
+/// Gives a late read of one key the answer, header included, that an earlier read of it got: a stale read. Where.
+pub(crate) fn spoil(history: &mut History) -> Option<usize> {
+    let kvs = |operation: &Operation| match &operation.outcome {
+        Outcome::Ok(Response { body: Body::Range(body), .. }) => body.kvs.clone(),
+        _ => Vec::new(),
+    };
+    let late = history.operations.len() * 9 / 10;
+    for at in late..history.operations.len() {
+        let Request::Range(range) = &history.operations[at].request else { continue };
+        if range.serializable
+            || range.keys.single().is_none()
+            || range.revision > Revision(0)
+            || kvs(&history.operations[at]).is_empty()
+        {
+            continue;
+        }
+        let earlier = (0..at).rev().find(|earlier| {
+            let earlier = &history.operations[*earlier];
+            earlier.request == history.operations[at].request
+                && earlier.returned < Some(history.operations[at].called)
+                && kvs(earlier) != kvs(&history.operations[at])
+                && matches!(earlier.outcome, Outcome::Ok(_))
+        });
+        if let Some(earlier) = earlier {
+            history.operations[at].outcome = history.operations[earlier].outcome.clone();
+            return Some(at);
+        }
+    }
+    None
 }

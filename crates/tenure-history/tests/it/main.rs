@@ -1,7 +1,21 @@
 //! The checkers against hand-written histories, against a checker that tries everything, and against their own mutations.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests, with small numbers from their own generator"
+)]
+
 mod brute;
+mod build;
 mod generate;
+mod lease;
 mod linearize;
+mod lock;
 mod mutate;
 mod random;
+mod reads;
+mod watch;

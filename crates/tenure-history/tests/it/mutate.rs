@@ -22,7 +22,10 @@ pub(crate) fn mutate(history: &mut History, kind: usize, rng: &mut impl Rng) -> 
         // A header off by one.
         1 => operations[at].response_mut().map(|response| response.revision.0 += [-1, 1][pick(rng, 2)]).is_some(),
         // An acked operation lost.
-        2 => drop(operations.remove(at)) == (),
+        2 => {
+            operations.remove(at);
+            true
+        }
         // One done twice.
         3 => {
             let again = operations[at].clone();
@@ -52,10 +55,11 @@ pub(crate) fn mutate(history: &mut History, kind: usize, rng: &mut impl Rng) -> 
         6 => {
             let by = pick(rng, 20) as u64;
             let operation = &mut operations[at];
-            let sooner = rng.next_u32() % 2 == 0;
-            let shift = |moment: Moment| Moment(if sooner { moment.0.saturating_sub(by) } else { moment.0 + by });
-            operation.called = shift(operation.called);
-            operation.returned = operation.returned.map(shift);
+            let sooner = pick(rng, 2) == 0;
+            let shift =
+                |moment: &mut Moment| moment.0 = if sooner { moment.0.saturating_sub(by) } else { moment.0 + by };
+            shift(&mut operation.called);
+            operation.returned.iter_mut().for_each(shift);
             true
         }
         // The other branch, one more or less deleted, a lease that lives or not.

@@ -3,9 +3,9 @@
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tenure_history::linearize::{Options, linearize};
-use tenure_history::{History, Verdict};
+use tenure_history::{History, Verdict, reads};
 
-use crate::generate::{Shape, history};
+use crate::generate::{Shape, history, spoil};
 use crate::{brute, mutate};
 
 const SERIALIZABLE: Options = Options { steps_max: 1_000_000, serializable: true };
@@ -69,4 +69,22 @@ fn tiny_histories_are_judged_as_by_trying_every_order() {
     assert!(good > 1_000, "{good}");
     assert!(bad.iter().all(|bad| *bad > 10), "{bad:?}");
     assert!(skipped < good / 10, "{skipped}");
+}
+
+#[test]
+fn a_stale_read_late_in_a_history_is_never_accepted() {
+    let mut spoiled = 0;
+    for seed in 0..seeds(20) {
+        let shape = Shape { clients: 8, operations: 400, keys: 4, values: 50, unknown_percent: 5, ..Shape::TINY };
+        let (mut history, _) = history(seed, shape);
+        // A few are no lie: nobody had been told of what came between yet.
+        let spoilt = spoil(&mut history).is_some();
+        history.operations.retain(|operation| !operation.request.is_serializable());
+        if spoilt && reads::check(&history).violation().is_some() {
+            spoiled += 1;
+            let verdict = linearize(&history, &Options::default());
+            assert!(verdict.violation().is_some(), "HISTORY_SEEDS={}: {verdict}", seed + 1);
+        }
+    }
+    assert!(spoiled > 10, "{spoiled}");
 }
