@@ -1,6 +1,6 @@
 //! Is there one order of all operations that respects real time and explains every answer?
 //!
-//! The answer is exact, see [`crate::search`]: `Ok` with the order that was found, a violation, or `Undecided` if the effort
+//! The answer is exact, see the module `search`: `Ok` with the order that was found, a violation, or `Undecided` if the effort
 //! was used up. Headers are taken at their word: a grant, revocation or compaction carries the revision at which it took
 //! effect, as every other operation does. The headers of renewals and times to live are not looked at.
 //!
