@@ -16,6 +16,8 @@
 //! | [`watch`] | did a watcher get every event once, in order, whole revisions, and no promise ahead of an event? |
 //! | [`lease`] | did any lease end early, or late, or come back? |
 //! | [`lock`] | did two clients ever know to hold one lock at the same time? did an old fencing token pass after a newer? |
+//!
+//! [`report`] keeps what a run was and what the checkers said, and makes the page that shows it.
 #![deny(clippy::expect_used)]
 #![warn(missing_docs)]
 
@@ -27,6 +29,7 @@ pub mod linearize;
 pub mod lock;
 pub mod model;
 pub mod reads;
+pub mod report;
 pub mod request;
 pub mod response;
 mod search;

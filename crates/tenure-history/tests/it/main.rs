@@ -18,4 +18,5 @@ mod lock;
 mod mutate;
 mod random;
 mod reads;
+mod report;
 mod watch;
