@@ -48,6 +48,8 @@ pub(crate) enum Fit {
     Silent,
     /// It is possible only if another unseen change follows.
     Unlikely,
+    /// A watcher says that it was something else.
+    Denied,
 }
 
 /// Ranges looked through for one key: what is further away decides little, and a history may be full of them.

@@ -107,6 +107,22 @@ impl Default for Initial {
 }
 
 impl Operation {
+    /// An operation just before its request is sent. It stays of unknown outcome until it is said how it ended, so a
+    /// recorder that never hears of it again has the truth already.
+    pub fn invoke(client: ClientId, node: Option<NodeId>, called: Moment, request: Request) -> Operation {
+        Operation { client, node, called, returned: None, request, outcome: Outcome::Unknown }
+    }
+
+    /// It ended, at an instant taken just after the answer arrived or the client gave up.
+    ///
+    /// Only an answer, a refusal by the state machine, or an error that proves that nothing happened (the request was never
+    /// sent, or refused before it was proposed) is a known end. A time-out, a broken connection and an error that does not
+    /// say is [`Outcome::Unknown`]: whoever records it as failed accuses the store of what it was asked to do.
+    #[must_use]
+    pub fn complete(self, returned: Moment, outcome: Outcome) -> Operation {
+        Operation { returned: Some(returned), outcome, ..self }
+    }
+
     /// Its answer, if it was carried out.
     pub fn response(&self) -> Option<&Response> {
         match &self.outcome {

@@ -14,6 +14,7 @@ use crate::reads;
 use crate::request::Request;
 use crate::response::{Outcome, Refusal};
 use crate::search::{End, Plan, Search};
+use crate::seen::Seen;
 use crate::shrink;
 use crate::truth::{Cause, Truth};
 use crate::verdict::{Verdict, Violation};
@@ -65,14 +66,20 @@ pub struct Counts {
 }
 
 impl Default for Options {
-    /// Linearizable operations only; a few seconds at most.
+    /// All reads; a few seconds at most.
     fn default() -> Self {
-        Options { steps_max: 5_000_000, serializable: false }
+        Options { steps_max: 5_000_000, serializable: true }
     }
 }
 
 /// Checks a history.
 pub fn linearize(history: &History, options: &Options) -> Verdict<Linearized> {
+    linearize_seen(history, options, &[])
+}
+
+/// Checks a history with what watchers saw as advice: it tells who made a revision that nobody was acked. The verdict is
+/// about the history alone, but the order found agrees with the watchers wherever some order does that it comes upon.
+pub fn linearize_seen(history: &History, options: &Options, seen: &[Seen]) -> Verdict<Linearized> {
     if let Err(error) = history.validate() {
         return Violation::verdict("history", "history is sound", error.to_string(), Vec::new());
     }
@@ -82,7 +89,8 @@ pub fn linearize(history: &History, options: &Options) -> Verdict<Linearized> {
     }
     let serializable = options.serializable;
     let include = |operation: &Operation| serializable || !operation.request.is_serializable();
-    let plan = Plan::new(&history.initial, &history.operations, View::ALL, &include);
+    let mut plan = Plan::new(&history.initial, &history.operations, View::ALL, &include);
+    plan.advise(seen);
     if let Some((one, other)) = plan.claimed_twice {
         let lines = [one, other].map(|at| plan.operations[at].to_string()).to_vec();
         return Violation::verdict(

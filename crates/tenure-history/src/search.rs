@@ -167,7 +167,10 @@ impl<'p> Search<'p> {
     /// Searches, for at most so many steps.
     pub(crate) fn run(&mut self, steps_max: u64) -> End {
         loop {
-            let Some(event) = self.plan.events.get(self.event) else { return End::Ordered(self.truth()) };
+            let Some(event) = self.plan.events.get(self.event) else {
+                self.follow_watchers();
+                return End::Ordered(self.truth());
+            };
             let operation = event.operation;
             let went_on = if !event.is_return {
                 self.call(operation)

@@ -6,17 +6,17 @@
 //! Previous values are right, or absent where compaction allows it; and nobody is told "compacted" who need not be.
 //!
 //! Judged by the known order of the writes ([`Truth`]). Where that order was itself found by a search among unknown
-//! writes, give the search what the watchers saw ([`observations`]), else it may have picked another writer for a revision.
+//! writes, give the search what the watchers saw ([`Seen`](crate::seen::Seen)), else it may have picked another writer for a
+//! revision.
 
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::Operation;
-use crate::ids::{ClientId, Moment, Revision};
+use crate::ids::{Moment, Revision};
 use crate::model::Change;
-use crate::request::{KeyRange, Range, Request};
-use crate::response::{Body, KeyValue, Outcome, RangeBody, Response};
+use crate::request::KeyRange;
+use crate::response::KeyValue;
 use crate::text::Shown;
 use crate::truth::Truth;
 use crate::verdict::{Verdict, Violation};
@@ -78,6 +78,8 @@ pub enum Step {
 /// What was looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Watchers.
+    pub watchers: usize,
     /// Events.
     pub events: usize,
     /// Messages, their parts joined.
@@ -94,7 +96,8 @@ pub struct Counts {
 
 /// Checks one watcher. It must have been told everything up to `last`, if it was still there then.
 pub fn check(truth: &Truth, spec: &Spec, steps: &[Step], last: Option<Revision>) -> Verdict<Counts> {
-    let mut check = Check { truth, spec, next: None, parts: Vec::new(), counts: Counts::default() };
+    let mut check =
+        Check { truth, spec, next: None, parts: Vec::new(), counts: Counts { watchers: 1, ..Counts::default() } };
     for (at, step) in steps.iter().enumerate() {
         if let Err((promise, detail)) = check.step(step) {
             let from = at.saturating_sub(LINES_BEFORE);
@@ -109,37 +112,6 @@ pub fn check(truth: &Truth, spec: &Spec, steps: &[Step], last: Option<Revision>)
         return Violation::verdict(CHECKER, "reliable", detail, lines);
     }
     Verdict::Ok(check.counts)
-}
-
-/// What the watchers saw as reads that the order of the writes must explain: of each event the key at its revision, and
-/// of each delete that the key was there before if its previous value was shown.
-pub fn observations(steps: &[Step]) -> Vec<Operation> {
-    let mut reads = Vec::new();
-    for step in steps {
-        let Step::Message { at, events, .. } = step else { continue };
-        for event in events {
-            let revision = event.kv.modified;
-            reads.push(read(*at, &event.kv.key, revision, (!event.delete).then_some(&event.kv)));
-            if event.prev_kv.is_some() {
-                reads.push(read(*at, &event.kv.key, revision.previous(), event.prev_kv.as_ref()));
-            }
-        }
-    }
-    reads
-}
-
-fn read(at: Moment, key: &bytes::Bytes, revision: Revision, kv: Option<&KeyValue>) -> Operation {
-    let range = Range { keys: KeyRange::one(key.clone()), serializable: true, ..Range::default() };
-    let kvs: Vec<KeyValue> = kv.cloned().into_iter().collect();
-    let body = Body::Range(RangeBody { count: i64::from(kv.is_some()), kvs, more: false });
-    Operation {
-        client: ClientId(u32::MAX),
-        node: None,
-        called: at,
-        returned: Some(at),
-        request: Request::Range(range),
-        outcome: Outcome::Ok(Response { revision, body }),
-    }
 }
 
 type Wrong = (&'static str, String);
@@ -327,12 +299,26 @@ impl fmt::Display for Step {
     }
 }
 
+impl Counts {
+    /// Adds what another watcher was checked for.
+    pub fn add(&mut self, other: Counts) {
+        let Counts { watchers, events, messages, progress, compacted, previous, previous_compacted } = other;
+        self.watchers += watchers;
+        self.events += events;
+        self.messages += messages;
+        self.progress += progress;
+        self.compacted += compacted;
+        self.previous += previous;
+        self.previous_compacted += previous_compacted;
+    }
+}
+
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { events, messages, progress, compacted, previous, previous_compacted } = self;
+        let Counts { watchers, events, messages, progress, compacted, previous, previous_compacted } = self;
         write!(
             f,
-            "{events} events in {messages} messages, {progress} progress notes, {compacted} ends by compaction, \
+            "{watchers} watchers: {events} events in {messages} messages, {progress} progress notes, {compacted} ends by compaction, \
              {previous} previous values right and {previous_compacted} compacted"
         )
     }

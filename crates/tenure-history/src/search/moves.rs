@@ -14,8 +14,10 @@ use super::plan::{Claim, puts_of};
 use super::{Kind, Move, Reason, Search};
 use crate::evidence::Fit;
 use crate::ids::{LeaseId, Revision};
+use crate::model::Change;
 use crate::request::Request;
 use crate::response::{Outcome, Refusal};
+use crate::seen::{Advice, Seen};
 
 impl Search<'_> {
     /// Every move that may lead to this operation taking effect, or that must be made before it for the sake of another.
@@ -109,8 +111,36 @@ impl Search<'_> {
         leases
     }
 
+    /// What watchers make of how well changes fit.
+    fn advised(&self, fit: Fit, revision: Revision, changes: &[Change]) -> Fit {
+        let advice = self.plan.seen.iter().map(|seen| seen.advise(revision, changes));
+        advice.fold(fit, |fit, advice| match advice {
+            Advice::No => Fit::Denied,
+            Advice::Yes if fit != Fit::Denied => Fit::Shown,
+            Advice::Yes | Advice::Silent => fit,
+        })
+    }
+
+    /// Makes what only watchers saw: revisions after all that was answered. What they saw and nothing explains stays away.
+    pub(super) fn follow_watchers(&mut self) {
+        let last = self.plan.seen.iter().filter_map(Seen::last).max();
+        while last.is_some_and(|last| self.store.revision() < last) {
+            let ways = self.gaps(self.store.revision().next());
+            let Some((Fit::Shown, way)) = ways.first().copied() else { return };
+            if !self.apply(way) {
+                return;
+            }
+        }
+    }
+
     /// Who can have made a revision that nobody claims.
     fn gap_moves(&mut self, revision: Revision) -> Vec<Move> {
+        let mut moves: Vec<Move> = self.gaps(revision).into_iter().map(|(_, way)| way).collect();
+        moves.dedup();
+        moves
+    }
+
+    fn gaps(&mut self, revision: Revision) -> Vec<(Fit, Move)> {
         let plan = self.plan;
         let mut moves: Vec<(Fit, Move)> = Vec::new();
         for operation in plan.revocations.get(&revision).into_iter().flatten().copied() {
@@ -131,15 +161,13 @@ impl Search<'_> {
             } else {
                 plan.evidence.fit(revision, &changes)
             };
-            moves.extend(fit.map(|fit| (fit, Move::Expire(lease))));
+            moves.extend(fit.map(|fit| (self.advised(fit, revision, &changes), Move::Expire(lease))));
         }
         if !plan.view.is_all() && !plan.evidence.contradicts_pins(revision, &[]) {
             moves.push((Fit::Silent, Move::Other));
         }
         // Stable: among equals the one that was called first.
         moves.sort_by_key(|(fit, _)| *fit);
-        let mut moves: Vec<Move> = moves.into_iter().map(|(_, way)| way).collect();
-        moves.dedup();
         moves
     }
 
@@ -150,7 +178,7 @@ impl Search<'_> {
             Ok(executed) if executed.changes.is_empty() => {}
             Ok(executed) => {
                 if let Some(fit) = self.plan.evidence.fit(revision, &executed.changes) {
-                    moves.push((fit, Move::Operation(operation)));
+                    moves.push((self.advised(fit, revision, &executed.changes), Move::Operation(operation)));
                 }
             }
             Err(Refusal::LeaseNotFound) => {

@@ -10,6 +10,7 @@ use crate::ids::{LeaseId, Moment, Revision};
 use crate::model::hash_of;
 use crate::request::{Request, TxnOp};
 use crate::response::{Body, Outcome, Refusal};
+use crate::seen::Seen;
 use crate::view::View;
 
 /// How an operation is tied to the revisions.
@@ -68,6 +69,8 @@ pub(crate) struct Plan<'a> {
     /// Revisions that later reads ask for.
     pub(crate) read_later: HashSet<Revision>,
     pub(crate) evidence: Evidence,
+    /// What watchers saw.
+    pub(crate) seen: &'a [Seen],
     /// Two acked writes with one revision, if there are.
     pub(crate) claimed_twice: Option<(usize, usize)>,
 }
@@ -96,6 +99,7 @@ impl<'a> Plan<'a> {
             revocations: HashMap::new(),
             read_later: HashSet::new(),
             evidence: Evidence::default(),
+            seen: &[],
             claimed_twice: None,
         };
         for operation in operations.iter().filter(|operation| include(operation)) {
@@ -107,6 +111,11 @@ impl<'a> Plan<'a> {
         plan.note_deletions();
         plan.evidence.seal();
         plan
+    }
+
+    /// Gives the search what watchers saw as advice.
+    pub(crate) fn advise(&mut self, seen: &'a [Seen]) {
+        self.seen = seen;
     }
 
     fn add(&mut self, operation: &'a Operation) {

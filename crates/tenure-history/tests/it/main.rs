@@ -9,6 +9,7 @@
     reason = "tests, with small numbers from their own generator"
 )]
 
+mod append;
 mod brute;
 mod build;
 mod generate;
@@ -16,7 +17,9 @@ mod lease;
 mod linearize;
 mod lock;
 mod mutate;
+mod queue;
 mod random;
 mod reads;
 mod report;
+mod run;
 mod watch;

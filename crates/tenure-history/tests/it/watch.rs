@@ -2,12 +2,13 @@
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tenure_history::linearize::{Options, linearize};
+use tenure_history::linearize::{Options, linearize, linearize_seen};
 use tenure_history::model::Change;
 use tenure_history::request::KeyRange;
 use tenure_history::response::Outcome;
+use tenure_history::seen::Seen;
 use tenure_history::truth::{Cause, Truth};
-use tenure_history::watch::{Counts, Event, Spec, Step, check, observations};
+use tenure_history::watch::{Counts, Event, Spec, Step, check};
 use tenure_history::{History, Initial, Moment, Revision, Verdict};
 
 use crate::build::*;
@@ -134,15 +135,14 @@ fn watchers_of_random_histories_are_right_until_something_is_changed() {
     let mut caught = 0;
     for seed in 0..200 {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let (mut history, _) = history(seed, Shape { operations: 60, compactions: false, ..Shape::TINY });
+        let (history, _) = history(seed, Shape { operations: 60, compactions: false, ..Shape::TINY });
         let options = Options { serializable: true, ..Options::default() };
         let Verdict::Ok(found) = linearize(&history, &options) else { panic!("seed {seed}") };
         let all = spec(KeyRange::all());
         let steps = steps(&found.truth, &all, 2);
         assert!(check(&found.truth, &all, &steps, Some(found.truth.revision())).is_ok(), "seed {seed}");
-        // What the watcher saw pins the order down, and it still fits.
-        history.operations.extend(observations(&steps).into_iter().map(late));
-        let Verdict::Ok(again) = linearize(&history, &options) else { panic!("seed {seed}") };
+        let seen = [Seen::of(&all, &steps)];
+        let Verdict::Ok(again) = linearize_seen(&history, &options, &seen) else { panic!("seed {seed}") };
         assert!(check(&again.truth, &all, &steps, None).is_ok(), "seed {seed}");
         let mut changed = steps.clone();
         let at = 1 + pick(&mut rng, steps.len() - 1);
@@ -157,18 +157,54 @@ fn watchers_of_random_histories_are_right_until_something_is_changed() {
     assert!(caught > 170, "{caught}");
 }
 
-fn late(read: tenure_history::Operation) -> tenure_history::Operation {
-    tenure_history::Operation { returned: Some(Moment(u64::MAX - 1)), ..read }
+/// Two writes of unknown outcome, and a revision that one of them made.
+fn either() -> History {
+    let unknown = |client, key| op(client, 0, 5, put(key, "1"), Outcome::Unknown);
+    History::of(vec![unknown(1, "a"), unknown(2, "b"), op(3, 10, 11, get("x"), got(2, &[]))])
+}
+
+fn message(events: Vec<Event>) -> Step {
+    Step::Message { at: Moment(9_000_000), revision: Revision(2), fragment: false, events }
+}
+
+fn truth_with(seen: &[Seen]) -> Truth {
+    match linearize_seen(&either(), &Options::default(), seen) {
+        Verdict::Ok(found) => found.truth,
+        other => panic!("{other}"),
+    }
 }
 
 #[test]
 fn what_a_watcher_saw_decides_between_unknown_writes() {
-    let unknown = |client, key| op(client, 0, 5, put(key, "1"), Outcome::Unknown);
-    let mut history = History::of(vec![unknown(1, "a"), unknown(2, "b"), op(3, 10, 11, get("x"), got(2, &[]))]);
     let saw = Event { delete: false, kv: kv("b", "1", 2, 2, 1), prev_kv: None };
-    let message = Step::Message { at: Moment(9_000_000), revision: Revision(2), fragment: false, events: vec![saw] };
-    history.operations.extend(observations(&[message]));
-    let verdict = linearize(&history, &Options { serializable: true, ..Options::default() });
-    let Verdict::Ok(found) = verdict else { panic!("{verdict}") };
-    assert!(found.truth.key_at(b"b", Revision(2)).is_some());
+    let steps = [Step::From(Revision(1)), message(vec![saw])];
+    let found = truth_with(&[Seen::of(&spec(KeyRange::all()), &steps)]);
+    assert!(found.key_at(b"b", Revision(2)).is_some());
+}
+
+#[test]
+fn what_a_watcher_did_not_see_decides_too() {
+    let steps = [Step::From(Revision(1)), Step::Progress(Revision(2))];
+    for (quiet, written) in [("a", "b"), ("b", "a")] {
+        let found = truth_with(&[Seen::of(&spec(KeyRange::one(quiet)), &steps)]);
+        assert!(found.key_at(written.as_bytes(), Revision(2)).is_some(), "{written}");
+    }
+}
+
+#[test]
+fn what_only_watchers_saw_after_the_last_answer_is_part_of_the_order() {
+    let put_a = Event { delete: false, kv: kv("a", "1", 2, 2, 1), prev_kv: None };
+    let put_b = Event { delete: false, kv: kv("b", "1", 3, 3, 1), prev_kv: None };
+    let steps = [Step::From(Revision(1)), message(vec![put_a]), message(vec![put_b])];
+    let found = truth_with(&[Seen::of(&spec(KeyRange::all()), &steps)]);
+    assert_eq!(found.revision(), Revision(3));
+}
+
+#[test]
+fn a_watcher_that_lies_is_not_believed() {
+    let saw = Event { delete: false, kv: kv("c", "1", 2, 2, 1), prev_kv: None };
+    let all = spec(KeyRange::all());
+    let steps = [Step::From(Revision(1)), message(vec![saw])];
+    let found = truth_with(&[Seen::of(&all, &steps)]);
+    assert_eq!(broken(&check(&found, &all, &steps, None)), "exact");
 }
