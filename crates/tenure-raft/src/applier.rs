@@ -6,7 +6,6 @@
 //! batch; the new view is published before anybody is answered, so that whoever hears of a write can read it.
 
 use std::io;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +19,7 @@ use tenure_storage::store::{Applied, StateStore};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::entry_codec::encode_stored_membership;
-use crate::runtime::BootInstant;
+use crate::runtime::{BootInstant, Looping, spawn_loop};
 use crate::shared_store::SharedStore;
 use crate::types::{Config, Entry, GroupReply, Payload, StoredMembership};
 
@@ -45,7 +44,7 @@ pub(crate) struct Applier {
     store: SharedStore,
     slow: Option<Duration>,
     jobs: mpsc::Sender<Job>,
-    thread: Option<JoinHandle<()>>,
+    thread: Looping,
 }
 
 impl Applier {
@@ -53,14 +52,15 @@ impl Applier {
     pub(crate) fn start(store: SharedStore, slow: Option<Duration>) -> io::Result<Applier> {
         let (jobs, mut queue) = mpsc::channel::<Job>(JOBS_MAX);
         let shared = store.clone();
-        let thread = std::thread::Builder::new().name("apply".into()).spawn(move || {
-            while let Some(job) = queue.blocking_recv() {
+        let apply_loop = async move {
+            while let Some(job) = queue.recv().await {
                 let result = shared.lock().and_then(|mut store| apply_run(&shared, &mut store, job.entries, slow));
                 // Nobody waits for the result when the core has shut down in the meantime.
                 drop(job.done.send(result));
             }
-        })?;
-        Ok(Applier { store, slow, jobs, thread: Some(thread) })
+        };
+        let thread = spawn_loop("apply", apply_loop)?;
+        Ok(Applier { store, slow, jobs, thread })
     }
 
     /// Applies entries in order and returns when their effects are visible.
@@ -81,11 +81,7 @@ impl Drop for Applier {
     fn drop(&mut self) {
         let (closed, _) = mpsc::channel(1);
         self.jobs = closed;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the apply thread panicked");
-        }
+        self.thread.join();
     }
 }
 

@@ -22,6 +22,7 @@ use crate::error::NodeError;
 use crate::log::LogStore;
 use crate::node::RaftNode;
 use crate::peer::Links;
+use crate::runtime;
 
 /// How long to wait before peers that did not answer are asked again.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
@@ -107,7 +108,7 @@ fn resume(node: &RaftNode) {
     node.raft().run();
     let node = node.clone();
     // Detached on purpose: it ends by itself after one lease, and a stopped core ignores the switch.
-    drop(tokio::task::spawn(async move {
+    drop(runtime::spawn(async move {
         tokio::time::sleep(lease).await;
         node.raft().runtime_config().elect(true);
     }));

@@ -14,7 +14,7 @@ use tenure_storage::purge::{PurgeProgress, PurgeWork};
 use tokio::task::JoinSet;
 
 use crate::node::RaftNode;
-use crate::runtime::BootInstant;
+use crate::runtime::{self, BootInstant};
 use crate::shared_store::SharedStore;
 
 /// When to flush and how much log to keep.
@@ -46,8 +46,8 @@ impl Default for Housekeeping {
 
 /// Starts the two loops.
 pub(crate) fn spawn(node: &RaftNode, store: SharedStore, tasks: &mut JoinSet<()>) {
-    tasks.spawn(flush_loop(node.clone()));
-    tasks.spawn(purge_loop(node.clone(), store));
+    runtime::spawn_on(tasks, flush_loop(node.clone()));
+    runtime::spawn_on(tasks, purge_loop(node.clone(), store));
 }
 
 async fn flush_loop(node: RaftNode) {
@@ -91,7 +91,7 @@ fn clear_up_inbox(node: &RaftNode, applied: u64) {
     if node.inbox().is_overtaken(applied) {
         let inbox = node.inbox().clone();
         // Detached on purpose: nobody waits for it, and it ends by itself.
-        drop(tokio::task::spawn_blocking(move || inbox.clear_up(applied)));
+        drop(runtime::blocking(move || inbox.clear_up(applied)));
     }
 }
 
@@ -131,7 +131,7 @@ async fn purge_loop(node: RaftNode, store: SharedStore) {
         let store = store.clone();
         let stop = StopOnDrop(Arc::default());
         let stopped = stop.0.clone();
-        let purged = tokio::task::spawn_blocking(move || purge_all(&store, &stopped)).await.map_err(io::Error::other);
+        let purged = runtime::blocking(move || purge_all(&store, &stopped)).await.map_err(io::Error::other);
         if let Ok(Err(error)) | Err(error) = purged {
             node.fail(format!("purging compacted history: {error}"));
             return;

@@ -34,7 +34,7 @@ pub use housekeeping::Housekeeping;
 pub use identity::Founding;
 pub use lease_clock::LeaseClock;
 pub use node::{Member, NodeOptions, RaftNode, Status};
-pub use peer::{ForwardError, Forwarded, Links};
+pub use peer::{Dialer, ForwardError, Forwarded, Links, PeerChannel, PeerPort, TcpDialer, channel_to};
 pub use renewals::{RenewalsNoted, RenewalsSeen, RenewalsUnderWay};
 pub use snapshot::{SnapshotCounters, SnapshotOptions};
 pub use transfer::MoveError;

@@ -21,7 +21,6 @@ use tenure_storage::state_view::StateView;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::accept::Listening;
 use crate::applier::{Applier, nothing_applied};
 use crate::bootstrap::{self, Beginning};
 use crate::effects::Effects;
@@ -34,13 +33,12 @@ use crate::log::{FileLayer, LogOptions, LogStore};
 use crate::opening::{Opened, open, reconcile};
 use crate::peer::gate::Gate;
 use crate::peer::network::Network;
-use crate::peer::{self, Links};
+use crate::peer::{self, Dialer, Links, PeerPort};
 use crate::renewals::RenewalsUnderWay;
-use crate::runtime::BootInstant;
+use crate::runtime::{self, BootInstant};
 use crate::shared_store::SharedStore;
 use crate::snapshot::{Inbox, Outbox, SnapshotCounters, SnapshotOptions, Snapshots};
 use crate::state_machine::StateMachine;
-use crate::tls::ClientTls;
 use crate::types::{Config, GroupReply, GroupResponder, Membership, Peer, Proposal};
 
 pub(crate) type OpenRaft = Raft<Config, StateMachine>;
@@ -74,8 +72,8 @@ pub struct NodeOptions {
     pub housekeeping: Housekeeping,
     /// How snapshots are sent.
     pub snapshots: SnapshotOptions,
-    /// How peers with `https://` URLs are dialled.
-    pub peer_tls: Option<Arc<ClientTls>>,
+    /// How peers are dialled.
+    pub dialer: Arc<dyn Dialer>,
 }
 
 impl NodeOptions {
@@ -142,12 +140,12 @@ struct Inner {
 impl RaftNode {
     /// Opens log and state, joins the cluster and returns once this member takes part in it.
     ///
-    /// `peers` are bound listeners of the peer port; `effects` are told of everything that is applied from now on.
+    /// `peers` is where it is reached; `effects` are told of everything that is applied from now on.
     pub async fn start(
         options: NodeOptions,
         engines: Arc<dyn EngineFactory>,
         files: Arc<dyn FileLayer>,
-        peers: Vec<Listening>,
+        peers: PeerPort,
         effects: Vec<Arc<dyn Effects>>,
     ) -> Result<RaftNode, NodeError> {
         let failure = watch::Sender::new(None);
@@ -195,7 +193,7 @@ impl RaftNode {
         peer::serve(&node, peers, &mut tasks)?;
         bootstrap::begin(&node, &links, beginning).await?;
         housekeeping::spawn(&node, store, &mut tasks);
-        tasks.spawn(leader_watch::watch_loop(node.clone()));
+        runtime::spawn_on(&mut tasks, leader_watch::watch_loop(node.clone()));
         *node.inner.tasks.lock().await = tasks;
         Ok(node)
     }

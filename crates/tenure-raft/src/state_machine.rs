@@ -17,7 +17,7 @@ use tenure_storage::store::Applied;
 use crate::applier::{Applier, CommittedEntry, nothing_applied};
 use crate::entry_codec::decode_stored_membership;
 use crate::home::{Home, Housed};
-use crate::runtime::BootInstant;
+use crate::runtime::{self, BootInstant};
 use crate::shared_store::SharedStore;
 use crate::snapshot::{Checkpoint, Counters, Outbox};
 use crate::types::{Config, LogId, StoredMembership, log_id};
@@ -80,7 +80,7 @@ impl StateMachine {
         let (home, store, index) = (self.home.clone(), self.store.clone(), housed.store.applied().index);
         let counters = self.counters.clone();
         // Neither the syncs nor what the effects do with a new state may hold up consensus.
-        let installed = tokio::task::spawn_blocking(move || {
+        let installed = runtime::blocking(move || {
             store.check_replacement(&housed)?;
             // From here on the directory may be the one that counts, even if the next step fails half-way.
             housed.tenancy.settle();
@@ -188,10 +188,8 @@ impl RaftSnapshotBuilder<Config> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (applied, flusher) = self.store.durable_point();
-        let durable = tokio::task::spawn_blocking(move || flusher.flush())
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        let durable =
+            runtime::blocking(move || flusher.flush()).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         assert!(durable >= applied.index, "invariant: a flush covers what was applied before it began");
         let (last_log_id, last_membership) = applied_state_of(&applied)?;
         let meta = Meta { last_log_id, last_membership };

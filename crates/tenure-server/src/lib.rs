@@ -7,6 +7,7 @@ pub mod data_dir;
 pub mod grpc;
 mod http;
 mod listen;
+pub mod member;
 pub mod node;
 mod serve;
 pub mod snapshot_file;

@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use tenure_raft::accept::Listening;
 use tenure_raft::log::{LogOptions, OsFiles};
-use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, Peer, RaftNode, SnapshotOptions};
+use tenure_raft::{Founding, Housekeeping, NodeError, NodeOptions, Peer, PeerPort, SnapshotOptions, TcpDialer};
 use tenure_storage::engine::EngineFactory;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::config::{ClusterState, ConfigError, InitialCluster, ServerConfig, Url};
 use crate::grpc;
 use crate::listen;
-use crate::node::watch::WatchHub;
-use crate::node::{GroupCounters, LeaseFeed, LessorReports, LessorThread, Node, Shared, auto_compaction_loop};
+use crate::member::{Member, MemberOptions};
+use crate::node::{Node, Shared, auto_compaction_loop};
 use crate::tls::{PortError, Ports};
 
 /// Open files that are not for clients: 512 tables of the storage engine, as many of the one that replaces it when a
@@ -86,7 +86,7 @@ pub fn serve(
             bytes_per_second: config.snapshot_send_bytes_per_second,
             ..SnapshotOptions::default()
         },
-        peer_tls: tls.dial.clone(),
+        dialer: Arc::new(TcpDialer::new(tls.dial.clone())),
     };
     let runtime = current_thread()?;
     let result = runtime.block_on(run(config, options, engines, Listeners { peers, clients, metrics }, shutdown));
@@ -110,16 +110,13 @@ async fn run(
     listeners: Listeners,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let watches = WatchHub::start()?;
-    let leases = Arc::new(LeaseFeed::default());
-    let effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
-    let starting = RaftNode::start(options, engines, Arc::new(OsFiles), listeners.peers, effects);
-    let raft = tokio::select! {
+    let peers = PeerPort::Sockets(listeners.peers);
+    let starting = Member::start(options, member_options(&config), engines, Arc::new(OsFiles), peers);
+    let member = tokio::select! {
         started = starting => started?,
         () = stop_asked(&mut shutdown) => return Ok(()),
     };
-    let shared = Arc::new(shared(&config, raft.clone(), watches));
-    let lessor = LessorThread::start(raft.clone(), leases, shared.lessor.clone())?;
+    let (shared, raft) = (member.shared.clone(), member.raft().clone());
     let (drain, draining) = watch::channel(false);
     let config = Arc::new(config);
     let mut threads = Vec::new();
@@ -142,7 +139,7 @@ async fn run(
             tracing::error!("a client thread panicked");
         }
     }
-    drop(lessor);
+    drop(member);
     raft.stop().await;
     result
 }
@@ -154,19 +151,14 @@ async fn stop_asked(shutdown: &mut watch::Receiver<bool>) {
     }
 }
 
-fn shared(config: &ServerConfig, raft: RaftNode, watches: WatchHub) -> Shared {
-    Shared {
-        raft,
+fn member_options(config: &ServerConfig) -> MemberOptions {
+    MemberOptions {
         name: config.name.clone(),
         client_urls: config.advertise_client_urls.iter().map(|url| url.as_str().to_owned()).collect(),
         quota_bytes: config.quota_backend_bytes,
         request_timeout: REQUEST_TIMEOUT_BASE + 2 * config.election_timeout,
         slow_request: config.warning_unary_request_duration,
-        connections: Arc::new(Semaphore::new(client_connections_max())),
-        raising_alarm: tokio::sync::Mutex::default(),
-        groups: Arc::new(GroupCounters::default()),
-        lessor: LessorReports::default(),
-        watches,
+        connections_max: client_connections_max(),
         watch_progress_interval: config.watch_progress_notify_interval,
     }
 }

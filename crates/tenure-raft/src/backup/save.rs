@@ -16,7 +16,7 @@ use super::about::{ABOUT_FILE, About};
 use super::archive::{END_BYTES, entry_bytes, header, padding, state_entry};
 use crate::log::LogFile;
 use crate::node::RaftNode;
-use crate::runtime::BootInstant;
+use crate::runtime::{self, BootInstant};
 use crate::snapshot::{Checkpoint, Outbox, Piece, Place, read_piece};
 
 /// The length of all blobs but the last ones: etcd's.
@@ -84,7 +84,7 @@ impl RaftNode {
         let outbox = self.outbox().clone();
         let place = outbox.backup_places().try_acquire_owned().map_err(|_| BackupError::Busy)?;
         let maker = outbox.clone();
-        let made = tokio::task::spawn_blocking(move || maker.make_backup()).await;
+        let made = runtime::blocking(move || maker.make_backup()).await;
         let checkpoint = made.map_err(io::Error::other)??;
         let (revision, compacted) = (checkpoint.state().revision, checkpoint.state().compacted);
         let log_id = checkpoint.manifest().log_id;
@@ -200,7 +200,7 @@ impl Backup {
 
 /// On a thread that may wait for the disk; hashing a piece takes a tenth of a millisecond.
 async fn read_and_hash(file: Arc<dyn LogFile>, piece: Piece, mut hash: Sha256) -> io::Result<(Vec<u8>, Sha256)> {
-    let read = tokio::task::spawn_blocking(move || {
+    let read = runtime::blocking(move || {
         let bytes = read_piece(&*file, piece)?;
         hash.update(&bytes);
         Ok((bytes, hash))

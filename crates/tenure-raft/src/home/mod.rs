@@ -33,6 +33,7 @@ use tenure_storage::store::{Guard, Options, StateStore};
 
 use crate::error::NodeError;
 use crate::log::FileLayer;
+use crate::runtime;
 
 /// Ends the names of the files that say how far a snapshot was received.
 const INCOMING: &str = ".incoming";
@@ -260,7 +261,7 @@ impl Drop for Tenancy {
             }
         };
         // Without a thread the engine closes here, and the next start clears up.
-        if let Err(error) = std::thread::Builder::new().name("state-vacate".into()).spawn(vacate) {
+        if let Err(error) = runtime::in_background("state-vacate", vacate) {
             tracing::warn!(dir = %self.dir.display(), %error, "the former state is left until the next start");
         }
     }

@@ -299,6 +299,11 @@ impl Shared {
         take_queue(&mut self.state())
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        let state = self.state();
+        state.closing && state.queue.is_empty()
+    }
+
     /// Waits until something is queued that somebody waits for, or the log is closed.
     pub(super) async fn urgent(&self) {
         loop {

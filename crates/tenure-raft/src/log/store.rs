@@ -28,7 +28,7 @@ use super::segment::SegmentNumber;
 use super::shared::Shared;
 use super::wal_thread::Worker;
 use super::writer::Writer;
-use crate::runtime::{BootInstant, ThreadRng};
+use crate::runtime::{self, BootInstant, ThreadRng, life};
 use crate::types::{Config, Entry, LeaderId, LogId, Vote};
 
 /// The file that keeps other processes out of the log's directory.
@@ -62,7 +62,14 @@ impl LogStore {
     }
 
     /// Opens the log in a directory, or makes one, and starts its thread. A log that is damaged is not opened.
+    ///
+    /// In a simulation a task steps the log, and each step takes the disk its time.
     pub fn open(files: Arc<dyn FileLayer>, dir: PathBuf, options: LogOptions) -> Result<LogStore, LogError> {
+        if let Some(life) = life::at_hand() {
+            let (store, stepper) = LogStore::open_stepped(files, &dir, options)?;
+            drop(life.clone().spawn(step_loop(stepper, life)));
+            return Ok(store);
+        }
         let worker = open_worker(files, dir, options)?;
         let shared = worker.shared().clone();
         let thread = thread::Builder::new().name("raft-log".into()).spawn(move || worker.run());
@@ -124,7 +131,7 @@ impl LogStore {
         let plan = Plan::new(shared, start, end, bytes_max)?;
         if plan.needs_disk() && self.0.blocking_pool {
             let shared = shared.clone();
-            let read = tokio::task::spawn_blocking(move || plan.carry_out(&shared));
+            let read = runtime::blocking(move || plan.carry_out(&shared));
             return Ok(read.await.map_err(io::Error::other)??);
         }
         Ok(plan.carry_out(shared)?)
@@ -180,10 +187,25 @@ impl LogStepper {
         self.0.shared().urgent().await;
     }
 
+    /// Whether the log was closed and nothing is left to be written.
+    pub fn is_closed(&self) -> bool {
+        self.0.shared().is_closed()
+    }
+
     /// What [`LogStore::close`] does.
     pub fn close(mut self) -> Result<(), LogError> {
         self.0.close()
     }
+}
+
+async fn step_loop(mut stepper: LogStepper, life: life::Life) {
+    while !stepper.is_closed() {
+        stepper.wait().await;
+        tokio::time::sleep(life.disk_time()).await;
+        stepper.step();
+    }
+    // Whoever closed it was told of an error, if there was one.
+    drop(stepper.close());
 }
 
 impl Handle {

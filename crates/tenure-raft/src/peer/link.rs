@@ -11,31 +11,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use hyper_util::rt::TokioIo;
 use openraft::raft::StreamAppendResult;
 use tenure_core::outcome::Outcome;
 use tenure_core::{LogIndex, MemberId, Term};
 use tenure_proto::tenure::peer::v1::peer_client::PeerClient;
 use tenure_proto::tenure::peer::v1::{ProbeRequest, ProposeRequest, ReadIndexRequest, Refusal, Route};
-use tonic::codegen::http::Uri;
-use tonic::transport::{Channel, Endpoint};
 
-use super::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
+use super::MESSAGE_BYTES_MAX;
+use super::dial::{Dialer, PeerChannel};
 use crate::bootstrap::ProbeAnswer;
 use crate::error::ReadIndexError;
 use crate::identity::Identity;
 use crate::node::NodeOptions;
-use crate::tls::ClientTls;
 use crate::types::{Config, Peer};
-
-/// How long dialling a peer may take. Shorter than an election timeout, so that a dead peer holds nothing up.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long one probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A connection over a link that was cut would be trusted until TCP gives it up, minutes later.
-const KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// Traffic that must not queue behind other traffic has a connection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,9 +85,9 @@ struct Inner {
     cluster: u64,
     member: u64,
     identity: Arc<Identity>,
-    tls: Option<Arc<ClientTls>>,
+    dialer: Arc<dyn Dialer>,
     addresses: Mutex<HashMap<u64, Peer>>,
-    channels: Mutex<HashMap<(u64, Lane), Channel>>,
+    channels: Mutex<HashMap<(u64, Lane), PeerChannel>>,
     /// Peers that could not be dialled last time, so that losing and finding one is logged once each.
     lost: Mutex<HashSet<u64>>,
     /// Peers that a snapshot could not be sent to last time, for the same reason.
@@ -112,7 +103,7 @@ impl Links {
             cluster: options.founding.cluster.0,
             member: options.founding.member.0,
             identity,
-            tls: options.peer_tls.clone(),
+            dialer: options.dialer.clone(),
             addresses: Mutex::new(addresses),
             channels: Mutex::default(),
             lost: Mutex::default(),
@@ -194,7 +185,7 @@ impl Links {
         &self,
         to: u64,
         lane: Lane,
-    ) -> BoxFuture<'static, Result<(PeerClient<Channel>, Route), LinkError>> {
+    ) -> BoxFuture<'static, Result<(PeerClient<PeerChannel>, Route), LinkError>> {
         let links = self.clone();
         Box::pin(async move {
             let channel = links.channel(to, lane).await?;
@@ -226,7 +217,7 @@ impl Links {
         }
     }
 
-    async fn probe_over(&self, to: u64, channel: Channel) -> Result<ProbeAnswer, LinkError> {
+    async fn probe_over(&self, to: u64, channel: PeerChannel) -> Result<ProbeAnswer, LinkError> {
         let mut client = client(channel);
         let call = client.probe(ProbeRequest { route: Some(self.route(to)) });
         let late = |_| tonic::Status::deadline_exceeded("the peer did not answer in time");
@@ -247,7 +238,7 @@ impl Links {
         Ok(ProbeAnswer { has_data: answer.has_data, established: answer.established, remembers })
     }
 
-    async fn channel(&self, to: u64, lane: Lane) -> Result<Channel, LinkError> {
+    async fn channel(&self, to: u64, lane: Lane) -> Result<PeerChannel, LinkError> {
         if let Some(channel) = self.channels().get(&(to, lane)) {
             return Ok(channel.clone());
         }
@@ -257,7 +248,7 @@ impl Links {
         };
         let mut failure = LinkError::NoAddress(to);
         for url in peer.peer_urls {
-            match dial(&url, self.0.tls.as_ref()).await {
+            match self.0.dialer.dial(MemberId(to), &url).await {
                 Ok(channel) => {
                     self.note_reachable(to);
                     self.channels().insert((to, lane), channel.clone());
@@ -307,7 +298,7 @@ impl Links {
         self.0.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn channels(&self) -> std::sync::MutexGuard<'_, HashMap<(u64, Lane), Channel>> {
+    fn channels(&self) -> std::sync::MutexGuard<'_, HashMap<(u64, Lane), PeerChannel>> {
         self.0.channels.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -327,47 +318,7 @@ impl Drop for ForgetUnlessAnswered<'_> {
     }
 }
 
-/// Connects, and looks the host up anew.
-async fn dial(url: &str, tls: Option<&Arc<ClientTls>>) -> Result<Channel, String> {
-    let Some(authority) = url.strip_prefix("https://") else {
-        return endpoint(url.to_owned())?.connect().await.map_err(|error| error.to_string());
-    };
-    let Some(tls) = tls.cloned() else {
-        return Err("there is no certificate to dial an https:// peer with".to_owned());
-    };
-    // The connector speaks TLS itself: to what is above, it is a plain connection.
-    let connector = tower::service_fn(move |uri: Uri| {
-        let tls = tls.clone();
-        async move {
-            let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-            let stream = tls.connect(host, uri.port_u16().unwrap_or_default()).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
-        }
-    });
-    let endpoint = endpoint(format!("http://{authority}"))?;
-    endpoint.connect_with_connector(connector).await.map_err(|error| with_causes(&error))
-}
-
-fn endpoint(url: String) -> Result<Endpoint, String> {
-    let endpoint = Endpoint::from_shared(url)
-        .map_err(|error| error.to_string())?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    Ok(endpoint)
-}
-
-/// What went wrong, down to what is wrong with a certificate.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn client(channel: Channel) -> PeerClient<Channel> {
+fn client(channel: PeerChannel) -> PeerClient<PeerChannel> {
     PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 

@@ -1,5 +1,6 @@
 //! How members talk: the links to peers, the service that answers them, and openraft's network on top of the links.
 
+mod dial;
 pub(crate) mod gate;
 mod link;
 pub(crate) mod network;
@@ -14,9 +15,10 @@ use tenure_proto::tenure::peer::v1::peer_server::PeerServer;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub use dial::{Dialer, PeerChannel, PeerPort, TcpDialer, channel_to};
 pub use link::{ForwardError, Forwarded, Links};
 
-use crate::accept::{self, Listening};
+use crate::accept;
 use crate::error::NodeError;
 use crate::node::RaftNode;
 
@@ -32,14 +34,22 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Serves the peer port on the calling runtime.
-pub(crate) fn serve(node: &RaftNode, listeners: Vec<Listening>, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {
+pub(crate) fn serve(node: &RaftNode, port: PeerPort, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {
+    let service = PeerServer::new(service::PeerService::new(node.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let listeners = match port {
+        PeerPort::Sockets(listeners) => listeners,
+        PeerPort::Carried(take) => {
+            take(channel_to(service));
+            return Ok(());
+        }
+    };
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     for listener in listeners {
         let incoming = accept::connections(listener, places.clone())
             .map_err(|error| NodeError::Io("listening for peers".into(), error))?;
-        let service = PeerServer::new(service::PeerService::new(node.clone()))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let service = service.clone();
         tasks.spawn(async move {
             let served = tonic::transport::Server::builder()
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -10,6 +10,7 @@ use tonic::{Status, Streaming};
 use super::service::PeerService;
 use super::wire;
 use crate::home::Housed;
+use crate::runtime;
 use crate::snapshot::{Inbox, Manifest, Offered, ReceiveError, StreamError};
 use crate::state_machine::{SnapshotData, applied_state_of};
 use crate::types::{Config, LogId, Vote};
@@ -126,7 +127,7 @@ impl PeerService {
         work: impl FnOnce(&Inbox) -> T + Send + 'static,
     ) -> Result<T, Status> {
         let inbox: Arc<Inbox> = self.node().inbox().clone();
-        let done = tokio::task::spawn_blocking(move || work(&inbox)).await;
+        let done = runtime::blocking(move || work(&inbox)).await;
         done.map_err(|_| Status::unavailable("this member stops"))
     }
 }

@@ -21,7 +21,7 @@ use tonic::{Code, Response, Status};
 use super::link::{Lane, Links};
 use super::wire;
 use crate::log::LogFile;
-use crate::runtime::BootInstant;
+use crate::runtime::{self, BootInstant};
 use crate::snapshot::{Checkpoint, Outbox, Piece, Place, read_piece};
 use crate::state_machine::SnapshotData;
 use crate::types::{Config, Vote};
@@ -269,7 +269,7 @@ fn late() -> Status {
 
 /// Reads a piece and its checksum on a thread that may wait for the disk.
 async fn read(file: Arc<dyn LogFile>, piece: Piece) -> std::io::Result<(Bytes, u32)> {
-    let read = tokio::task::spawn_blocking(move || {
+    let read = runtime::blocking(move || {
         let bytes = read_piece(&*file, piece)?;
         let crc = crc32fast::hash(&bytes);
         Ok((Bytes::from(bytes), crc))

@@ -21,7 +21,7 @@ use tenure_storage::state_view::StateView;
 use super::manifest::{FileEntry, Manifest, Piece};
 use crate::home::Home;
 use crate::log::{FileLayer, LogFile};
-use crate::runtime::{BootInstant, ThreadRng};
+use crate::runtime::{self, BootInstant, ThreadRng};
 use crate::state_machine::applied_state_of;
 use crate::types::Config;
 
@@ -172,7 +172,7 @@ impl Drop for Checkpoint {
     fn drop(&mut self) {
         let (files, dir) = (self.home.files().clone(), std::mem::take(&mut self.dir));
         // Removing large files takes a while on some file systems. Without a thread, the next start clears up.
-        let removing = std::thread::Builder::new().name("checkpoint-rm".into()).spawn(move || remove(&*files, &dir));
+        let removing = runtime::in_background("checkpoint-rm", move || remove(&*files, &dir));
         if let Err(error) = removing {
             tracing::warn!(%error, "a checkpoint is left until the next start");
         }

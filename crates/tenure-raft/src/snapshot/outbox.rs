@@ -19,7 +19,7 @@ use super::options::SnapshotOptions;
 use super::pace::Pace;
 use crate::home::Home;
 use crate::log::LogStore;
-use crate::runtime::BootInstant;
+use crate::runtime::{self, BootInstant};
 use crate::shared_store::SharedStore;
 
 /// Log that is held for followers at most, however much room there is: in segments of 64 MiB, a few hundred open files.
@@ -96,7 +96,7 @@ impl Outbox {
         }
         let outbox = self.clone();
         // All of it happens there: who asked may be gone before it is done, with the leadership.
-        let made = tokio::task::spawn_blocking(move || {
+        let made = runtime::blocking(move || {
             let _making = making;
             outbox.kept().making_from = Some(outbox.store.view().applied().index.0);
             let made = outbox.make_now();

@@ -23,9 +23,11 @@ use tenure_proto::etcdserverpb::lease_server::LeaseServer;
 use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_proto::etcdserverpb::watch_server::WatchServer;
 use tenure_proto::grpc::health::v1::health_server::HealthServer;
+use tenure_raft::PeerChannel;
 use tenure_raft::accept::{Listening, connections};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
+use tower::Layer as _;
 
 use crate::config::ServerConfig;
 use crate::grpc::convert::Limits;
@@ -66,7 +68,7 @@ pub(crate) async fn serve(
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(config.grpc_keepalive_interval)
             .http2_keepalive_timeout(config.grpc_keepalive_timeout)
-            .add_routes(routes(node, config, &draining));
+            .add_routes(routes(node, limits(config), &draining));
         let mut stop = draining.clone();
         servers.spawn(async move {
             let stopped = async move {
@@ -100,9 +102,17 @@ pub(crate) async fn serve_metrics(node: &Node, listeners: Vec<Listening>) {
     }
 }
 
-fn routes(node: &Node, config: &ServerConfig, draining: &tokio::sync::watch::Receiver<bool>) -> Routes {
-    let limits =
-        Limits { max_request_bytes: config.max_request_bytes as usize, max_txn_ops: config.max_txn_ops as usize };
+fn limits(config: &ServerConfig) -> Limits {
+    Limits { max_request_bytes: config.max_request_bytes as usize, max_txn_ops: config.max_txn_ops as usize }
+}
+
+/// A connection to the client port of a member in this process, with nothing between.
+pub fn channel_to(node: &Node, limits: Limits, draining: &tokio::sync::watch::Receiver<bool>) -> PeerChannel {
+    let gated = gate::GateLayer::new(&node.shared().raft).layer(routes(node, limits, draining));
+    tenure_raft::channel_to(gated)
+}
+
+fn routes(node: &Node, limits: Limits, draining: &tokio::sync::watch::Receiver<bool>) -> Routes {
     let message_bytes_max = limits.max_request_bytes.saturating_add(REQUEST_OVERHEAD_BYTES);
     let kv = KvServer::new(kv::KvService::new(node.clone(), limits))
         .max_decoding_message_size(message_bytes_max)

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tenure_core::command::Command;
+use tenure_raft::runtime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -114,7 +115,7 @@ impl Flight {
         let (group, outcomes) = revokes.into_iter().unzip();
         let (flight, done) = (self.clone(), Done { outcomes, term, forwarded_at });
         // Ends by the deadline, and holds what its commands took of the lane's bytes.
-        drop(tokio::task::spawn(async move {
+        drop(runtime::spawn(async move {
             match tokio::time::timeout_at(deadline, flight.visible_here(&done)).await {
                 Ok(Ok(())) => answer(group, done),
                 Ok(Err(error)) => refuse(group, error),

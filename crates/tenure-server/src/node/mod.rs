@@ -27,6 +27,7 @@ use tenure_core::txn::read_txn;
 use tenure_core::validate::cost_bytes;
 use tenure_core::{LogIndex, MemberId, Revision, Term};
 use tenure_raft::backup::{Backup, BackupError};
+use tenure_raft::runtime;
 use tenure_raft::{MoveError, RaftNode};
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
@@ -174,7 +175,7 @@ impl Node {
     ) -> Result<T, RequestError> {
         let place = tokio::time::timeout(self.shared.request_timeout, self.long_reads.clone().acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(RequestError::TooManyRequests) };
-        let worked = tokio::task::spawn_blocking(move || {
+        let worked = runtime::blocking(move || {
             let result = work();
             drop(place);
             result

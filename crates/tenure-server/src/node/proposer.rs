@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tenure_core::outcome::Outcome;
 use tenure_core::{LogIndex, MemberId, Term};
+use tenure_raft::runtime;
 use tenure_raft::{ForwardError, Links, ProposeError, RaftNode, RenewalsNoted};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -100,8 +101,8 @@ impl Proposer {
         let links = node.links();
         let flight = Flight { node, links, timeout, counters };
         // The queues' ends are the tasks' owner: they return when the last `Proposer` is gone.
-        drop(tokio::task::spawn(lease_lane::group_loop(flight.clone(), pending_leases)));
-        drop(tokio::task::spawn(group_loop(flight, pending_writes)));
+        drop(runtime::spawn(lease_lane::group_loop(flight.clone(), pending_leases)));
+        drop(runtime::spawn(group_loop(flight, pending_writes)));
         Proposer { writes, leases, timeout }
     }
 
@@ -179,7 +180,7 @@ async fn group_loop(flight: Flight, mut queue: mpsc::Receiver<Pending>) {
         }
         let flight = flight.clone();
         // Ends within the request time-out; dropping its permit lets the next group go.
-        drop(tokio::task::spawn(async move {
+        drop(runtime::spawn(async move {
             flight.carry_out(group).await;
             drop(permit);
         }));

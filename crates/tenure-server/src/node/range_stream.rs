@@ -16,6 +16,7 @@ use tenure_core::command::{KeyRange, Range};
 use tenure_core::outcome::{KeyValue, Refusal};
 use tenure_core::range::{read_range, walk_range};
 use tenure_core::state::StateRead;
+use tenure_raft::runtime;
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -86,7 +87,7 @@ impl Node {
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING_MAX);
         let rest = Rest::of(range, view.meta().revision, limits);
         // Who holds the receiving end owns the task: it returns when that is gone.
-        drop(tokio::task::spawn(send_all(self.clone(), rest, view, sender, place)));
+        drop(runtime::spawn(send_all(self.clone(), rest, view, sender, place)));
         Ok(chunks)
     }
 }

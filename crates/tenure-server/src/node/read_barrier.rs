@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenure_core::LogIndex;
+use tenure_raft::runtime;
 use tenure_raft::{Links, RaftNode, ReadIndexError};
 use tenure_storage::state_view::StateView;
 use tokio::sync::{mpsc, oneshot};
@@ -39,7 +40,7 @@ impl ReadBarrier {
         let (queue, waiters) = mpsc::channel(WAITING_MAX);
         let links = node.links();
         // The queue's end is the task's owner: it returns when the last `ReadBarrier` is gone.
-        drop(tokio::task::spawn(barrier_loop(node, links, timeout, waiters)));
+        drop(runtime::spawn(barrier_loop(node, links, timeout, waiters)));
         ReadBarrier { queue, timeout }
     }
 
@@ -65,7 +66,7 @@ async fn barrier_loop(node: RaftNode, links: Links, timeout: Duration, mut queue
         let confirmed = tokio::time::timeout(timeout, confirm(&node, &links)).await;
         let node = node.clone();
         // Waiting for apply must not hold up the next batch. Ends when the index is applied or the node stops.
-        drop(tokio::task::spawn(async move {
+        drop(runtime::spawn(async move {
             let result = match confirmed {
                 Ok(Ok(index)) => match tokio::time::timeout(timeout, node.view_at(index)).await {
                     Ok(view) => view.map_err(|_| RequestError::Stopped),

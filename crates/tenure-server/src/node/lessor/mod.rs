@@ -13,7 +13,6 @@ mod timers;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +21,7 @@ use tenure_core::row::{AlarmKind, LeaseRow};
 use tenure_core::state::StateRead;
 use tenure_core::{LeaseId, LogIndex, Term};
 use tenure_raft::RaftNode;
-use tenure_raft::runtime::BootInstant;
+use tenure_raft::runtime::{self, BootInstant, Looping};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -81,18 +80,15 @@ impl LessorReports {
 #[derive(Debug)]
 pub struct LessorThread {
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Looping,
 }
 
 impl LessorThread {
     /// Starts the lessor. The feed must be among the effects that the member was started with.
     pub fn start(raft: RaftNode, feed: Arc<LeaseFeed>, reports: LessorReports) -> io::Result<LessorThread> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("lessor".into()).spawn(move || {
-            runtime.block_on(lessor_loop(Shell::new(raft, feed, reports), stopped));
-        })?;
-        Ok(LessorThread { stop: Some(stop), thread: Some(thread) })
+        let thread = runtime::spawn_loop("lessor", lessor_loop(Shell::new(raft, feed, reports), stopped))?;
+        Ok(LessorThread { stop: Some(stop), thread })
     }
 }
 
@@ -100,11 +96,7 @@ impl Drop for LessorThread {
     fn drop(&mut self) {
         // Whether it is told or finds the sender gone, it stops.
         self.stop.take();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the lessor panicked");
-        }
+        self.thread.join();
     }
 }
 
@@ -282,7 +274,7 @@ impl Shell {
         let raft = self.raft.clone();
         let commands: Vec<Bytes> =
             flight.revokes.into_iter().map(|revoke| Command::LeaseRevoke(revoke).encode()).collect();
-        self.proposals.spawn(async move {
+        runtime::spawn_on(&mut self.proposals, async move {
             // Whatever became of them: those whose leases are still there are proposed again.
             drop(tokio::time::timeout(PROPOSAL_TIMEOUT, raft.propose_timed(commands.iter())).await);
             Landed::Flight(flight.number)
@@ -302,7 +294,7 @@ impl Shell {
         }
         leading.ticking = true;
         let raft = self.raft.clone();
-        self.proposals.spawn(async move {
+        runtime::spawn_on(&mut self.proposals, async move {
             let told = tokio::time::timeout(PROPOSAL_TIMEOUT, raft.propose_timed([].iter())).await;
             Landed::Tick { applied: matches!(told, Ok(Ok(_))) }
         });

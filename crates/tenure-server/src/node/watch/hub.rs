@@ -17,13 +17,13 @@
 //! out from the history what they missed. Locks are taken in the order registry, feed.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenure_core::command::KeyRange;
 use tenure_core::row::EventRow;
 use tenure_core::state::StateRead;
 use tenure_core::{EventId, Revision};
+use tenure_raft::runtime::{self, Looping};
 use tenure_raft::{AppliedRun, Effects};
 use tenure_storage::state_view::StateView;
 use tokio::sync::{Notify, Semaphore};
@@ -49,7 +49,7 @@ pub struct WatchHub {
 
 pub(super) struct Shared {
     feed: Mutex<Feed>,
-    fed: Condvar,
+    fed: Notify,
     /// Fair: streams get it between two pieces of the hub's thread's work.
     registry: parking_lot::Mutex<Registry>,
     /// The bytes of all watched keys.
@@ -74,8 +74,7 @@ impl WatchHub {
 
     fn start_with(ring_bytes_max: usize) -> std::io::Result<WatchHub> {
         let shared = Arc::new(Shared::new(ring_bytes_max));
-        let of_thread = shared.clone();
-        let thread = std::thread::Builder::new().name("watch-hub".into()).spawn(move || of_thread.match_loop())?;
+        let thread = runtime::spawn_loop("watch-hub", shared.clone().match_loop())?;
         Ok(WatchHub { _thread: Arc::new(HubThread { shared: shared.clone(), thread: Some(thread) }), shared })
     }
 
@@ -145,7 +144,7 @@ impl Shared {
     fn new(ring_bytes_max: usize) -> Shared {
         Shared {
             feed: Mutex::new(Feed::new(ring_bytes_max)),
-            fed: Condvar::new(),
+            fed: Notify::new(),
             registry: parking_lot::Mutex::new(Registry::new()),
             watched_bytes: AtomicU64::new(0),
             catch_up_reads: Arc::new(Semaphore::new(CATCH_UP_READS_MAX)),
@@ -177,22 +176,27 @@ impl Shared {
     }
 
     /// The hub's thread.
-    fn match_loop(&self) {
-        while let Some(news) = self.next_news() {
+    async fn match_loop(self: Arc<Self>) {
+        while let Some(news) = self.next_news().await {
             self.match_news(news);
         }
     }
 
     /// Waits for what the apply loop has left. None at the end.
-    fn next_news(&self) -> Option<News> {
-        let mut feed = self.feed();
-        while !feed.closed {
-            if let Some(news) = feed.take_news() {
-                return Some(news);
+    async fn next_news(&self) -> Option<News> {
+        loop {
+            // Whoever feeds while nobody waits leaves a permit: nothing is missed between the look and the wait.
+            {
+                let mut feed = self.feed();
+                if feed.closed {
+                    return None;
+                }
+                if let Some(news) = feed.take_news() {
+                    return Some(news);
+                }
             }
-            feed = self.fed.wait(feed).unwrap_or_else(PoisonError::into_inner);
+            self.fed.notified().await;
         }
-        None
     }
 
     fn match_news(&self, news: News) {
@@ -338,17 +342,15 @@ fn watched_bytes(range: &KeyRange) -> u64 {
 
 struct HubThread {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Looping>,
 }
 
 impl Drop for HubThread {
     fn drop(&mut self) {
         self.shared.feed().closed = true;
         self.shared.fed.notify_one();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the watch hub's thread panicked");
+        if let Some(thread) = &mut self.thread {
+            thread.join();
         }
     }
 }

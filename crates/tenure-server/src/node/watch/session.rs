@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use futures::stream::{Stream, StreamExt};
 use rand::RngExt;
-use tenure_raft::RaftNode;
+use tenure_raft::{RaftNode, runtime};
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
 use tokio::sync::{Notify, Semaphore};
@@ -139,7 +139,7 @@ where
         match self.stream.turn(&views) {
             Ok(Turn::Work(work)) => {
                 let places = self.node.shared().watches.places(&work);
-                self.works.spawn(elsewhere(work, places, views));
+                runtime::spawn_on(&mut self.works, elsewhere(work, places, views));
             }
             // Many turns without a message: others of this thread want to go on, too.
             Ok(Turn::More) => tokio::task::yield_now().await,
@@ -187,5 +187,5 @@ pub(super) async fn elsewhere(
         drop(place);
         done
     };
-    tokio::task::spawn_blocking(run).await
+    runtime::blocking(run).await
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tenure_core::ClusterId;
 use tenure_raft::log::{Keep, LogOptions, LogStore};
-use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, RaftNode, SnapshotOptions};
-use tenure_server::node::watch::WatchHub;
-use tenure_server::node::{LeaseFeed, LessorReports, LessorThread, Node, Shared};
+use tenure_raft::{Founding, Housekeeping, NodeError, NodeOptions, PeerPort, SnapshotOptions, TcpDialer};
+use tenure_server::member::{self as server, MemberOptions};
+use tenure_server::node::Node;
 use tenure_storage::engine::Engine;
 use tenure_storage::store::StateStore;
 use tokio::sync::oneshot;
@@ -212,7 +212,7 @@ impl Member {
             housekeeping: self.settings.housekeeping,
             snapshots: self.settings.snapshots,
             slow_apply: None,
-            peer_tls: None,
+            dialer: Arc::new(TcpDialer::default()),
         }
     }
 }
@@ -247,37 +247,30 @@ async fn live(
     mut ended: oneshot::Receiver<End>,
 ) {
     let listener = bind(address);
-    let watches = WatchHub::start().expect("a thread");
-    let leases = Arc::new(LeaseFeed::default());
-    let effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
-    let starting = RaftNode::start(options, machine.engines(), machine.files(), vec![listener.into()], effects);
-    let raft = tokio::select! {
-        started = starting => match started {
-            Ok(raft) => raft,
-            Err(error) => return drop(ready.send(Err(error))),
-        },
-        _ = &mut ended => return,
-    };
-    let shared = Shared {
-        connections: Arc::new(tokio::sync::Semaphore::new(1024)),
-        raising_alarm: tokio::sync::Mutex::default(),
-        raft: raft.clone(),
-        name: format!("n{}", raft.member()),
+    let member = MemberOptions {
+        name: format!("n{}", options.founding.member),
         client_urls: Vec::new(),
         quota_bytes: settings.quota_bytes,
         request_timeout: settings.request_timeout,
         slow_request: None,
-        groups: Arc::default(),
-        lessor: LessorReports::default(),
-        watches,
+        connections_max: 1024,
         watch_progress_interval: Duration::from_secs(600),
     };
-    let lessor = LessorThread::start(raft.clone(), leases, shared.lessor.clone()).expect("a thread");
-    let node = Node::start(Arc::new(shared));
+    let peers = PeerPort::Sockets(vec![listener.into()]);
+    let starting = server::Member::start(options, member, machine.engines(), machine.files(), peers);
+    let member = tokio::select! {
+        started = starting => match started {
+            Ok(member) => member,
+            Err(error) => return drop(ready.send(Err(error))),
+        },
+        _ = &mut ended => return,
+    };
+    let raft = member.raft().clone();
+    let node = Node::start(member.shared.clone());
     // A test that was not interested has ended the wait.
     drop(ready.send(Ok(node)));
     let end = ended.await;
-    drop(lessor);
+    drop(member);
     if end == Ok(End::Stopped) {
         raft.hand_over().await;
         raft.stop().await;

@@ -3,17 +3,27 @@
 //! Time is read from `CLOCK_BOOTTIME`, which goes on while a machine is suspended: a leader that slept through its
 //! lease must find it expired, and `CLOCK_MONOTONIC` would tell it that no time had passed. Random numbers come from a
 //! per-thread generator that can be seeded, so that a simulated run repeats.
+//!
+//! Everything of a node that runs beside something else is started here ([`spawn`], [`spawn_on`], [`blocking`],
+//! [`spawn_loop`]), so that a simulation can keep it in one thread: see [`life`].
+
+pub mod life;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::thread;
 use std::time::Duration;
 
 use openraft::{AsyncRuntime, Instant, OptionalSend};
 use rand::rngs::StdRng;
 use rand::{SeedableRng, TryRng};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::task::{JoinHandle, JoinSet};
+
+pub use life::{Computer, Life};
 
 type Tokio = openraft::TokioRuntime;
 
@@ -24,8 +34,8 @@ pub struct BootInstant(Duration);
 impl BootInstant {
     /// The present.
     pub fn now() -> BootInstant {
-        let reading = clock_gettime(ClockId::Boottime);
-        BootInstant(Duration::try_from(reading).unwrap_or_default())
+        let reading = || Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
+        BootInstant(life::clock().unwrap_or_else(reading))
     }
 
     /// How long ago this was; zero if it lies ahead.
@@ -106,6 +116,82 @@ impl TryRng for ThreadRng {
     }
 }
 
+/// Starts a task on the calling runtime.
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match life::at_hand() {
+        None => tokio::task::spawn(future),
+        Some(life) => life.spawn(future),
+    }
+}
+
+/// Starts a task of a set on the calling runtime.
+pub fn spawn_on<F>(tasks: &mut JoinSet<F::Output>, future: F)
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match life::at_hand() {
+        None => drop(tasks.spawn(future)),
+        Some(life) => life.note(tasks.spawn(life.living(future))),
+    }
+}
+
+/// Does something that may block, on a thread that may.
+pub fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let Some(life) = life::at_hand() else {
+        return tokio::task::spawn_blocking(work);
+    };
+    let time = life.disk_time();
+    life.spawn(async move {
+        tokio::time::sleep(time).await;
+        work()
+    })
+}
+
+/// Does something that takes a while and that nobody waits for, on a thread of its own.
+pub(crate) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    match life::at_hand() {
+        None => drop(thread::Builder::new().name(name.to_owned()).spawn(work)?),
+        Some(life) if life.is_over() => {}
+        Some(_) => drop(blocking(work)),
+    }
+    Ok(())
+}
+
+/// A loop that runs beside everything else.
+#[derive(Debug)]
+pub struct Looping {
+    name: &'static str,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Runs a loop on a thread of its own.
+pub fn spawn_loop(name: &'static str, looping: impl Future<Output = ()> + Send + 'static) -> io::Result<Looping> {
+    if let Some(life) = life::at_hand() {
+        // It ends with what it waits for, or with the life.
+        drop(life.spawn(looping));
+        return Ok(Looping { name, thread: None });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(looping))?;
+    Ok(Looping { name, thread: Some(thread) })
+}
+
+impl Looping {
+    /// Waits for the end of a loop that was told to end.
+    pub fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread {} panicked", self.name);
+        }
+    }
+}
+
 /// openraft's runtime.
 #[derive(Debug)]
 pub struct Runtime(Tokio);
@@ -128,7 +214,7 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        Tokio::spawn(future)
+        spawn(future)
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

@@ -1,0 +1,117 @@
+//! How peers are reached: what a connection to one is, and who makes it.
+//!
+//! Above this, a connection is only something that takes requests to a peer and brings its answers. Members of a real
+//! cluster dial sockets ([`TcpDialer`]); a simulation carries the same requests itself.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use hyper_util::rt::TokioIo;
+use tenure_core::MemberId;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response, Uri};
+use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt as _;
+use tower::util::BoxCloneSyncService;
+
+use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use crate::accept::Listening;
+use crate::tls::ClientTls;
+
+/// How long dialling a peer may take. Shorter than an election timeout, so that a dead peer holds nothing up.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A connection over a link that was cut would be trusted until TCP gives it up, minutes later.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+
+/// A connection to a peer, or the peer itself where nothing lies between.
+pub type PeerChannel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
+
+/// Makes connections to peers.
+pub trait Dialer: fmt::Debug + Send + Sync {
+    /// Connects to a member at one of its URLs. The error is for people.
+    fn dial(&self, peer: MemberId, url: &str) -> BoxFuture<'static, Result<PeerChannel, String>>;
+}
+
+/// Where a member's peers reach it.
+pub enum PeerPort {
+    /// At these sockets.
+    Sockets(Vec<Listening>),
+    /// Through whoever is given the member's service, before it begins to take part.
+    Carried(Box<dyn FnOnce(PeerChannel) + Send>),
+}
+
+/// Dials sockets. Host names are looked up anew each time.
+#[derive(Clone, Debug, Default)]
+pub struct TcpDialer {
+    tls: Option<Arc<ClientTls>>,
+}
+
+impl TcpDialer {
+    /// With `tls`, peers with `https://` URLs can be dialled.
+    pub fn new(tls: Option<Arc<ClientTls>>) -> TcpDialer {
+        TcpDialer { tls }
+    }
+}
+
+impl Dialer for TcpDialer {
+    fn dial(&self, _: MemberId, url: &str) -> BoxFuture<'static, Result<PeerChannel, String>> {
+        let (url, tls) = (url.to_owned(), self.tls.clone());
+        Box::pin(async move {
+            let channel = dial(&url, tls).await?;
+            Ok(BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(error.into()))))
+        })
+    }
+}
+
+async fn dial(url: &str, tls: Option<Arc<ClientTls>>) -> Result<Channel, String> {
+    let Some(authority) = url.strip_prefix("https://") else {
+        return endpoint(url.to_owned())?.connect().await.map_err(|error| error.to_string());
+    };
+    let Some(tls) = tls else {
+        return Err("there is no certificate to dial an https:// peer with".to_owned());
+    };
+    // The connector speaks TLS itself: to what is above, it is a plain connection.
+    let connector = tower::service_fn(move |uri: Uri| {
+        let tls = tls.clone();
+        async move {
+            let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+            let stream = tls.connect(host, uri.port_u16().unwrap_or_default()).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    let endpoint = endpoint(format!("http://{authority}"))?;
+    endpoint.connect_with_connector(connector).await.map_err(|error| with_causes(&error))
+}
+
+fn endpoint(url: String) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(url)
+        .map_err(|error| error.to_string())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    Ok(endpoint)
+}
+
+/// What went wrong, down to what is wrong with a certificate.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// A connection to a service in this process, with nothing between.
+pub fn channel_to<S>(service: S) -> PeerChannel
+where
+    S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(service.map_err(|never| match never {}))
+}
