@@ -4,7 +4,7 @@
 //! beside the page, so that the page can be made again later. All moments count from the start of the run.
 //!
 //! ```
-//! use tenure_history::report::{Check, Conclusion, End, Fault, Measured, RunRecord, Sampler};
+//! use tenure_history::report::{self, Check, End, Fault, Measured, RunRecord, Sampler};
 //! use tenure_history::{Moment, verdict::Verdict};
 //!
 //! let second = |n: u64| Moment(n * 1_000_000_000);
@@ -20,19 +20,24 @@
 //!
 //! let verdict: Verdict<u64> = Verdict::Ok(1);
 //! record.checks.push(Check::of("linearize", "One order of all operations explains every answer.", &verdict));
-//! assert_eq!(record.conclusion(), Conclusion::Held);
+//! assert!(report::html(&record).contains("All held"));
 //! ```
 //!
 //! The page is one file that loads nothing: no script, font or picture from elsewhere. Verdicts and tables are plain HTML;
 //! the timeline is drawn by a script from JSON in the page.
 
+mod data;
+mod escape;
 mod gaps;
 mod latency;
 mod moments;
+mod page;
 mod record;
 mod sampler;
+mod tables;
 
 pub use latency::Latency;
+pub use page::html;
 pub use record::{
     Check, CheckOutcome, Conclusion, Counts, Fault, Figure, Gap, KindSummary, LeaderSeen, Liveness, Node, NodeState,
     Note, RecordError, RunRecord, Sample, Skipped, StateSeen, Workload,

@@ -10,6 +10,7 @@ use super::latency::Latency;
 use super::sampler::Sampler;
 use super::{gaps, moments};
 use crate::ids::{Moment, NodeId};
+use crate::run::{Finding, Status};
 use crate::verdict::Verdict;
 
 /// Everything that the page shows. All moments count from the start of the run, in the order of time where that matters.
@@ -35,7 +36,7 @@ pub struct RunRecord {
     pub void: Option<String>,
     /// The members of the cluster.
     pub nodes: Vec<Node>,
-    /// When nodes went up, down or to sleep. A node counts as down until it is first seen up.
+    /// When nodes went up, down or to sleep. A node is down until it is first seen up; one that is never seen is up.
     pub states: Vec<StateSeen>,
     /// Who was seen to lead.
     pub leaders: Vec<LeaderSeen>,
@@ -221,7 +222,7 @@ pub struct Check {
 pub enum CheckOutcome {
     /// Nothing is wrong.
     Ok {
-        /// What was checked, counted.
+        /// What was checked, counted; a line per part, if there are several.
         counts: String,
     },
     /// A promise is broken.
@@ -424,5 +425,28 @@ impl Check {
             }
         };
         Check { name: name.into(), promise: promise.into(), outcome }
+    }
+
+    /// What [`run`](crate::run) found, with the sentence for its promise. The place on the timeline comes from the moments named.
+    pub fn of_finding(promise: impl Into<String>, finding: &Finding) -> Check {
+        let summary = || finding.summary.clone();
+        let outcome = match finding.status {
+            Status::Ok => CheckOutcome::Ok { counts: summary() },
+            Status::Violation => {
+                let (broken, detail) = finding.summary.split_once(": ").unwrap_or((&finding.summary, ""));
+                CheckOutcome::Violation {
+                    promise: broken.to_owned(),
+                    detail: detail.to_owned(),
+                    evidence: finding.evidence.clone(),
+                    span: moments::span(&finding.evidence),
+                }
+            }
+            Status::Undecided => CheckOutcome::Undecided {
+                detail: summary(),
+                span: moments::span(core::slice::from_ref(&finding.summary)),
+            },
+            Status::Unchecked => CheckOutcome::Skipped { reason: summary() },
+        };
+        Check { name: finding.checker.clone(), promise: promise.into(), outcome }
     }
 }

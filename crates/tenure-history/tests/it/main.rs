@@ -21,5 +21,9 @@ mod queue;
 mod random;
 mod reads;
 mod report;
+mod report_page;
 mod run;
 mod watch;
+
+#[path = "../../examples/report/made_up.rs"]
+mod made_up;
