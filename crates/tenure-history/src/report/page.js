@@ -65,16 +65,35 @@
     return make(parent, "rect", { class: kind, x: px(from), y, width: px(Math.max(0, to - from)), height });
   }
 
-  // One rectangle per stretch that can be told apart at this scale, so that a long run stays quick.
+  const seen = (list) => list.filter((entry) => entry[1] >= view.from && entry[0] <= view.to);
+
+  // Where stretches lie closer than they can be told apart, a darker place stands for more of them.
+  const crowded = (list) => list.length * 5 > width;
+
   function stretches(parent, list, y, height, kind, least = 2) {
-    let covered = -Infinity;
-    for (const entry of list) {
-      if (entry[1] < view.from || entry[0] > view.to) continue;
+    const here = seen(list);
+    if (crowded(here)) return crowd(parent, here, y, height, kind);
+    for (const entry of here) {
       const from = inside(x(entry[0]));
-      const to = Math.min(left + width + RIGHT, Math.max(inside(x(entry[1])), from + least));
-      if (to <= covered + 0.5) continue;
-      covered = to;
-      box(parent, typeof kind === "string" ? kind : kind(entry), from, to, y, height);
+      box(parent, kind, from, Math.max(inside(x(entry[1])), from + least), y, height);
+    }
+  }
+
+  function crowd(parent, list, y, height, kind) {
+    const step = 2;
+    const share = new Float64Array(Math.ceil(width / step) + 1);
+    for (const entry of list) {
+      const [from, to] = [inside(x(entry[0])) - left, inside(x(entry[1])) - left];
+      for (let bin = Math.floor(from / step); bin <= to / step; bin++) {
+        share[bin] += Math.max(0.1, (Math.min(to, (bin + 1) * step) - Math.max(from, bin * step)) / step);
+      }
+    }
+    const levels = Array.from(share, (part) => Math.ceil(Math.min(1, part) * 5) / 5);
+    for (let bin = 0; bin < levels.length; ) {
+      let end = bin + 1;
+      while (end < levels.length && levels[end] === levels[bin]) end++;
+      if (levels[bin] > 0) box(parent, kind, left + bin * step, Math.min(left + end * step, left + width), y, height).setAttribute("fill-opacity", levels[bin]);
+      bin = end;
     }
   }
 
@@ -142,22 +161,24 @@
       draw(svg, y) {
         label(svg, node.name, y + 13, "", 10);
         stretches(svg, of("up"), y + 7, 4, "up", 0);
-        node.leads.forEach((lead, place) => {
-          if (lead[1] < view.from || lead[0] > view.to) return;
-          const [from, to] = [inside(x(lead[0])), inside(x(lead[1]))];
-          const width = Math.max(to - from, 2);
-          box(svg, place % 2 ? "lead other" : "lead", from, from + width, y + 1, 16);
-          const text = width > 54 ? `term ${lead[2]}` : `${lead[2]}`;
-          if (width > text.length * 6.6 + 4) make(svg, "text", { class: "term", x: px(from + width / 2), y: y + 13, "text-anchor": "middle" }, text);
-        });
-        for (const entry of of("paused")) {
-          if (entry[1] < view.from || entry[0] > view.to) continue;
+        if (crowded(seen(node.leads))) crowd(svg, seen(node.leads), y + 1, 16, "lead");
+        else node.leads.forEach((lead, place) => leads(svg, y, lead, place % 2 ? "lead other" : "lead"));
+        for (const entry of seen(of("paused"))) {
           const from = inside(x(entry[0]));
           box(svg, "", from, Math.max(inside(x(entry[1])), from + 2), y + 3, 12).setAttribute("fill", "url(#paused)");
         }
         stretches(svg, of("down"), y + 4, 10, "down");
       },
     };
+  }
+
+  function leads(svg, y, lead, kind) {
+    if (lead[1] < view.from || lead[0] > view.to) return;
+    const from = inside(x(lead[0]));
+    const wide = Math.max(inside(x(lead[1])) - from, 2);
+    box(svg, kind, from, from + wide, y + 1, 16);
+    const text = wide > 54 ? `term ${lead[2]}` : `${lead[2]}`;
+    if (wide > text.length * 6.6 + 4) make(svg, "text", { class: "term", x: px(from + wide / 2), y: y + 13, "text-anchor": "middle" }, text);
   }
 
   function faultLane(kind) {
@@ -176,16 +197,12 @@
     draw(svg, y) {
       label(svg, "no acked write", y + 12, "head");
       stretches(svg, data.gaps, y + 2, 12, "gap", 2);
-      let free = -Infinity;
-      for (const [from, to] of data.gaps) {
-        if (to < view.from || from > view.to) continue;
+      seen(data.gaps).forEach(([from, to], place, here) => {
         const [start, end] = [inside(x(from)), inside(x(to))];
-        if (end - start > 14 && end + 4 > free && end + 60 < left + width) {
-          const text = duration(to - from);
-          make(svg, "text", { class: "on-gap", x: px(end + 4), y: y + 12 }, text);
-          free = end + 8 + text.length * 6;
-        }
-      }
+        const text = duration(to - from);
+        const next = place + 1 < here.length ? x(here[place + 1][0]) : left + width;
+        if (end - start > 8 && end + 8 + text.length * 6.2 < next) make(svg, "text", { class: "on-gap", x: px(end + 4), y: y + 12 }, text);
+      });
     },
     shade: (svg) => stretches(svg, data.gaps, 19, bottom - 19, "gap-shade", 1),
   };

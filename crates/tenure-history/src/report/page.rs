@@ -94,7 +94,7 @@ fn reason(record: &RunRecord) -> String {
             let void = if record.void.is_some() { " The run is void besides." } else { "" };
             let open = match tally(|outcome| matches!(outcome, CheckOutcome::Undecided { .. })) {
                 0 => String::new(),
-                open => format!(" {open} could not decide."),
+                open => format!(" {open}\u{a0}could not decide."),
             };
             format!("{broken} of {all} checkers found a broken promise, in {operations} under {faults}.{open}{void}")
         }
