@@ -130,7 +130,7 @@
   }
 
   const markLane = {
-    name: "verdicts", height: 16, targets: data.marks.map((mark) => [mark.from, mark.to, mark.text, mark.violation]),
+    height: 16, targets: data.marks.map((mark) => [mark.from, mark.to, mark.text, mark.violation]),
     draw(svg, y) {
       label(svg, "verdicts", y + 12, "head");
       for (const mark of data.marks) {
@@ -157,7 +157,7 @@
   function nodeLane(node) {
     const of = (state) => node.states.filter((entry) => entry[2] === state);
     return {
-      name: node.name, height: 18,
+      height: 18,
       draw(svg, y) {
         label(svg, node.name, y + 13, "", 10);
         stretches(svg, of("up"), y + 7, 4, "up", 0);
@@ -183,7 +183,7 @@
 
   function faultLane(kind) {
     return {
-      name: kind.name, height: 13, targets: kind.faults,
+      height: 13, targets: kind.faults,
       draw(svg, y) {
         label(svg, kind.name, y + 11, "", 10);
         make(svg, "line", { class: "grid", x1: left, x2: left + width, y1: y + 7, y2: y + 7 });
@@ -193,7 +193,7 @@
   }
 
   const gapLane = {
-    name: "no acked write", height: 16, targets: data.gaps,
+    height: 16, targets: data.gaps,
     draw(svg, y) {
       label(svg, "no acked write", y + 12, "head");
       stretches(svg, data.gaps, y + 2, 12, "gap", 2);
@@ -208,7 +208,7 @@
   };
 
   const livenessLane = {
-    name: "liveness", height: 14, targets: data.liveness ? [data.liveness] : [],
+    height: 14, targets: data.liveness ? [data.liveness] : [],
     draw(svg, y) {
       label(svg, "liveness", y + 11, "head");
       stretches(svg, [data.liveness], y + 3, 8, "live");
@@ -216,7 +216,7 @@
   };
 
   const noteLane = {
-    name: "notes", height: 12,
+    height: 12,
     draw(svg, y) {
       label(svg, "notes", y + 10, "head");
       let covered = -Infinity;
@@ -251,7 +251,7 @@
   function layersLane(name, layers, laneHeight) {
     const sum = (i) => layers.reduce((sum, layer) => sum + series[layer][i], 0) * (1000 / data.period);
     return {
-      name, height: laneHeight,
+      height: laneHeight,
       draw(svg, y) {
         label(svg, name, y + 10, "head");
         keys(svg, y + 27, layers.map((layer) => [layer, layer]));
@@ -302,7 +302,7 @@
   }
 
   const latencyLane = {
-    name: "latency", height: 92,
+    height: 92,
     draw(svg, y) {
       label(svg, "latency", y + 10, "head");
       keys(svg, y + 28, [["max", "longest"], ["key99", "p99"], ["key50", "p50"]]);
@@ -343,7 +343,7 @@
   }
 
   const overview = {
-    name: "whole run", height: 26,
+    height: 26,
     draw(svg, y) {
       label(svg, "whole run", y + 17, "head");
       const whole = (ms) => left + (ms / data.length) * width;
@@ -366,7 +366,7 @@
       list.push({ ...lane, lane, y });
       y += lane.height;
     };
-    const title = (text) => place({ name: text, height: 14, draw: (svg, at) => label(svg, text, at + 11, "head") }, 6);
+    const title = (text) => place({ height: 14, draw: (svg, at) => label(svg, text, at + 11, "head") }, 6);
     if (data.marks.length) place(markLane, 0);
     if (data.nodes.length) title("nodes");
     data.nodes.forEach((node) => place(nodeLane(node), 1));
