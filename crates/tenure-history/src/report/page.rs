@@ -180,7 +180,7 @@ fn figures(record: &RunRecord) -> String {
     all.extend(record.figures.iter().map(|figure| (figure.name.clone(), figure.value.clone(), String::new())));
     let boxes = all.iter().map(|(name, value, more)| {
         let more = if more.is_empty() { String::new() } else { format!("<span class=\"more\">{}</span>", esc(more)) };
-        format!("<div><dt>{}</dt><dd>{}{more}</dd></div>\n", esc(name), esc(value))
+        format!("<div><dt title=\"{0}\">{0}</dt><dd>{1}{more}</dd></div>\n", esc(name), esc(value))
     });
     format!("<dl class=\"figures\">\n{}</dl>\n", boxes.collect::<String>())
 }

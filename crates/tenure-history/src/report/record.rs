@@ -315,9 +315,15 @@ impl RunRecord {
     /// Takes over what the clients did: samples, gaps of at least `gap_min` while they were `under_load`, and from these
     /// the summary per kind of fault. So it is called last, when the faults are known.
     pub fn take(&mut self, sampler: &Sampler, under_load: Range<Moment>, gap_min: Duration) {
+        self.take_rounds(sampler, core::slice::from_ref(&under_load), gap_min);
+    }
+
+    /// The same for a run whose clients rest between rounds: that is no gap.
+    pub fn take_rounds(&mut self, sampler: &Sampler, under_load: &[Range<Moment>], gap_min: Duration) {
         self.sample_period = sampler.period();
         self.workloads = sampler.workloads();
-        self.gaps = gaps::attribute(sampler.gaps(under_load, gap_min), &self.faults);
+        let gaps = under_load.iter().flat_map(|round| sampler.gaps(round.clone(), gap_min)).collect();
+        self.gaps = gaps::attribute(gaps, &self.faults);
         self.kinds = gaps::by_kind(&self.gaps, &self.faults);
     }
 

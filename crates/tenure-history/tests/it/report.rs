@@ -122,6 +122,8 @@ fn a_record_comes_back_from_json_and_another_version_is_refused() {
     record.faults.push(Fault::new("kill", "n1", ms(10)..ms(500), "SIGKILL"));
     record.take(&sampler, ms(0)..ms(1_000), Duration::from_millis(300));
     assert_eq!(record.gaps.len(), 1);
+    record.take_rounds(&sampler, &[ms(0)..ms(200), ms(5_000)..ms(6_000)], Duration::from_millis(300));
+    assert_eq!((record.gaps[0].begin, record.gaps.len()), (ms(5_000), 1), "between rounds nobody writes");
     let text = record.to_json().unwrap();
     assert_eq!(RunRecord::from_json(&text).unwrap(), record);
     let other = text.replace("\"version\":1", "\"version\":2");
