@@ -12,7 +12,7 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{History, Operation};
 use crate::ids::{LeaseId, Moment, Revision};
@@ -34,8 +34,13 @@ pub struct Bounds {
     pub slack: Duration,
     /// Intervals without a working leader.
     pub outages: Vec<(Moment, Moment)>,
+    /// Those of them in which the lease clock may have stood, because whoever led next had been down. They count whenever
+    /// they are, not only after a lease was due.
+    pub stood: Vec<(Moment, Moment)>,
     /// How long after its client gave up a renewal of unknown outcome may still take effect.
     pub unknown_settles: Duration,
+    /// Leases that nothing is held against: somebody put a clock ahead by which they were measured.
+    pub exempt: BTreeSet<LeaseId>,
 }
 
 impl Default for Bounds {
@@ -45,7 +50,9 @@ impl Default for Bounds {
             grace: Duration::from_secs(1),
             slack: Duration::from_secs(1),
             outages: Vec::new(),
+            stood: Vec::new(),
             unknown_settles: Duration::from_secs(7),
+            exempt: BTreeSet::new(),
         }
     }
 }
@@ -63,6 +70,8 @@ pub struct Counts {
     pub bounded: usize,
     /// Times to live that were asked for.
     pub times_to_live: usize,
+    /// Leases that were left out.
+    pub exempt: usize,
 }
 
 /// Checks all leases of a history.
@@ -70,6 +79,10 @@ pub fn check(history: &History, truth: &Truth, bounds: &Bounds) -> Verdict<Count
     let told = Told::of(history);
     let mut counts = Counts::default();
     for life in lives(history, truth) {
+        if bounds.exempt.contains(&life.id) {
+            counts.exempt += 1;
+            continue;
+        }
         counts.granted += 1;
         counts.renewals += life.renewals.len().saturating_sub(1);
         counts.times_to_live += life.times_to_live.len();
@@ -333,8 +346,10 @@ impl<'a> Life<'a> {
         let Some(alive) = seen.chain(self.times_to_live.iter().copied()).max_by_key(|alive| alive.called) else {
             return Late::Unbounded;
         };
-        let latest =
-            due.after(without_leader(&bounds.outages, due, alive.called)).after(bounds.grace).after(bounds.slack);
+        let before_due = bounds.stood.iter().map(|(from, to)| ((*from).max(last), *to));
+        let since_due = bounds.outages.iter().map(|(from, to)| ((*from).max(due), *to));
+        let lost: Vec<(Moment, Moment)> = before_due.chain(since_due).filter(|(from, to)| from < to).collect();
+        let latest = due.after(without_leader(&lost, last, alive.called)).after(bounds.grace).after(bounds.slack);
         if alive.called <= latest {
             return Late::InTime;
         }
@@ -364,11 +379,12 @@ fn violation(promise: &'static str, detail: String, operations: &[&Operation]) -
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { granted, renewals, ended, bounded, times_to_live } = self;
+        let Counts { granted, renewals, ended, bounded, times_to_live, exempt } = self;
         write!(
             f,
             "{granted} leases granted, {renewals} renewals acked, {ended} leases seen gone, {bounded} held against the \
              latest end, {times_to_live} times to live"
-        )
+        )?;
+        if *exempt > 0 { write!(f, "; {exempt} leases left out whose clock was put ahead") } else { Ok(()) }
     }
 }

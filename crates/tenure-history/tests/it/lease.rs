@@ -81,6 +81,24 @@ fn a_lease_is_gone_within_the_bound() {
 }
 
 #[test]
+fn time_in_which_the_clock_stood_counts_before_a_lease_is_due_too() {
+    let at = |ms: u64| Moment(ms * 1_000_000);
+    let bounds =
+        |stood| Bounds { outages: vec![(at(4_000), at(6_000)), (at(8_500), at(9_000))], stood, ..Bounds::default() };
+    assert_eq!(broken(&judge_with(&bounds(Vec::new()), &with(&[seen(12_000)]))), "never late");
+    let stood = vec![(at(4_000), at(6_000))];
+    assert!(judge_with(&bounds(stood.clone()), &with(&[seen(12_550)])).is_ok());
+    assert_eq!(broken(&judge_with(&bounds(stood), &with(&[seen(12_570)]))), "never late");
+}
+
+#[test]
+fn an_exempt_lease_is_left_out_and_counted() {
+    let bounds = Bounds { exempt: [LeaseId(7)].into(), ..Bounds::default() };
+    let Verdict::Ok(counts) = judge_with(&bounds, &with(&[seen(20_000)])) else { panic!() };
+    assert_eq!((counts.granted, counts.exempt), (0, 1));
+}
+
+#[test]
 fn a_lease_never_comes_back() {
     // Linearizable, since nobody says when the renewal took effect but its two instants, which reach back.
     let renewed = |called, header| op(1, called, 9_500, keep_alive(7), kept(header, 5));
