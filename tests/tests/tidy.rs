@@ -24,7 +24,7 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenurectl", &["tenure-proto"]),
     ("tenure-demo", &["tenure-proto"]),
     ("tenure-history", &[]),
-    ("tenure-tests", &["tenure-proto"]),
+    ("tenure-tests", &["tenure-history", "tenure-proto"]),
 ];
 
 /// Crates whose own tests start real servers by the harness of `tenure-tests`, which uses nothing of them.
