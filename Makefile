@@ -9,6 +9,7 @@ TENURE_CACHE ?= $(HOME)/.cache/tenure
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 PREFIX ?= /usr/local
 export TENURED_BIN ?= $(CARGO_TARGET_DIR)/release/tenured
+export TENURED_FAULTS_BIN ?= $(CARGO_TARGET_DIR)/faults/tenured
 
 # A change of flags is a change of every crate's fingerprint, RocksDB's included; clippy and rustdoc get theirs separately.
 unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS
@@ -47,6 +48,14 @@ COMPAT_ENV := $(ETCD_ENV) ETCD37_BIN=$(CLIENTS)/etcd COMPAT_CLIENTS_DIR=$(CLIENT
 build: deps ## compile tenured and tenurectl (release); the first time takes about 15 minutes on two cores
 	$(CARGO) build $(RELEASE)
 	$(CARGO) build $(TENURECTL)
+
+# Both variants have one file name, so this one is copied away and the ordinary one put back in its place; cargo keeps what
+# both are made of, and RocksDB is the same for both.
+.PHONY: build-faults
+build-faults: deps ## compile a tenured into which faults can be injected, for tests, into target/faults
+	$(CARGO) build $(RELEASE) --features tenured/faults
+	install -D -m 755 -t '$(CARGO_TARGET_DIR)/faults' '$(CARGO_TARGET_DIR)/release/tenured'
+	$(CARGO) build $(RELEASE)
 
 .PHONY: tenurectl
 tenurectl: deps ## compile the command line alone (release) and print its path
@@ -98,7 +107,7 @@ test-release: build ## lints and tests of the crates that link RocksDB
 	$(CARGO) test $(RELEASE)
 
 .PHONY: test-process
-test-process: build ## tests that start, kill and pause real servers
+test-process: build build-faults ## tests that start, kill and pause real servers
 	$(CARGO) test $(LOCKED) --test 'process_*'
 
 .PHONY: compat
@@ -106,7 +115,7 @@ compat: build venv clients ## compare with a real etcd through etcdctl and stock
 	$(COMPAT_ENV) $(CARGO) test $(LOCKED) --test 'compat_*'
 
 .PHONY: chaos
-chaos: build ## long fault scenarios on real servers; not part of `make test`
+chaos: build build-faults ## long fault scenarios on real servers; not part of `make test`
 	$(CARGO) test $(LOCKED) --test 'chaos_*' -- --nocapture --test-threads=1
 
 .PHONY: bench

@@ -15,11 +15,12 @@ const FILE_LINES_MAX: usize = 800;
 /// The workspace's inner dependencies, exactly; docs/ARCHITECTURE.md says why. A new edge is a decision: make it here.
 const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenure-core", &[]),
-    ("tenure-storage", &["tenure-core"]),
+    ("tenure-faults", &[]),
+    ("tenure-storage", &["tenure-core", "tenure-faults"]),
     ("tenure-rocks", &["tenure-core", "tenure-storage"]),
     ("tenure-proto", &[]),
-    ("tenure-raft", &["tenure-core", "tenure-proto", "tenure-storage"]),
-    ("tenure-server", &["tenure-core", "tenure-proto", "tenure-raft", "tenure-storage"]),
+    ("tenure-raft", &["tenure-core", "tenure-faults", "tenure-proto", "tenure-storage"]),
+    ("tenure-server", &["tenure-core", "tenure-faults", "tenure-proto", "tenure-raft", "tenure-storage"]),
     ("tenured", &["tenure-rocks", "tenure-server"]),
     ("tenurectl", &["tenure-proto"]),
     ("tenure-demo", &["tenure-proto"]),

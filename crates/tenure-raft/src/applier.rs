@@ -15,6 +15,7 @@ use tenure_core::apply::apply_group;
 use tenure_core::codec::Group;
 use tenure_core::command::{Command, EntryPosition};
 use tenure_core::{LogIndex, Term};
+use tenure_faults::{Point, hit};
 use tenure_storage::store::{Applied, StateStore};
 use tokio::sync::{mpsc, oneshot};
 
@@ -113,6 +114,7 @@ fn apply_run(
     slow: Option<Duration>,
 ) -> io::Result<()> {
     let started = BootInstant::now();
+    hit(Point::RaftBeforeApply)?;
     let count = entries.len();
     let mut answers = Vec::with_capacity(entries.len());
     let mut applied = store.applied().clone();
@@ -139,6 +141,7 @@ fn apply_run(
     shared.tell_time(&committed.view, &telling);
     shared.publish(store);
     shared.tell(committed, log_bytes);
+    hit(Point::RaftAfterApply)?;
     let took = started.elapsed();
     if slow.is_some_and(|limit| took > limit) {
         tracing::warn!(entries = count, ?took, "slow apply");

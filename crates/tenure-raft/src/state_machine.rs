@@ -12,6 +12,7 @@ use futures::{Stream, StreamExt};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
+use tenure_faults::{Point, hit};
 use tenure_storage::store::Applied;
 
 use crate::applier::{Applier, CommittedEntry, nothing_applied};
@@ -82,13 +83,16 @@ impl StateMachine {
         // Neither the syncs nor what the effects do with a new state may hold up consensus.
         let installed = runtime::blocking(move || {
             store.check_replacement(&housed)?;
+            hit(Point::RaftBeforeApplySnap)?;
             // From here on the directory may be the one that counts, even if the next step fails half-way.
             housed.tenancy.settle();
             home.name(housed.generation)?;
+            hit(Point::SnapshotAfterName)?;
             // Counted before it can be seen.
             counters.installed.add(1);
             counters.receive_micros.add_time(begun.elapsed());
-            store.replace(*housed)
+            store.replace(*housed)?;
+            hit(Point::RaftAfterApplySnap)
         });
         installed.await.map_err(io::Error::other)??;
         self.durable.note(meta);

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod data_dir;
+mod faults;
 pub mod grpc;
 mod http;
 mod listen;

@@ -6,6 +6,7 @@
 //! no more are accepted, then consensus ends. Killing the process at any moment is as good a stop.
 
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -19,6 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::{ClusterState, ConfigError, InitialCluster, ServerConfig, Url};
+use crate::faults;
 use crate::grpc;
 use crate::listen;
 use crate::member::{Member, MemberOptions};
@@ -47,6 +49,12 @@ pub enum ServeError {
     /// A URL could not be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(Url, io::Error),
+    /// The address for faults could not be listened on.
+    #[error("cannot listen on {0} for faults: {1}")]
+    Faults(SocketAddr, io::Error),
+    /// A fault to inject means nothing.
+    #[error(transparent)]
+    Failpoints(#[from] tenure_faults::SetError),
     /// A port cannot speak TLS.
     #[error(transparent)]
     Tls(#[from] PortError),
@@ -64,6 +72,9 @@ pub fn serve(
     engines: Arc<dyn EngineFactory>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
+    if tenure_faults::INJECTS {
+        inject(&config)?;
+    }
     let founding = founding(&config)?;
     let tls = Ports::open(&config)?;
     let peers = listen::on(&config.listen_peer_urls, 1, tls.peer.as_ref())?.remove(0);
@@ -93,6 +104,15 @@ pub fn serve(
     // Work on other threads, a flush or a purge, is not worth waiting for: it is done again, or not needed.
     runtime.shutdown_timeout(DRAIN_TIMEOUT);
     result
+}
+
+/// Lets the faults wait that the flags name, and serves the port for others.
+fn inject(config: &ServerConfig) -> Result<(), ServeError> {
+    tenure_faults::registry().set_all(&config.failpoints)?;
+    if let Some(address) = config.fault_injection {
+        faults::serve(address).map_err(|error| ServeError::Faults(address, error))?;
+    }
+    Ok(())
 }
 
 /// Bound before anything else is done, so that a port in use is a clear error and not a half-started member.

@@ -1,5 +1,9 @@
 //! Why storage failed. There is no kind that a caller could mend: each of them stops the node.
 
+use std::io;
+
+use tenure_faults::{Point, hit};
+
 use crate::engine::{EngineError, Table};
 
 /// Why the state tables cannot be read or written.
@@ -36,4 +40,12 @@ impl StorageError {
     pub(crate) fn damaged(table: Table, reason: &'static str) -> StorageError {
         StorageError::Damaged { table, reason }
     }
+}
+
+/// A place where a fault may wait: it counts as the engine's.
+pub(crate) fn meet(point: Point) -> Result<(), EngineError> {
+    hit(point).map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull => EngineError::DiskFull(error.to_string()),
+        _ => EngineError::Io(error.to_string()),
+    })
 }

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tenure_core::LogIndex;
+use tenure_faults::Point;
 
 use crate::engine::{Engine, EngineStats};
-use crate::error::StorageError;
+use crate::error::{StorageError, meet};
 use crate::state_view::Guard;
 
 /// A handle for whoever makes the state durable. Clones share the work.
@@ -45,7 +46,9 @@ impl Flusher {
         let _flushing = self.shared.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let written = LogIndex(self.shared.written.load(Ordering::Acquire));
         if written > self.durable() {
+            meet(Point::BeforeFlush)?;
             self.shared.engine.flush()?;
+            meet(Point::AfterFlush)?;
             self.shared.durable.store(written.0, Ordering::Release);
         }
         Ok(written)

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tenure_core::purge::plan_purge;
 use tenure_core::state::StateRead;
 use tenure_core::{EventId, Revision};
+use tenure_faults::Point;
 
 use crate::engine::Table;
 use crate::error::StorageError;
@@ -121,7 +122,11 @@ impl StateStore {
             local.purge_complete = work.completes.unwrap_or(local.purge_complete);
         }
         batch.put_with(Table::Meta, META_LOCAL, |out| encode_local(out, &local));
+        self.meet(Point::CompactBeforeCommitBatch)?;
+        self.meet_if(done, Point::CompactBeforeSetFinishedCompact)?;
         self.write(batch)?;
+        self.meet(Point::CompactAfterCommitBatch)?;
+        self.meet_if(done, Point::CompactAfterSetFinishedCompact)?;
         for key in &forgotten {
             self.cache().remove(key);
         }

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenure_core::LogIndex;
 use tenure_core::row::Meta;
+use tenure_faults::Point;
 
 use crate::engine::{Batch, Bounds, Direction, Engine, EngineSnapshot, Table};
-use crate::error::StorageError;
+use crate::error::{StorageError, meet};
 use crate::flusher::Flusher;
 use crate::keys::{
     FORMAT_VERSION, META_APPLIED, META_FORMAT, META_LOCAL, META_MEMBERSHIP, META_STATE, decode_history_key,
@@ -157,8 +158,15 @@ impl StateStore {
         let local = self.counted(&pending)?;
         let mut batch = self.take_batch();
         self.encode_pending(&mut batch, &pending);
+        self.meet(Point::CommitBeforePreCommitHook)?;
         self.encode_scalars(&mut batch, &meta, &applied, &local);
+        self.meet(Point::CommitAfterPreCommitHook)?;
+        let compacts = meta.compacted > self.view.meta.compacted;
+        self.meet_if(compacts, Point::CompactBeforeCommitScheduledCompact)?;
+        self.meet(Point::BeforeCommit)?;
         self.write(batch)?;
+        self.meet(Point::AfterCommit)?;
+        self.meet_if(compacts, Point::CompactAfterCommitScheduledCompact)?;
         self.learn(&pending);
         self.publish(meta, applied, local);
         Ok(Committed { view: self.view(), events: pending.events, leases: pending.leases.into_iter().collect() })
@@ -241,6 +249,15 @@ impl StateStore {
 
     pub(crate) fn take_batch(&mut self) -> Batch {
         std::mem::take(&mut self.batch)
+    }
+
+    /// A place where a fault may wait, which is then one of the write that goes on here.
+    pub(crate) fn meet(&mut self, point: Point) -> Result<(), StorageError> {
+        Ok(meet(point).inspect_err(|_| self.halted = true)?)
+    }
+
+    pub(crate) fn meet_if(&mut self, is_there: bool, point: Point) -> Result<(), StorageError> {
+        if is_there { self.meet(point) } else { Ok(()) }
     }
 
     pub(crate) fn write(&mut self, mut batch: Batch) -> Result<(), StorageError> {

@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use openraft::storage::IOFlushed;
+use tenure_faults::{Point, hit};
 use tokio::sync::oneshot;
 
 use super::error::LogError;
@@ -102,7 +103,7 @@ impl Worker {
     /// Writes all of it, and syncs if anybody waits. Nobody is told before all of it is on the disk, so an order between
     /// votes and entries cannot show.
     fn write(&mut self, ops: VecDeque<Op>, waiters: &mut Vec<Waiter>) -> Result<(), LogError> {
-        let mut result = Ok(());
+        let mut result = hit(Point::RaftBeforeSave).map_err(|error| self.writer.io("save to", &error));
         for op in ops {
             match op {
                 Op::Append { entries, permits, done } => {
@@ -122,7 +123,8 @@ impl Worker {
             }
         }
         result?;
-        if waiters.is_empty() { self.writer.write() } else { self.writer.flush() }
+        if waiters.is_empty() { self.writer.write() } else { self.writer.flush() }?;
+        hit(Point::RaftAfterSave).map_err(|error| self.writer.io("save to", &error))
     }
 }
 

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tenure_faults::{Point, hit};
+
 use super::counters::Counters;
 use super::error::LogError;
 use super::files::{FileLayer, LogFile};
@@ -157,7 +159,9 @@ impl Writer {
         self.write()?;
         if self.synced < self.written {
             let started = BootInstant::now();
+            hit(Point::WalBeforeSync).map_err(|e| self.io("sync", &e))?;
             self.current()?.file.sync_data().map_err(|e| self.io("sync", &e))?;
+            hit(Point::WalAfterSync).map_err(|e| self.io("sync", &e))?;
             self.counters.synced(started.elapsed());
             self.synced = self.written;
         }
@@ -171,7 +175,9 @@ impl Writer {
             return Ok(());
         }
         let current = self.current()?;
+        hit(Point::WalBeforeWrite).map_err(|e| self.io("write", &e))?;
         current.file.write_at(self.written.into(), &self.buffer).map_err(|e| self.io("write", &e))?;
+        hit(Point::WalAfterWrite).map_err(|e| self.io("write", &e))?;
         let bytes = self.buffer.len();
         self.written += offset32(bytes);
         if let Some(segment) = self.segments.get_mut(&self.number) {
@@ -201,6 +207,7 @@ impl Writer {
         }
         let (number, bytes) = (*number, u64::from(segment.bytes));
         let path = self.dir.join(number.file_name());
+        hit(Point::WalBeforeRemove).map_err(|e| LogError::io("remove", &path, &e))?;
         self.files.remove(&path).map_err(|e| LogError::io("remove", &path, &e))?;
         self.segments.remove(&number);
         Counters::add(&self.counters.segments_removed, 1);
@@ -224,7 +231,9 @@ impl Writer {
     fn begin_segment(&mut self) -> Result<(), LogError> {
         self.flush()?;
         let number = self.number.next();
+        hit(Point::WalBeforeCut).map_err(|e| self.io("begin a file after", &e))?;
         let (file, bytes) = create_segment(&*self.files, &self.dir, self.stamp, number, &self.state)?;
+        hit(Point::WalAfterCut).map_err(|e| self.io("begin a file after", &e))?;
         self.created.push((number, file.clone()));
         self.segments.insert(number, Segment { file, bytes, last_index: None });
         self.number = number;
@@ -240,7 +249,7 @@ impl Writer {
         self.segments.get(&self.number).ok_or_else(|| LogError::Refused("the log has no segment".into()))
     }
 
-    fn io(&self, action: &'static str, source: &std::io::Error) -> LogError {
+    pub(super) fn io(&self, action: &'static str, source: &std::io::Error) -> LogError {
         LogError::io(action, &self.dir.join(self.number.file_name()), source)
     }
 }

@@ -11,6 +11,7 @@ mod wire;
 
 use std::sync::Arc;
 
+use tenure_faults::{Point, delay};
 use tenure_proto::tenure::peer::v1::peer_server::PeerServer;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -32,6 +33,13 @@ const CONNECTIONS_MAX: usize = 256;
 /// HTTP/2 windows: an append of full size must never wait for a window update.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// A place where a fault may wait.
+async fn meet(point: Point) {
+    if let Some(wait) = delay(point) {
+        tokio::time::sleep(wait).await;
+    }
+}
 
 /// Serves the peer port on the calling runtime.
 pub(crate) fn serve(node: &RaftNode, port: PeerPort, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {

@@ -20,12 +20,13 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EntryPayload, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tenure_faults::Point;
 use tenure_proto::tenure::peer::v1 as pb;
 use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
 use super::link::{Lane, LinkError, Links};
-use super::{transfer, wire};
+use super::{meet, transfer, wire};
 use crate::snapshot::Outbox;
 use crate::state_machine::SnapshotData;
 use crate::types::{Config, Peer};
@@ -218,6 +219,7 @@ impl Client {
         let (mut client, route) = self.links.client(self.target, self.lane).await.map_err(|e| unreachable(&e))?;
         let acknowledged = self.links.acknowledged(self.target, term_of(&request));
         let term = term_of(&request);
+        meet(Point::RaftBeforeLeaderSend).await;
         let call = client.heartbeat(wire::append_request(route, &request, 0, acknowledged));
         let answer = self.answer(self.lane, &option, call).await?;
         let result = wire::read_append_response(&answer).map_err(malformed)?;
@@ -308,6 +310,7 @@ fn encoded(
         async move {
             window.admit(&request).await?;
             let acknowledged = links.acknowledged(route.to, term_of(&request));
+            meet(Point::RaftBeforeLeaderSend).await;
             Some(wire::append_request(route, &request, sequence, acknowledged))
         }
     });

@@ -9,6 +9,7 @@ use openraft::RaftLogReader;
 use openraft::errors::RaftError;
 use openraft::raft::{AppendEntriesResponse, StreamAppendError};
 use tenure_core::codec::{DecodeError, GROUP_COMMANDS_MAX};
+use tenure_faults::Point;
 use tenure_proto::tenure::peer::v1::peer_server::Peer;
 use tenure_proto::tenure::peer::v1::{
     AppendRequest, AppendResponse, InstallSnapshotRequest, InstallSnapshotResponse, OfferSnapshotRequest,
@@ -19,7 +20,7 @@ use tenure_proto::tenure::peer::v1::{
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::wire;
+use super::{meet, wire};
 use crate::error::{ProposeError, ReadIndexError};
 use crate::node::RaftNode;
 use crate::types::Vote;
@@ -142,6 +143,10 @@ impl PeerService {
             }
             Err(fatal) => Err(Status::unavailable(fatal.to_string())),
         });
+        let answers = answers.then(async |answer| {
+            meet(Point::RaftBeforeFollowerSend).await;
+            answer
+        });
         Ok(answers.boxed())
     }
 
@@ -176,6 +181,7 @@ impl Peer for PeerService {
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             self.node.leader_watch().note_heard();
         }
+        meet(Point::RaftBeforeFollowerSend).await;
         Ok(Response::new(wire::append_response(&answer.into_stream_result(prev, last))))
     }
 

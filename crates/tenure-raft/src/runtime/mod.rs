@@ -34,8 +34,8 @@ pub struct BootInstant(Duration);
 impl BootInstant {
     /// The present.
     pub fn now() -> BootInstant {
-        let reading = || Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
-        BootInstant(life::clock().unwrap_or_else(reading))
+        let machine = || Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
+        BootInstant(life::clock().unwrap_or_else(|| machine() + tenure_faults::clock_offset()))
     }
 
     /// How long ago this was; zero if it lies ahead.

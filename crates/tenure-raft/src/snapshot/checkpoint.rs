@@ -15,6 +15,7 @@ use openraft::alias::SnapshotMetaOf;
 use rand::TryRng;
 use tenure_core::row::Meta;
 use tenure_core::state::StateRead;
+use tenure_faults::{Point, hit};
 use tenure_storage::flusher::Flusher;
 use tenure_storage::state_view::StateView;
 
@@ -81,7 +82,9 @@ impl Checkpoint {
         chunk_bytes: u32,
     ) -> io::Result<(Manifest, SnapshotMetaOf<Config>, Meta)> {
         let files = home.files();
+        hit(Point::SnapshotBeforeCheckpoint)?;
         flusher.checkpoint(dir).map_err(io::Error::other)?;
+        hit(Point::SnapshotAfterCheckpoint)?;
         // Listed first, for whoever looks into a database may leave a file there.
         let mut entries = Vec::new();
         for name in files.list(dir)? {
@@ -161,6 +164,7 @@ impl Checkpoint {
 
 /// Reads a piece of a file.
 pub(crate) fn read_piece(file: &dyn LogFile, piece: Piece) -> io::Result<Vec<u8>> {
+    hit(Point::SnapshotBeforeSendPiece)?;
     let mut bytes = vec![0; piece.bytes as usize];
     if file.read_at(piece.at.offset, &mut bytes)? < bytes.len() {
         return Err(io::Error::other("a file of the checkpoint is shorter than it was"));

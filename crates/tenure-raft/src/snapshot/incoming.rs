@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use prost::Message as _;
+use tenure_faults::{Point, hit};
 use tenure_proto::tenure::peer::v1 as pb;
 
 use super::manifest::{Manifest, Piece, Place};
@@ -174,6 +175,7 @@ impl Incoming {
             let name = self.manifest.file(chunk.file).map_or_else(String::new, |file| file.name.clone());
             return Err(ReceiveError::Corrupt(name));
         }
+        hit(Point::SnapshotBeforeWritePiece)?;
         let open = self.open(piece)?;
         open.file.write_at(piece.at.offset, &chunk.bytes)?;
         open.unsynced += u64::from(piece.bytes);
@@ -189,6 +191,7 @@ impl Incoming {
     pub(crate) fn finish(mut self) -> Result<Housed, ReceiveError> {
         assert!(self.next().is_none(), "invariant: the caller has looked for a next piece");
         self.file = None;
+        hit(Point::RaftBeforeSaveSnap)?;
         let files = self.home.files().clone();
         let dir = self.home.dir_of(self.generation);
         for entry in &self.manifest.files {
@@ -203,10 +206,12 @@ impl Incoming {
         files.sync_dir(&dir)?;
         files.remove(&self.home.incoming_file(self.generation))?;
         files.sync_dir(self.home.dir())?;
+        hit(Point::RaftAfterSaveSnap)?;
         self.open_state()
     }
 
     fn open_state(&self) -> Result<Housed, ReceiveError> {
+        hit(Point::ApplyBeforeOpenSnapshot)?;
         let opened = self.home.open_store(self.generation);
         let housed = opened.map_err(|error| ReceiveError::Unusable(format!("it cannot be opened: {error}")))?;
         housed.tenancy.give_up();

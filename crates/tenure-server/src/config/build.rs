@@ -4,15 +4,18 @@
 //! other flags are made here; plain ones are in the table.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use tenure_faults::Registry;
 
 use super::cluster::{Described, InitialCluster};
 use super::error::ConfigError;
 use super::flags::{Value, Values};
 use super::tls;
-use super::urls::{self, ListenUrl, Url, UrlError};
+use super::urls::{self, ListenAddress, ListenUrl, Url, UrlError};
 use super::values::{parse_count, parse_duration, parse_number};
 use super::{AutoCompaction, ClusterState, LogFormat, LogLevel, ServerConfig, cluster};
 
@@ -95,6 +98,8 @@ pub(super) fn build(mut values: Values) -> Result<ServerConfig, ConfigError> {
         warning_apply_duration: optional_duration(&values.get("warning-apply-duration"))?,
         log_level: log_level(&values.get("log-level"))?,
         log_format: log_format(&values.get("log-format"))?,
+        fault_injection: fault_injection(&values.get("experimental-fault-injection-url"))?,
+        failpoints: failpoints(&values.get("experimental-failpoints"))?,
         warnings: Vec::new(),
     };
     warnings.extend(doubts(&config));
@@ -317,6 +322,37 @@ fn auto_compaction(values: &Values) -> Result<Option<AutoCompaction>, ConfigErro
         }
         _ => Err(invalid(&mode, "expected periodic or revision")),
     }
+}
+
+/// Whoever reaches the port can end the member, so it is on this machine alone.
+fn fault_injection(value: &Value<'_>) -> Result<Option<SocketAddr>, ConfigError> {
+    if value.text.is_empty() {
+        return Ok(None);
+    }
+    if !tenure_faults::INJECTS {
+        return Err(without_faults(value));
+    }
+    let url = ListenUrl::parse(value.text).map_err(|error| url_error(value, error))?;
+    match url.address {
+        ListenAddress::Tcp(address) if address.ip().is_loopback() && !url.url.is_secure() => Ok(Some(address)),
+        _ => Err(invalid(value, "expected a loopback address, as in http://127.0.0.1:22381")),
+    }
+}
+
+fn failpoints(value: &Value<'_>) -> Result<String, ConfigError> {
+    if value.text.is_empty() {
+        return Ok(String::new());
+    }
+    if !tenure_faults::INJECTS {
+        return Err(without_faults(value));
+    }
+    Registry::new().set_all(value.text).map_err(|error| invalid(value, error.to_string()))?;
+    Ok(value.text.to_owned())
+}
+
+fn without_faults(value: &Value<'_>) -> ConfigError {
+    let advice = "this program was built without fault injection; docs/FAULTS.md says how to build one with it";
+    ConfigError::Unsupported { what: value.source.to_string(), advice: advice.to_owned() }
 }
 
 fn log_level(value: &Value<'_>) -> Result<LogLevel, ConfigError> {

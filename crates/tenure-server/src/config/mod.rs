@@ -21,6 +21,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -111,6 +112,10 @@ pub struct ServerConfig {
     pub log_level: LogLevel,
     /// How to log.
     pub log_format: LogFormat,
+    /// Where faults are put into this member; never in a released program.
+    pub fault_injection: Option<SocketAddr>,
+    /// Faults that wait from the start on, as [`tenure_faults::Registry::set_all`] takes them; empty for none.
+    pub failpoints: String,
     /// What to say about the flags once there is a log.
     pub warnings: Vec<String>,
 }

@@ -228,6 +228,18 @@ const LOGGING: &[Flag] = &[
 ];
 
 const OTHER: &[Flag] = &[
+    used(
+        "experimental-failpoints",
+        "NAME=TERM;...",
+        &[""],
+        "For tests: faults that wait in this member from its start on. Only in a build made for it.",
+    ),
+    used(
+        "experimental-fault-injection-url",
+        "URL",
+        &[""],
+        "For tests: a loopback address at which faults are put into this member. Only in a build made for it.",
+    ),
     used_switch("version", &["false"], "Print the version and exit."),
     used_switch("help", &["false"], "Print this text and exit; also -h."),
 ];

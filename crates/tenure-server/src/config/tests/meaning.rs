@@ -261,3 +261,27 @@ fn progress_is_told_ten_times_a_second_at_most() {
         assert_eq!(config.warnings.len(), usize::from(["99ms", "0"].contains(&given)), "{given}");
     }
 }
+
+#[test]
+fn faults_are_injected_by_programs_made_for_it_alone() {
+    let flags =
+        ["--experimental-fault-injection-url=http://127.0.0.1:22381", "--experimental-failpoints=afterCommit=panic"];
+    if tenure_faults::INJECTS {
+        let config = config(&flags);
+        assert_eq!(config.fault_injection, "127.0.0.1:22381".parse().ok());
+        assert_eq!(config.failpoints, "afterCommit=panic");
+        for elsewhere in ["http://0.0.0.0:22381", "https://127.0.0.1:22381", "unix:///tmp/faults"] {
+            let error = error_of(&[&format!("--experimental-fault-injection-url={elsewhere}")]);
+            assert!(error.contains("expected a loopback address"), "{error}");
+        }
+        assert!(error_of(&["--experimental-failpoints=nowhere=panic"]).contains("there is no failpoint nowhere"));
+    } else {
+        for flag in flags {
+            let (error, name) = (error_of(&[flag]), flag.split_once('=').unwrap().0);
+            assert!(error.contains(&format!("{name} is not supported by this version")), "{error}");
+            assert!(error.contains("built without fault injection"), "{error}");
+        }
+    }
+    let config = config(&["--experimental-fault-injection-url=", "--experimental-failpoints="]);
+    assert_eq!((config.fault_injection, config.failpoints.as_str()), (None, ""));
+}
