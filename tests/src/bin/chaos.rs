@@ -17,6 +17,8 @@ use tenure_tests::chaos::outcome::{exit_status, summary};
 use tenure_tests::chaos::run::{REPORT, run};
 use tenure_tests::chaos::settings::{Profile, Settings};
 use tenure_tests::chaos::workloads::Workload;
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What `sysexits.h` calls an internal error.
 const EXIT_HARNESS: u8 = 70;
@@ -95,12 +97,26 @@ impl Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match chaos(&Arguments::parse()).await {
+    let arguments = Arguments::parse();
+    // Dropped when somebody ends it, the run takes its servers with it.
+    let ended = tokio::select! {
+        ended = chaos(&arguments) => ended,
+        signal = signalled() => signal.and_then(|()| Err(anyhow::anyhow!("ended by a signal"))),
+    };
+    match ended {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("the harness failed: {error:#}");
             ExitCode::from(EXIT_HARNESS)
         }
+    }
+}
+
+async fn signalled() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = ctrl_c() => Ok(interrupted?),
+        _ = terminate.recv() => Ok(()),
     }
 }
 

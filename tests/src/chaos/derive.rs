@@ -1,17 +1,18 @@
 //! Appends and queue operations as their checkers want them, out of the requests that the workloads sent.
 
-use tenure_history::Operation;
 use tenure_history::append::{Append, Appended, Look};
 use tenure_history::queue::{Dequeue, Done, Enqueue, Rest};
 use tenure_history::request::{Request, TxnOp};
 use tenure_history::response::{Body, KeyValue, Outcome, RangeBody};
 use tenure_history::run::Run;
+use tenure_history::{ClientId, Moment, Operation};
 
 use super::recorder::Recorded;
 use super::workloads::{LISTS, QUEUES, Workload};
 
-/// Adds what the operations of the append and queue workloads were about.
+/// Adds what the operations of the append and queue workloads were about, in a store that begins as in the run's history.
 pub fn add(run: &mut Run, operations: &[Recorded]) {
+    before(run);
     for Recorded { workload, operation } in operations {
         match workload {
             Workload::Append => append(run, operation),
@@ -20,6 +21,26 @@ pub fn add(run: &mut Run, operations: &[Recorded]) {
             _ => {}
         }
     }
+}
+
+/// Items that an earlier round left count as put in before this one.
+fn before(run: &mut Run) {
+    let left = run.history.initial.kvs.iter().filter_map(|kv| Some((item(&kv.key)?, kv.create)));
+    let put_in = left.map(|((queue, item), create)| Enqueue {
+        queue,
+        client: ClientId(u32::MAX),
+        item,
+        called: Moment(0),
+        returned: Moment(0),
+        outcome: Done::Acked(create),
+    });
+    run.enqueues = put_in.collect();
+}
+
+/// Whether a list is of this round: clients of another round have other lists.
+fn is_of_round(list: &[u8], run: &Run) -> bool {
+    text(list).strip_prefix(LISTS).and_then(|rest| rest.split('/').nth(1)?.parse().ok())
+        == Some(run.history.initial.revision.0)
 }
 
 fn kvs(operation: &Operation) -> Option<&[KeyValue]> {
@@ -114,7 +135,8 @@ fn ending(run: &mut Run, operation: &Operation) {
         return;
     };
     let (client, called, revision) = (operation.client, operation.called, response.revision);
-    for kv in kvs.iter().filter(|kv| kv.key.starts_with(LISTS.as_bytes())) {
+    let lists: Vec<&KeyValue> = kvs.iter().filter(|kv| is_of_round(&kv.key, run)).collect();
+    for kv in lists {
         run.looks.push(Look { list: text(&kv.key), client, called, returned, revision, tokens: tokens(kv) });
     }
     let names: std::collections::BTreeSet<String> = run
@@ -133,9 +155,9 @@ fn ending(run: &mut Run, operation: &Operation) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use tenure_history::Revision;
     use tenure_history::request::{KeyRange, Put, Txn};
     use tenure_history::response::Response;
-    use tenure_history::{ClientId, Moment, Revision};
 
     use super::*;
 
@@ -183,5 +205,19 @@ mod tests {
         let items: Vec<_> = run.enqueues.iter().map(|enqueue| (&enqueue.item[..], enqueue.outcome)).collect();
         assert_eq!(items, [("x-1-1", Done::Acked(Revision(7))), ("x-1-2", Done::Unknown)]);
         assert_eq!(run.rests[0].items, ["x-1-1"]);
+    }
+
+    #[test]
+    fn what_an_earlier_round_left_was_put_in_and_its_lists_are_not_looked_at() {
+        let everything = Request::Range(tenure_history::request::Range { keys: KeyRange::all(), ..Default::default() });
+        let kvs = vec![("append/0/1/00000", "a-1"), ("append/0/9/00000", "b-1"), ("queue/2/x-1-1", "i")];
+        let Outcome::Ok(response) = read(kvs.clone()) else { panic!() };
+        let Body::Range(body) = response.body else { panic!() };
+        let mut run = Run::default();
+        run.history.initial.revision = Revision(9);
+        run.history.initial.kvs = body.kvs;
+        add(&mut run, &[recorded(Workload::Ending, everything, read(kvs))]);
+        assert_eq!(run.looks.iter().map(|look| &look.list[..]).collect::<Vec<_>>(), ["append/0/9/00000"]);
+        assert_eq!((&run.enqueues[0].item[..], &run.rests[0].items[0][..]), ("x-1-1", "x-1-1"));
     }
 }

@@ -4,21 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tenure_history::Moment;
-use tenure_history::report::{self, Skipped};
+use tenure_history::report;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::faults::{Fault, Kind};
 use super::field::Field;
 use super::script::{Scene, Step};
-
-/// What came of a script.
-#[derive(Debug, Default)]
-pub struct Played {
-    /// What was done.
-    pub faults: Vec<report::Fault>,
-    /// What could not be done.
-    pub skipped: Vec<Skipped>,
-}
 
 #[derive(Clone, Copy)]
 enum Turn {
@@ -26,8 +17,8 @@ enum Turn {
     Heal,
 }
 
-/// Plays one scene; at its end all its faults are healed.
-pub async fn play(scene: &Scene, field: &mut Field, played: &mut Played) -> Result<()> {
+/// Plays one scene and says what was done; at its end all its faults are healed.
+pub async fn play(scene: &Scene, field: &mut Field, done: &mut Vec<report::Fault>) -> Result<()> {
     sleep(scene.quiet).await;
     let began = Instant::now();
     let mut turns: Vec<(Duration, usize, Turn)> = Vec::new();
@@ -45,16 +36,13 @@ pub async fn play(scene: &Scene, field: &mut Field, played: &mut Played) -> Resu
                 let since = field.recorder.now();
                 match Fault::begin(kind, choice, field).await {
                     Ok(fault) => there[at] = Some((fault, since)),
-                    Err(error) => {
-                        let reason = format!("{error:#}");
-                        field.note(None, format!("{kind} could not be done: {reason}"));
-                        played.skipped.push(Skipped { what: format!("one {kind}"), reason });
-                    }
+                    // Another fault was faster, say. If no fault of the kind can ever be done, the run is void.
+                    Err(error) => field.note(None, format!("{kind} could not be done: {error:#}")),
                 }
             }
             Turn::Heal => {
                 let Some((fault, since)) = there[at].take() else { continue };
-                played.faults.push(heal(kind, fault, since, field).await?);
+                done.push(heal(kind, fault, since, field).await?);
             }
         }
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tenure_history::lease::Bounds;
 use tenure_history::linearize::Options;
+use tenure_history::report::LeaderSeen;
 use tenure_history::request::Request;
 use tenure_history::response::{Body, Outcome};
 use tenure_history::run::{Finding, Run, Status, Watcher};
-use tenure_history::{History, Initial, LeaseId, Moment, NodeId, Operation};
+use tenure_history::{Initial, LeaseId, Moment, NodeId, Operation};
 
 use super::derive;
 use super::recorder::{Recorded, Seen};
@@ -37,18 +38,20 @@ pub struct Round {
     pub seen: Seen,
     /// The last revision, which every watcher was told of.
     pub last: tenure_history::Revision,
-    /// When clocks jumped that measured leases; see [`matter`].
-    pub jumps: Vec<Moment>,
+    /// When clocks jumped, and whose.
+    pub jumps: Vec<(Moment, usize)>,
+    /// Who led in the run so far.
+    pub leaders: Vec<LeaderSeen>,
     /// When processes were started, and whose.
     pub starts: Vec<(Moment, NodeId)>,
 }
 
 /// Everything recorded, in the form that the checkers want.
 pub fn prepare(round: Round) -> Run {
-    let Round { initial, seen, last, jumps, starts } = round;
+    let Round { initial, seen, last, jumps, leaders, starts } = round;
     let outages = outages(&seen.operations);
     let stood = stood(&outages, &starts);
-    let exempt = exempt(&seen.operations, &jumps);
+    let exempt = exempt(&seen.operations, &matter(&jumps, &leaders));
     let mut run = Run {
         holds: seen.holds.into_iter().filter(|hold| !exempt.contains(&hold.lease)).collect(),
         uses: seen.uses,
@@ -56,10 +59,16 @@ pub fn prepare(round: Round) -> Run {
         options: Options { steps_max: STEPS_MAX, ..Options::default() },
         ..Run::default()
     };
+    run.history.initial = initial;
     derive::add(&mut run, &seen.operations);
     let mut operations: Vec<Operation> = seen.operations.into_iter().map(|recorded| recorded.operation).collect();
-    operations.iter_mut().for_each(|operation| operation.node = life(operation, &starts));
-    run.history = History { initial, operations };
+    for operation in &mut operations {
+        if told_by_jump(operation, &jumps) {
+            operation.outcome = Outcome::Failed("its member's clock had just jumped".to_owned());
+        }
+        operation.node = life(operation, &starts);
+    }
+    run.history.operations = operations;
     let watcher = |(number, watched): (usize, super::recorder::Watched)| Watcher {
         name: format!("{} {}, {}", if watched.observer { "observer" } else { "watcher" }, number, watched.spec.keys),
         spec: watched.spec,
@@ -99,6 +108,17 @@ fn outages(operations: &[Recorded]) -> Vec<(Moment, Moment)> {
     outages
 }
 
+/// Whether a member said how long a lease still lives just after its clock had jumped: it believes its own clock until the
+/// next entry with the time.
+fn told_by_jump(operation: &Operation, jumps: &[(Moment, usize)]) -> bool {
+    let asks = matches!(operation.request, Request::LeaseTimeToLive { .. });
+    let just = |(at, node): &(Moment, usize)| {
+        let same = operation.node.is_some_and(|asked| usize::try_from(asked.0) == Ok(*node));
+        same && operation.returned >= Some(*at) && operation.called <= at.after(JUMP_MATTERS)
+    };
+    asks && jumps.iter().any(just)
+}
+
 /// The process that an operation was asked of: a member is another one after each start. What a member has applied and not
 /// yet flushed it applies again after a crash, so a serializable read may go back then, and then only.
 fn life(operation: &Operation, starts: &[(Moment, NodeId)]) -> Option<NodeId> {
@@ -128,7 +148,7 @@ fn is_write(operation: &Operation) -> bool {
 
 /// The jumps of clocks by which leases were measured: of a member that led, or began to soon after. The others' are
 /// forgotten with the next entry that carries the time.
-pub fn matter(jumps: &[(Moment, usize)], leaders: &[tenure_history::report::LeaderSeen]) -> Vec<Moment> {
+fn matter(jumps: &[(Moment, usize)], leaders: &[LeaderSeen]) -> Vec<Moment> {
     let led = |at: Moment, node: usize| {
         let node = u32::try_from(node).ok().map(NodeId);
         let before = leaders.iter().rev().find(|seen| seen.at <= at);
@@ -166,7 +186,6 @@ fn exempt(operations: &[Recorded], jumps: &[Moment]) -> BTreeSet<LeaseId> {
 
 #[cfg(test)]
 mod tests {
-    use tenure_history::report::LeaderSeen;
     use tenure_history::request::Put;
     use tenure_history::response::Response;
     use tenure_history::{ClientId, Revision};
@@ -233,6 +252,17 @@ mod tests {
         ];
         let exempt = exempt(&operations, &[Moment(10_000 * MS)]);
         assert_eq!(exempt.into_iter().collect::<Vec<_>>(), [LeaseId(2)]);
+    }
+
+    #[test]
+    fn what_a_member_says_of_a_lease_just_after_its_jump_counts_for_nothing() {
+        let asked = |node, called| {
+            let request = Request::LeaseTimeToLive { id: LeaseId(1), keys: false };
+            let operation = Operation::invoke(ClientId(1), Some(NodeId(node)), Moment(called), request);
+            told_by_jump(&operation.complete(Moment(called + 1), acked()), &[(Moment(100), 2)])
+        };
+        assert!(asked(2, 100) && asked(2, 99) && asked(2, 1_000 * MS));
+        assert!(!asked(1, 100) && !asked(2, 50) && !asked(2, 3_000 * MS));
     }
 
     #[test]

@@ -8,15 +8,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use tenure_history::report::{Figure, Liveness, Node, RunRecord, Sampler, Skipped};
+use tenure_history::report::{Fault, Figure, Liveness, Node, RunRecord, Sampler, Skipped};
 use tenure_history::run::{Finding, Run};
 use tenure_history::{Initial, Moment, NodeId};
 
-use super::director::{Played, play};
+use super::director::play;
 use super::ending::{Ended, SERVE_MAX, Tasks, end};
 use super::faults::Kind;
 use super::field::Field;
-use super::judge::{self, Round, finding, matter};
+use super::judge::{self, Round, finding};
 use super::outcome;
 use super::recorder::{Recorder, Seen};
 use super::script::Script;
@@ -38,7 +38,8 @@ struct Running<'a> {
     script: Script,
     resources: Arc<Resources>,
     sampler: Sampler,
-    played: Played,
+    faults: Vec<Fault>,
+    skipped: Vec<Skipped>,
     rounds: Vec<Vec<Finding>>,
     /// What the next round begins with.
     initial: Initial,
@@ -69,7 +70,8 @@ pub async fn run(settings: &Settings) -> Result<RunRecord> {
         script: Script::new(settings.seed, &kinds),
         resources: Arc::default(),
         sampler: Sampler::default(),
-        played: Played { skipped, ..Played::default() },
+        faults: Vec::new(),
+        skipped,
         rounds: Vec::new(),
         initial: Initial::default(),
         liveness: None,
@@ -119,7 +121,7 @@ impl Running<'_> {
             workload.start(&stage, &self.resources, &mut tasks);
         }
         for scene in self.script.round(length) {
-            play(&scene, &mut self.field, &mut self.played).await?;
+            play(&scene, &mut self.field, &mut self.faults).await?;
         }
         let ended = end(&mut self.field, &stage, tasks).await?;
         self.under_load.push(began..ended.served);
@@ -144,10 +146,10 @@ impl Running<'_> {
             let workload = self.sampler.workload(recorded.workload.name(), recorded.workload.about());
             self.sampler.note_operation(workload, &recorded.operation);
         }
-        let jumps = matter(&std::mem::take(&mut self.field.jumps), &self.field.leaders().seen());
+        let (jumps, leaders) = (std::mem::take(&mut self.field.jumps), self.field.leaders().seen());
         let (reconnections, last) = (seen.reconnections, ended.initial.revision);
         let initial = std::mem::replace(&mut self.initial, ended.initial);
-        let run = judge::prepare(Round { initial, seen, last, jumps, starts: self.field.starts() });
+        let run = judge::prepare(Round { initial, seen, last, jumps, leaders, starts: self.field.starts() });
         let folder = self.settings.out.join(format!("round-{}", number + 1));
         write_round(&folder, &run)?;
         let began = std::time::Instant::now();
@@ -180,9 +182,9 @@ impl Running<'_> {
         record.states = std::mem::take(&mut self.field.states);
         record.notes = std::mem::take(&mut self.field.notes);
         record.leaders = self.field.leaders().seen();
-        self.played.faults.sort_by_key(|fault| fault.begin);
-        record.faults = self.played.faults;
-        record.skipped = self.played.skipped;
+        self.faults.sort_by_key(|fault| fault.begin);
+        record.faults = self.faults;
+        record.skipped = self.skipped;
         record.liveness = self.liveness;
         record.checks = outcome::checks(&self.rounds);
         let slowest = format!("{:.1} s", self.slowest_judgement.as_secs_f64());
@@ -207,7 +209,7 @@ fn write_events(out: &Path, record: &RunRecord) -> Result<()> {
     #[derive(Serialize)]
     #[serde(rename_all = "snake_case")]
     enum Line<'a> {
-        Fault(&'a tenure_history::report::Fault),
+        Fault(&'a Fault),
         State(&'a tenure_history::report::StateSeen),
         Leader(&'a tenure_history::report::LeaderSeen),
         Note(&'a tenure_history::report::Note),
