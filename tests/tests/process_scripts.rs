@@ -110,6 +110,19 @@ fn a_cluster_is_made_broken_and_mended_by_its_scripts() {
 }
 
 #[test]
+fn chaos_crashes_nodes_and_leaves_all_running() {
+    let scripts = Scripts::new();
+    assert!(!scripts.run("chaos", &["1"]).ok, "there is no cluster yet");
+    scripts.must("start", &[]);
+    let pids = scripts.status("PID");
+    let said = scripts.must("chaos", &["3"]);
+    assert!(said.contains(" crashed\n") && said.contains(" is back\n"), "{said}");
+    assert_eq!(scripts.status("STATE"), ["running"; 3]);
+    assert_ne!(scripts.status("PID"), pids);
+    assert!(!scripts.run("chaos", &["soon"]).ok);
+}
+
+#[test]
 fn a_wiped_node_is_refused_and_the_script_shows_why() {
     let scripts = Scripts::new();
     scripts.must("start", &[]);
