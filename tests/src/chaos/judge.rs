@@ -9,7 +9,7 @@ use tenure_history::linearize::Options;
 use tenure_history::report::LeaderSeen;
 use tenure_history::request::Request;
 use tenure_history::response::{Body, Outcome};
-use tenure_history::run::{Finding, Run, Status, Watcher};
+use tenure_history::run::{Finding, Findings, Run, Status, Watcher};
 use tenure_history::{Initial, LeaseId, Moment, NodeId, Operation};
 
 use super::derive;
@@ -23,8 +23,9 @@ const GRACE: Duration = Duration::from_secs(1);
 const TERM_MIN: Duration = Duration::from_millis(1_500);
 /// A server works on a request for 7 s, and a pause or a partition can hold one back before that for 6.
 const UNKNOWN_SETTLES: Duration = Duration::from_secs(14);
-/// About a microsecond each: two minutes at most.
-const STEPS_MAX: u64 = 120_000_000;
+/// Most histories need a few for each operation. A part of them goes into a hasty search that can lose its way where the
+/// complete one finds it at once, so few are tried before many.
+const STEPS_MAX: [u64; 2] = [400_000, 10_000_000];
 /// When a clock jumped, the jump goes into the lease clock if its owner leads, or does so soon enough after.
 const JUMP_MATTERS: Duration = Duration::from_secs(2);
 
@@ -56,7 +57,6 @@ pub fn prepare(round: Round) -> Run {
         holds: seen.holds.into_iter().filter(|hold| !exempt.contains(&hold.lease)).collect(),
         uses: seen.uses,
         bounds: Bounds { grace: GRACE, outages, stood, unknown_settles: UNKNOWN_SETTLES, exempt, ..Bounds::default() },
-        options: Options { steps_max: STEPS_MAX, ..Options::default() },
         ..Run::default()
     };
     run.history.initial = initial;
@@ -77,6 +77,19 @@ pub fn prepare(round: Round) -> Run {
     };
     run.watchers = seen.watched.into_iter().enumerate().map(watcher).collect();
     run
+}
+
+/// Checks everything, with more effort if that is needed to decide.
+pub fn decide(mut run: Run) -> Findings {
+    let mut found = Findings { all: Vec::new() };
+    for steps_max in STEPS_MAX {
+        run.options = Options { steps_max, ..Options::default() };
+        found = run.check();
+        if found.all.iter().all(|finding| finding.status != Status::Undecided) {
+            break;
+        }
+    }
+    found
 }
 
 /// A finding of the harness's own.

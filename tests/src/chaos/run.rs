@@ -154,7 +154,7 @@ impl Running<'_> {
         write_round(&folder, &run)?;
         let began = std::time::Instant::now();
         // It computes for a while: other tasks go on meanwhile.
-        let found = tokio::task::spawn_blocking(move || run.check()).await?;
+        let found = tokio::task::spawn_blocking(move || judge::decide(run)).await?;
         self.slowest_judgement = self.slowest_judgement.max(began.elapsed());
         let mut all = found.all;
         all.push(finding(
