@@ -115,7 +115,11 @@ compat: build venv clients ## compare with a real etcd through etcdctl and stock
 	$(COMPAT_ENV) $(CARGO) test $(LOCKED) --test 'compat_*'
 
 .PHONY: chaos
-chaos: build build-faults ## long fault scenarios on real servers; not part of `make test`
+chaos: build build-faults ## break a cluster at work by a script and check every promise; CHAOS_ARGS goes to the program
+	$(CARGO) run --quiet $(LOCKED) --bin chaos -- $(CHAOS_ARGS)
+
+.PHONY: scenarios
+scenarios: build ## single fault scenarios in large counts on real servers; not part of `make test`
 	$(CARGO) test $(LOCKED) --test 'chaos_*' -- --nocapture --test-threads=1
 
 .PHONY: bench

@@ -1,4 +1,4 @@
-//! The fault scenarios in full counts, for `make chaos`; `process_kv.rs` runs a few rounds of each.
+//! The fault scenarios in full counts, for `make scenarios`; `process_kv.rs` runs a few rounds of each.
 //!
 //! `TENURE_CHAOS_LEADER_KILLS`, `TENURE_CHAOS_TOTAL_KILLS` and `TENURE_CHAOS_PAUSES` change the counts.
 

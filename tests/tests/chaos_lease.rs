@@ -1,4 +1,4 @@
-//! Leases while leaders are killed, put to sleep and restarted, for `make chaos`; `process_lease.rs` runs a few rounds.
+//! Leases while leaders are killed, put to sleep and restarted, for `make scenarios`; `process_lease.rs` runs a few rounds.
 //!
 //! `TENURE_CHAOS_LEASE_KILLS`, `TENURE_CHAOS_LEASE_PAUSES`, `TENURE_CHAOS_LEASE_RESTARTS` and `TENURE_CHAOS_LEASE_HOLDERS`
 //! change the counts, `TENURE_CHAOS_SEED` the choices.

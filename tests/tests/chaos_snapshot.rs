@@ -1,4 +1,4 @@
-//! A member that missed a lot, in full counts, for `make chaos`; `process_snapshot.rs` runs a small one.
+//! A member that missed a lot, in full counts, for `make scenarios`; `process_snapshot.rs` runs a small one.
 //!
 //! `TENURE_CHAOS_SNAPSHOT_WRITES` changes how much it missed, and with watchers it is a tenth of that.
 

@@ -1,4 +1,4 @@
-//! Watchers through kills and compaction in full counts, for `make chaos`; `process_watch.rs` runs a few rounds.
+//! Watchers through kills and compaction in full counts, for `make scenarios`; `process_watch.rs` runs a few rounds.
 //!
 //! `TENURE_CHAOS_WATCHERS`, `TENURE_CHAOS_WATCH_KILLS` and `TENURE_CHAOS_SEED` change the counts and the seed.
 
