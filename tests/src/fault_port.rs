@@ -46,6 +46,18 @@ impl FaultPort {
         self.change("PUT", "clock", &offset.as_millis().to_string()).await
     }
 
+    /// Withholds what goes to some members and what comes from some, by their ids.
+    pub async fn cut(self, to: &[u64], from: &[u64]) -> Result<()> {
+        let list = |ids: &[u64]| ids.iter().map(|id| format!("\"{id:x}\"")).collect::<Vec<_>>().join(",");
+        let body = format!("{{\"block_to\":[{}],\"block_from\":[{}]}}", list(to), list(from));
+        self.change("PUT", "partition", &body).await
+    }
+
+    /// Withholds nothing any more.
+    pub async fn heal(self) -> Result<()> {
+        self.change("DELETE", "partition", "").await
+    }
+
     /// One request that changes something.
     pub async fn change(self, method: &str, path: &str, body: &str) -> Result<()> {
         let answer = http1::send(self.0, method, &format!("/{path}"), body, PATIENCE).await?;

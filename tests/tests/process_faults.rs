@@ -239,6 +239,103 @@ fn a_member_that_ends_at_any_point_comes_back_with_everything() {
     });
 }
 
+/// The ids of all members.
+async fn ids(cluster: &Cluster) -> Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    for at in 0..cluster.nodes.len() {
+        ids.push(cluster.status(at).await?.header().context("an answer without a header")?.member_id());
+    }
+    Ok(ids)
+}
+
+/// The directions in which a leader can be cut off.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    /// Nothing passes between it and the others.
+    Both,
+    /// What it sends is lost, at its own end.
+    Sends,
+    /// The same, at the other end.
+    SendsThere,
+    /// What is sent to it is lost, at its own end.
+    Hears,
+    /// The same, at the other end.
+    HearsThere,
+    /// What it sends to one follower is lost.
+    SendsToOne,
+}
+
+async fn cut(loss: Loss, ports: &[FaultPort], ids: &[u64], leader: usize) -> Result<()> {
+    let others: Vec<usize> = (0..ids.len()).filter(|at| *at != leader).collect();
+    let theirs: Vec<u64> = others.iter().map(|at| ids[*at]).collect();
+    let mine = [ids[leader]];
+    match loss {
+        Loss::Both => ports[leader].cut(&theirs, &theirs).await,
+        Loss::Sends => ports[leader].cut(&theirs, &[]).await,
+        Loss::Hears => ports[leader].cut(&[], &theirs).await,
+        Loss::SendsToOne => ports[leader].cut(&theirs[..1], &[]).await,
+        Loss::SendsThere | Loss::HearsThere => {
+            for at in others {
+                let (to, from) =
+                    if matches!(loss, Loss::HearsThere) { (&mine[..], &[][..]) } else { (&[][..], &mine[..]) };
+                ports[at].cut(to, from).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+#[test]
+fn a_leader_that_is_cut_off_in_any_direction_does_not_stop_the_cluster() {
+    run("a_leader_that_is_cut_off_in_any_direction_does_not_stop_the_cluster", |scenario| async move {
+        let (mut cluster, ports) = started(&scenario.home, &[]).await?;
+        let ids = ids(&cluster).await?;
+        let mut history = History::default();
+        for loss in [Loss::Both, Loss::Sends, Loss::SendsThere, Loss::Hears, Loss::HearsThere, Loss::SendsToOne] {
+            let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
+            let mut load = Workload::start(&cluster.endpoints(), &format!("k/{loss:?}"), WRITERS);
+            load.wait_acks(ACKS_AFTER, WRITE_PATIENCE).await?;
+            cut(loss, &ports, &ids, leader).await?;
+            let moment = Instant::now();
+            let resumed = load.wait_resumed(moment, WRITE_PATIENCE).await?;
+            // Not just what was on its way.
+            load.wait_acks(5 * ACKS_AFTER, WRITE_PATIENCE).await?;
+            let took = moment.elapsed();
+            for port in &ports {
+                port.heal().await?;
+            }
+            history.extend(load.finish().await?);
+            let next = cluster.wait_leader(LEADER_PATIENCE).await?;
+            let (revision, hash) = check::same_everywhere(&cluster).await?;
+            println!(
+                "{loss:?}: a write after {resumed:.2?}, {} after {took:.2?}; the leader {}; all at revision {revision} with \
+                 hash {hash:08x}",
+                5 * ACKS_AFTER,
+                if next == leader { "stayed" } else { "changed" }
+            );
+        }
+        check::whole_cluster(&cluster, "k/", &history).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_leader_whose_clock_jumps_serves_nothing_old() {
+    run("a_leader_whose_clock_jumps_serves_nothing_old", |scenario| async move {
+        let (mut cluster, ports) = started(&scenario.home, &[]).await?;
+        let load = Workload::start(&cluster.endpoints(), "k/", WRITERS);
+        for jump in 1..=5 {
+            load.wait_acks(ACKS_AFTER, WRITE_PATIENCE).await?;
+            let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
+            ports[leader].set_clock_ahead(Duration::from_secs(10 * jump)).await?;
+        }
+        load.wait_acks(5 * ACKS_AFTER, WRITE_PATIENCE).await?;
+        let history = load.finish().await?;
+        check::whole_cluster(&cluster, "k/", &history).await?;
+        Ok(())
+    });
+}
+
 /// Compacts everything but the newest versions, again and again, until told to stop.
 async fn compact(mut client: Client, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::SeqCst) {

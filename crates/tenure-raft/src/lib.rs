@@ -34,7 +34,10 @@ pub use housekeeping::Housekeeping;
 pub use identity::Founding;
 pub use lease_clock::LeaseClock;
 pub use node::{Member, NodeOptions, RaftNode, Status};
-pub use peer::{Dialer, ForwardError, Forwarded, Links, PeerChannel, PeerPort, TcpDialer, channel_to};
+pub use peer::{
+    Cut, Dialer, ForwardError, Forwarded, Links, Partition, PartitionedDialer, PeerChannel, PeerPort, Peers, TcpDialer,
+    channel_to, partition,
+};
 pub use renewals::{RenewalsNoted, RenewalsSeen, RenewalsUnderWay};
 pub use snapshot::{SnapshotCounters, SnapshotOptions};
 pub use transfer::MoveError;

@@ -1,9 +1,11 @@
-//! The port at which faults are put into this member: failpoints as etcd's gofail serves them, and the clock.
+//! The port at which faults are put into this member: failpoints as etcd's gofail serves them, the clock, and partitions.
 //!
 //! It has a thread and a runtime of its own, so that it answers while a fault makes everything else stand still, and it
 //! serves before the member does. Each connection carries one request and is then closed: so it is known when an answer is
 //! out, and a fault that ends the process can wait for that. Only a build made for it ever gets here, see
 //! [`tenure_faults::INJECTS`], and only on loopback.
+
+mod cut;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,6 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tenure_faults::{Answering, ClockOffset, Point, Registry};
+use tenure_raft::{Cut, Partition};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -41,7 +44,8 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let faults = Arc::new(Faults { registry: tenure_faults::registry(), clock: tenure_faults::clock() });
+    let partition = tenure_raft::partition();
+    let faults = Arc::new(Faults { registry: tenure_faults::registry(), clock: tenure_faults::clock(), partition });
     thread::Builder::new().name("faults".to_owned()).spawn(move || {
         let ended = runtime.block_on(accept(listener, faults));
         if let Err(error) = ended {
@@ -147,6 +151,7 @@ impl Answer {
 struct Faults<'a> {
     registry: &'a Registry,
     clock: &'a ClockOffset,
+    partition: Partition,
 }
 
 impl Faults<'_> {
@@ -155,6 +160,7 @@ impl Faults<'_> {
             "" => self.list(method),
             "failpoints" => self.all(method, body),
             "clock" => self.clock(method, body),
+            "partition" => self.partition(method, body),
             name => match name.strip_suffix("/count") {
                 Some(name) => self.count(method, name),
                 None => self.one(method, name, body),
@@ -214,6 +220,16 @@ impl Faults<'_> {
             _ => Answer::not_allowed(),
         }
     }
+
+    fn partition(&self, method: &Method, body: &str) -> Answer {
+        let cut = match *method {
+            Method::GET => return Answer::ok(cut::write(&self.partition.get()) + "\n"),
+            Method::DELETE => Ok(Cut::default()),
+            Method::PUT => cut::read(body),
+            _ => return Answer::not_allowed(),
+        };
+        Answer::of(cut.map(|cut| self.partition.set(cut)))
+    }
 }
 
 #[cfg(test)]
@@ -228,7 +244,7 @@ mod tests {
     #[test]
     fn failpoints_are_set_read_counted_and_cleared() {
         let (registry, clock) = (Registry::new(), ClockOffset::new());
-        let faults = Faults { registry: &registry, clock: &clock };
+        let faults = Faults { registry: &registry, clock: &clock, partition: Partition::default() };
         let (get, put, delete) = (&Method::GET, &Method::PUT, &Method::DELETE);
         assert_eq!(ask(&faults, put, "walBeforeSync", "1*return(\"EIO\")"), (204, String::new()));
         assert_eq!(ask(&faults, get, "walBeforeSync", ""), (200, "1*return(\"EIO\")\n".to_owned()));
@@ -248,7 +264,7 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_refused_with_a_reason() {
         let (registry, clock) = (Registry::new(), ClockOffset::new());
-        let faults = Faults { registry: &registry, clock: &clock };
+        let faults = Faults { registry: &registry, clock: &clock, partition: Partition::default() };
         for (method, path, body, status) in [
             (Method::PUT, "nowhere", "print", 404),
             (Method::GET, "nowhere", "", 404),
@@ -264,6 +280,8 @@ mod tests {
             (Method::PUT, "clock", "-1", 400),
             (Method::PUT, "clock", "18446744073709551615", 400),
             (Method::DELETE, "clock", "", 405),
+            (Method::PUT, "partition", "n1", 400),
+            (Method::POST, "partition", "{}", 405),
         ] {
             let (found, text) = ask(&faults, &method, path, body);
             assert_eq!(found, status, "{method} {path} {body}: {text}");
@@ -275,7 +293,7 @@ mod tests {
     #[test]
     fn the_clock_is_set_forward() {
         let (registry, clock) = (Registry::new(), ClockOffset::new());
-        let faults = Faults { registry: &registry, clock: &clock };
+        let faults = Faults { registry: &registry, clock: &clock, partition: Partition::default() };
         assert_eq!(ask(&faults, &Method::GET, "clock", ""), (200, "0\n".to_owned()));
         assert_eq!(ask(&faults, &Method::PUT, "clock", " 5000\n"), (204, String::new()));
         assert_eq!(ask(&faults, &Method::PUT, "clock", "4999").0, 400);
@@ -283,10 +301,23 @@ mod tests {
         assert_eq!(clock.get(), Duration::from_secs(5));
     }
 
+    #[test]
+    fn a_partition_is_made_and_heals() {
+        let (registry, clock) = (Registry::new(), ClockOffset::new());
+        let faults = Faults { registry: &registry, clock: &clock, partition: Partition::default() };
+        let none = (200, "{\"block_from\":[],\"block_to\":[]}\n".to_owned());
+        assert_eq!(ask(&faults, &Method::GET, "partition", ""), none);
+        assert_eq!(ask(&faults, &Method::PUT, "partition", "{\"block_to\":[\"a\"]}").0, 204);
+        let cut = (200, "{\"block_from\":[],\"block_to\":[\"a\"]}\n".to_owned());
+        assert_eq!(ask(&faults, &Method::GET, "partition", ""), cut);
+        assert_eq!(ask(&faults, &Method::DELETE, "partition", "").0, 204);
+        assert_eq!(faults.partition.get(), Cut::default());
+    }
+
     #[tokio::test]
     async fn a_body_that_is_too_long_or_no_text_is_refused() {
         let (registry, clock) = (Registry::new(), ClockOffset::new());
-        let faults = Faults { registry: &registry, clock: &clock };
+        let faults = Faults { registry: &registry, clock: &clock, partition: Partition::default() };
         for body in [vec![b'x'; BODY_BYTES_MAX + 1], vec![0xff]] {
             let request = Request::put("/beforeCommit").body(Full::new(Bytes::from(body))).unwrap();
             assert_eq!(answer(&faults, request).await.status(), StatusCode::BAD_REQUEST);
@@ -308,7 +339,7 @@ mod tests {
             answer
         };
         let server = async {
-            let faults = Faults { registry: &registry, clock: &clock };
+            let faults = Faults { registry: &registry, clock: &clock, partition: Partition::default() };
             answer_one(listener.accept().await.unwrap().0, &faults).await;
         };
         let (answer, ()) = tokio::join!(client, server);

@@ -12,9 +12,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tenure_core::MemberId;
 use tenure_raft::accept::Listening;
 use tenure_raft::log::{LogOptions, OsFiles};
-use tenure_raft::{Founding, Housekeeping, NodeError, NodeOptions, Peer, PeerPort, SnapshotOptions, TcpDialer};
+use tenure_raft::{
+    Dialer, Founding, Housekeeping, NodeError, NodeOptions, PartitionedDialer, Peer, PeerPort, SnapshotOptions,
+    TcpDialer,
+};
 use tenure_storage::engine::EngineFactory;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
@@ -80,6 +84,7 @@ pub fn serve(
     let peers = listen::on(&config.listen_peer_urls, 1, tls.peer.as_ref())?.remove(0);
     let clients = listen::on(&config.listen_client_urls, client_threads(), tls.client.as_ref())?;
     let metrics = listen::on(&config.listen_metrics_urls, 1, tls.client.as_ref())?.remove(0);
+    let dialer = dialer(founding.member, TcpDialer::new(tls.dial.clone()));
     let options = NodeOptions {
         founding,
         may_found: config.initial_cluster_state == ClusterState::New,
@@ -97,13 +102,21 @@ pub fn serve(
             bytes_per_second: config.snapshot_send_bytes_per_second,
             ..SnapshotOptions::default()
         },
-        dialer: Arc::new(TcpDialer::new(tls.dial.clone())),
+        dialer,
     };
     let runtime = current_thread()?;
     let result = runtime.block_on(run(config, options, engines, Listeners { peers, clients, metrics }, shutdown));
     // Work on other threads, a flush or a purge, is not worth waiting for: it is done again, or not needed.
     runtime.shutdown_timeout(DRAIN_TIMEOUT);
     result
+}
+
+/// How peers are dialled.
+fn dialer(member: MemberId, dialer: TcpDialer) -> Arc<dyn Dialer> {
+    if tenure_faults::INJECTS {
+        return Arc::new(PartitionedDialer::new(member, tenure_raft::partition(), dialer));
+    }
+    Arc::new(dialer)
 }
 
 /// Lets the faults wait that the flags name, and serves the port for others.

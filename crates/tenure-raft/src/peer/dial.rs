@@ -23,10 +23,10 @@ use crate::accept::Listening;
 use crate::tls::ClientTls;
 
 /// How long dialling a peer may take. Shorter than an election timeout, so that a dead peer holds nothing up.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A connection over a link that was cut would be trusted until TCP gives it up, minutes later.
-const KEEPALIVE: Duration = Duration::from_secs(1);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// A connection to a peer, or the peer itself where nothing lies between.
 pub type PeerChannel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;

@@ -4,22 +4,29 @@ mod dial;
 pub(crate) mod gate;
 mod link;
 pub(crate) mod network;
+mod partition;
 mod receive;
 mod service;
 mod transfer;
 mod wire;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use tenure_faults::{Point, delay};
 use tenure_proto::tenure::peer::v1::peer_server::PeerServer;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::server::NamedService;
+use tower::Service;
 
 pub use dial::{Dialer, PeerChannel, PeerPort, TcpDialer, channel_to};
 pub use link::{ForwardError, Forwarded, Links};
+pub use partition::{Cut, Partition, PartitionedDialer, Peers, partition};
 
-use crate::accept;
+use crate::accept::{self, Listening};
 use crate::error::NodeError;
 use crate::node::RaftNode;
 
@@ -53,6 +60,21 @@ pub(crate) fn serve(node: &RaftNode, port: PeerPort, tasks: &mut JoinSet<()>) ->
             return Ok(());
         }
     };
+    if tenure_faults::INJECTS {
+        return serve_sockets(&partition::Partitioned::new(partition(), service), listeners, tasks);
+    }
+    serve_sockets(&service, listeners, tasks)
+}
+
+fn serve_sockets<S>(service: &S, listeners: Vec<Listening>, tasks: &mut JoinSet<()>) -> Result<(), NodeError>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     for listener in listeners {
         let incoming = accept::connections(listener, places.clone())

@@ -17,7 +17,7 @@ use super::values::parse_bool;
 const PREFIXES: [&str; 2] = ["TENURE_", "ETCD_"];
 
 /// Variables under our prefix that the cluster scripts read, and that the server they start inherits.
-const SCRIPT_VARIABLES: [&str; 3] = ["TENURE_CLUSTER_DIR", "TENURE_NODES", "TENURE_BASE_PORT"];
+const SCRIPT_VARIABLES: [&str; 4] = ["TENURE_CLUSTER_DIR", "TENURE_NODES", "TENURE_BASE_PORT", "TENURE_FAULTS"];
 
 /// How far a name may be from a flag's to be taken for a misspelling of it, and how long it must be for each edit.
 const SUGGESTION_EDITS_MAX: usize = 3;
