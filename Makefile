@@ -67,8 +67,8 @@ install: build ## copy both programs to PREFIX/bin (/usr/local by default)
 	install -D -m 755 -t '$(DESTDIR)$(PREFIX)/bin' '$(CARGO_TARGET_DIR)/release/tenured' '$(CARGO_TARGET_DIR)/release/tenurectl'
 
 .PHONY: cluster
-cluster: build ## build and start three nodes on 127.0.0.1, and print how to use them
-	cluster-scripts/start
+cluster: build $(if $(FAULTS),build-faults) ## build and start three nodes on 127.0.0.1; FAULTS=1 lets cluster-scripts/partition break them
+	$(if $(FAULTS),TENURE_FAULTS=1) cluster-scripts/start
 
 .PHONY: stop
 stop: ## stop the local cluster; its data stays

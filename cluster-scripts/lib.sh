@@ -27,12 +27,14 @@ help_if_asked() {
     esac
 }
 
-# Sets NODES and BASE_PORT: as the cluster was made, else from the environment.
+# Sets NODES, BASE_PORT and FAULTS (whether faults can be put into nodes): as the cluster was made, else from the environment.
 load_settings() {
     local nodes=${TENURE_NODES:-} base_port=${TENURE_BASE_PORT:-}
+    FAULTS=${TENURE_FAULTS:-}
     if [[ -f $SETTINGS ]]; then
         NODES=$(sed -n 's/^nodes=//p' "$SETTINGS")
         BASE_PORT=$(sed -n 's/^base_port=//p' "$SETTINGS")
+        FAULTS=$(sed -n 's/^faults=//p' "$SETTINGS")
         [[ -z $nodes || $nodes == "$NODES" ]] ||
             die "$CLUSTER_DIR holds a cluster of $NODES nodes, TENURE_NODES says $nodes; 'make clean-cluster' removes the old one"
         [[ -z $base_port || $base_port == "$BASE_PORT" ]] ||
@@ -60,6 +62,7 @@ client_port() {
 }
 
 peer_port() { echo $(($(client_port "$1") + 1)); }
+fault_url() { echo "http://127.0.0.1:$(($(client_port "$1") + 2))"; }
 client_url() { echo "http://127.0.0.1:$(client_port "$1")"; }
 peer_url() { echo "http://127.0.0.1:$(peer_port "$1")"; }
 node_dir() { echo "$CLUSTER_DIR/n$1"; }
@@ -118,6 +121,10 @@ wait_gone() {
 
 server_binary() {
     local bin=${TENURED_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/release/tenured}
+    if [[ -n $FAULTS ]]; then
+        bin=${TENURED_FAULTS_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/faults/tenured}
+        [[ -x $bin ]] || die "no server binary at $bin; 'make build-faults' makes it, or set TENURED_FAULTS_BIN"
+    fi
     [[ -x $bin ]] || die "no server binary at $bin; 'make build' makes it, or set TENURED_BIN"
     realpath "$bin"
 }
@@ -136,7 +143,8 @@ command_line() {
 
 # Starts node $1 with binary $2 unless it runs. The log keeps growing over runs; `log.start` marks where this run begins.
 launch_node() {
-    local index=$1 bin=$2 dir peers=() other
+    local index=$1 bin=$2 dir peers=() other faults=()
+    [[ -z $FAULTS ]] || faults=("--experimental-fault-injection-url=$(fault_url "$index")")
     [[ $(node_state "$index") == stopped ]] || return 0
     dir=$(node_dir "$index")
     mkdir -p "$dir" "$dir/data"
@@ -149,7 +157,7 @@ launch_node() {
         "--listen-client-urls=$(client_url "$index")" "--advertise-client-urls=$(client_url "$index")" \
         "--listen-peer-urls=$(peer_url "$index")" "--initial-advertise-peer-urls=$(peer_url "$index")" \
         "--initial-cluster=$(IFS=, && echo "${peers[*]}")" \
-        "--initial-cluster-token=tenure-$BASE_PORT" --initial-cluster-state=new \
+        "--initial-cluster-token=tenure-$BASE_PORT" --initial-cluster-state=new "${faults[@]}" \
         </dev/null >>"$dir/log" 2>&1 &
     local pid=$!
     disown
@@ -185,6 +193,13 @@ wait_serving() {
             sleep 0.1
         done
     done
+}
+
+# Sends node $1's port for faults a request: method, path and, if there is one, a body.
+ask_faults() {
+    local index=$1 method=$2 path=$3 body=${4:-}
+    curl -fsS --max-time 5 -X "$method" --data "$body" "$(fault_url "$index")/$path" ||
+        die "n$index takes no faults; 'make stop' and 'make cluster FAULTS=1' start a cluster that does"
 }
 
 # SIGTERM to the nodes named, SIGKILL to those that are still there at the deadline.

@@ -33,20 +33,21 @@ pub fn free_port() -> Result<u16> {
     bail!("no free port between {FIRST} and {LAST} after {TRIES_MAX} tries")
 }
 
-/// A port for the first node of `cluster-scripts/start`: all six ports of three nodes are free and below the ephemeral range.
+/// A port for the first node of `cluster-scripts/start`: all ports of three nodes, three each, are free and below
+/// the ephemeral range.
 pub fn free_base_port() -> Result<u16> {
     for _ in 0..TRIES_MAX {
         let base = rand::rng().random_range(1_100..=2_600);
         let taken = |up: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, base + up)).is_err();
         let mut given_out = GIVEN_OUT.lock().unwrap_or_else(PoisonError::into_inner);
-        // The first node's peer port is the neighbour, so a base takes two numbers.
-        let is_new = !given_out.contains(&base) && !given_out.contains(&(base + 1));
-        if is_new && ![0, 1, 20_000, 20_001, 30_000, 30_001].into_iter().any(taken) {
-            given_out.extend([base, base + 1]);
+        // The first node's port for peers and that for faults are the neighbours, so a base takes three numbers.
+        let is_new = (base..base + 3).all(|port| !given_out.contains(&port));
+        if is_new && ![0, 20_000, 30_000].into_iter().any(|node| (node..node + 3).any(taken)) {
+            given_out.extend(base..base + 3);
             return Ok(base);
         }
     }
-    bail!("no six free ports in their places after {TRIES_MAX} tries")
+    bail!("no nine free ports in their places after {TRIES_MAX} tries")
 }
 
 #[cfg(test)]
