@@ -10,29 +10,30 @@
 
 use std::time::Instant;
 
-use tenure_history::linearize::{Options, linearize};
+use tenure_history::linearize::{Options, linearize_seen};
+use tenure_history::request::KeyRange;
+use tenure_history::seen::Seen;
+use tenure_history::watch::Spec;
 use tenure_history::{History, Verdict};
 
-#[path = "../tests/it/generate.rs"]
-mod generate;
+#[path = "../tests/it/workload.rs"]
+mod workload;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse().ok());
     let operations = arguments.next().unwrap_or(100_000);
     let keys = arguments.next().unwrap_or(200);
     let leases = arguments.next().unwrap_or(40);
-    let shape = generate::Shape {
-        clients: 48,
+    let shape = workload::Workload {
         operations,
         keys: u32::try_from(keys).unwrap_or(200),
-        values: 1_000_000,
-        leases: i64::try_from(leases).unwrap_or(40),
-        unknown_percent: 2,
-        compactions: false,
-        expiries_per_mille: 2,
+        leases: leases > 0,
+        ..workload::Workload::REAL
     };
     for seed in 1..=3 {
-        let (history, _) = generate::history(seed, shape);
+        let (history, store) = workload::history(seed, shape);
+        let unknown = history.operations.iter().filter(|op| op.outcome == tenure_history::response::Outcome::Unknown);
+        println!("{} unknown", unknown.count());
         let text = history.to_json_lines().unwrap_or_default();
         println!(
             "seed {seed}: {} operations, {} MiB of JSON lines, memory {} MiB",
@@ -40,27 +41,28 @@ fn main() {
             text.len() >> 20,
             memory_mib()
         );
-        measure("as it ran", &history);
+        let steps = workload::watch_all(&store, shape.keys, &|_| false);
+        let spec = Spec { keys: KeyRange::all(), puts: true, deletes: true, prev_kv: false };
+        let seen = [Seen::of(&spec, &steps)];
+        measure("as it ran, with a watcher", &history, &seen);
+        measure("as it ran", &history, &[]);
         let mut broken = history;
-        if let Some(at) = generate::spoil(&mut broken) {
+        if let Some(at) = workload::spoil(&mut broken) {
             println!("  made stale: {}", broken.operations[at]);
-            measure("with a stale read", &broken);
+            measure("with a stale read", &broken, &[]);
         }
     }
 }
 
-fn measure(what: &str, history: &History) {
-    for serializable in [false, true] {
-        let options = Options { serializable, ..Options::default() };
-        let from = Instant::now();
-        let verdict = linearize(history, &options);
-        let took = from.elapsed();
-        let lines = verdict.violation().map_or(0, |violation| violation.evidence.len());
-        println!("  {what}, serializable {serializable}: {took:.2?}, memory peak {} MiB, {lines} lines", peak_mib());
-        match verdict {
-            Verdict::Ok(_) | Verdict::Undecided(_) => println!("    {verdict}"),
-            Verdict::Violation(violation) => println!("    {}: {}", violation.promise, violation.detail),
-        }
+fn measure(what: &str, history: &History, seen: &[Seen]) {
+    let from = Instant::now();
+    let verdict = linearize_seen(history, &Options::default(), seen);
+    let took = from.elapsed();
+    let lines = verdict.violation().map_or(0, |violation| violation.evidence.len());
+    println!("  {what}: {took:.2?}, memory peak {} MiB, {lines} lines", peak_mib());
+    match verdict {
+        Verdict::Ok(_) | Verdict::Undecided(_) => println!("    {verdict}"),
+        Verdict::Violation(violation) => println!("    {}: {}", violation.promise, violation.detail),
     }
 }
 

@@ -12,16 +12,23 @@
 //! Everything here follows from answers, so whatever it refutes is impossible; but it only prunes and sorts, the search
 //! decides. One fact per key suffices to judge a change at revision r: the first at or after r.
 
+mod deletions;
+mod leases;
+
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
+use deletions::Deletions;
+use leases::Leases;
 
 use crate::history::Operation;
 use crate::ids::{LeaseId, Revision};
-use crate::model::Change;
-use crate::request::{KeyRange, Request, TxnOp};
+use crate::model::{Change, Store};
+use crate::request::{Compare, KeyRange, Relation, Request, Target, TxnOp};
 use crate::response::{Body, KeyValue, RangeBody};
 use crate::view::View;
+
+pub(crate) use leases::Clock;
 
 /// A key as an answer showed it at a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,11 +37,12 @@ struct Fact {
     shown: Option<Shown>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A key that is there, and what is known of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Shown {
-    create: Revision,
-    modified: Revision,
-    version: i64,
+    create: Option<Revision>,
+    modified: Option<Revision>,
+    version: Option<i64>,
 }
 
 /// How well a change fits what the answers say; better ones are smaller.
@@ -54,6 +62,8 @@ pub(crate) enum Fit {
 
 /// Ranges looked through for one key: what is further away decides little, and a history may be full of them.
 const WIDE_LOOKED_AT_MAX: usize = 64;
+/// The same for facts about one key that do not tell when it was made or changed.
+const FACTS_LOOKED_AT_MAX: usize = 64;
 
 /// See the module's header.
 #[derive(Debug, Default)]
@@ -65,21 +75,10 @@ pub(crate) struct Evidence {
     created: HashMap<Revision, HashSet<Bytes>>,
     /// Revisions of acked puts, by key.
     puts: HashMap<Bytes, Vec<Revision>>,
-    /// Revisions that may delete something.
-    may_delete: Vec<Revision>,
+    deletions: Deletions,
     /// Ranges that were shown whole: a key of theirs that was not shown was not there.
     wide: Vec<Wide>,
-    leases: HashMap<LeaseId, Vec<(i64, LeaseFact)>>,
-    /// Leases that somebody asked for and may have been granted.
-    maybe_granted: HashSet<LeaseId>,
-}
-
-/// What an answer says about a lease: at twice the revision for what stands between two revisions, one less for what
-/// makes a revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum LeaseFact {
-    Lives,
-    Granted,
+    leases: Leases,
 }
 
 #[derive(Debug)]
@@ -94,7 +93,6 @@ impl Evidence {
     pub(crate) fn note(&mut self, operation: &Operation, bumped: bool, view: &View) {
         let Some(response) = operation.response() else { return };
         let before = if bumped { response.revision.previous() } else { response.revision };
-        self.note_leases(&operation.request, &response.body, response.revision);
         match (&operation.request, &response.body) {
             (Request::Range(range), Body::Range(body)) => {
                 let old = range.revision > Revision(0);
@@ -112,14 +110,36 @@ impl Evidence {
             (Request::DeleteRange(delete), Body::DeleteRange { prev_kvs, deleted }) => {
                 let body = RangeBody { kvs: prev_kvs.clone(), count: *deleted, more: false };
                 self.note_range(&delete.keys, &body, before, view);
+                if let (Some(key), true) = (delete.keys.single(), *deleted > 0 && prev_kvs.is_empty()) {
+                    self.note_fact(key, before, Some(Shown::default()), view);
+                }
                 let gone = RangeBody::default();
                 self.note_range(&delete.keys, &gone, response.revision, view);
             }
             (Request::Txn(txn), Body::Txn { succeeded, responses }) => {
+                if *succeeded {
+                    txn.compares.iter().for_each(|compare| self.note_compare(compare, before, view));
+                }
                 self.note_txn(txn.branch(*succeeded), responses, response.revision, bumped, view);
             }
             _ => {}
         }
+    }
+
+    /// Notes a compare that held.
+    fn note_compare(&mut self, compare: &Compare, at: Revision, view: &View) {
+        let (Some(key), Relation::Equal) = (compare.keys.single(), compare.relation) else { return };
+        let some = |revision: Revision| (revision > Revision(0)).then_some(revision);
+        let shown = match compare.target {
+            Target::Create(revision) => some(revision).map(|create| Shown { create: Some(create), ..Shown::default() }),
+            Target::Mod(revision) => some(revision).map(|at| Shown { modified: Some(at), ..Shown::default() }),
+            Target::Version(version) => (version > 0).then_some(Shown { version: Some(version), ..Shown::default() }),
+            Target::Value(_) => Some(Shown::default()),
+            // An absent key has no lease either.
+            Target::Lease(lease) if lease.is_some() => Some(Shown::default()),
+            Target::Lease(_) => return,
+        };
+        self.note_fact(key, at, shown, view);
     }
 
     fn note_txn(&mut self, ops: &[TxnOp], bodies: &[Body], at: Revision, bumped: bool, view: &View) {
@@ -138,36 +158,9 @@ impl Evidence {
         }
     }
 
-    fn note_leases(&mut self, request: &Request, body: &Body, at: Revision) {
-        match (request, body) {
-            (Request::Put(put), _) => self.note_lives(put.lease, at),
-            (Request::LeaseRevoke { id }, _) => self.note_lives(*id, at),
-            (Request::Txn(txn), Body::Txn { succeeded, responses }) => {
-                for (op, body) in txn.branch(*succeeded).iter().zip(responses) {
-                    match op {
-                        TxnOp::Put(put) => self.note_lives(put.lease, at),
-                        TxnOp::Txn(nested) => self.note_leases(&Request::Txn(nested.clone()), body, at),
-                        TxnOp::Range(_) | TxnOp::DeleteRange(_) => {}
-                    }
-                }
-            }
-            (_, Body::LeaseGrant { id, .. }) => {
-                self.leases.entry(*id).or_default().push((at.0.saturating_mul(2), LeaseFact::Granted));
-            }
-            _ => {}
-        }
-    }
-
-    fn note_lives(&mut self, lease: LeaseId, at: Revision) {
-        if lease.is_some() {
-            let place = at.0.saturating_mul(2).saturating_sub(1);
-            self.leases.entry(lease).or_default().push((place, LeaseFact::Lives));
-        }
-    }
-
-    /// Notes a grant of unknown outcome.
-    pub(crate) fn note_maybe_granted(&mut self, lease: LeaseId) {
-        self.maybe_granted.insert(lease);
+    /// Notes what an operation says about leases.
+    pub(crate) fn note_leases(&mut self, operation: &Operation, clock: &Clock) {
+        self.leases.note(operation, clock);
     }
 
     fn note_range(&mut self, range: &KeyRange, body: &RangeBody, at: Revision, view: &View) {
@@ -187,8 +180,13 @@ impl Evidence {
 
     fn note_kvs(&mut self, kvs: &[KeyValue], at: Revision, view: &View) {
         for kv in kvs.iter().filter(|kv| view.sees(&kv.key)) {
-            let shown = Shown { create: kv.create, modified: kv.modified, version: kv.version };
+            let shown = Shown { create: Some(kv.create), modified: Some(kv.modified), version: Some(kv.version) };
             self.note_fact(&kv.key, at, Some(shown), view);
+            // It was that from its last modification on, made by its creation, and absent before.
+            self.note_fact(&kv.key, kv.modified, Some(shown), view);
+            let first = Shown { create: Some(kv.create), modified: Some(kv.create), version: Some(1) };
+            self.note_fact(&kv.key, kv.create, Some(first), view);
+            self.note_fact(&kv.key, kv.create.previous(), None, view);
             self.note_pin(kv.clone());
         }
     }
@@ -201,6 +199,9 @@ impl Evidence {
 
     /// A key-value that was seen: its revision made exactly it.
     fn note_pin(&mut self, kv: KeyValue) {
+        if kv.lease.is_some() {
+            self.deletions.note_leased(&kv.key);
+        }
         self.created.entry(kv.create).or_default().insert(kv.key.clone());
         let pins = self.pins.entry(kv.modified).or_default();
         if !pins.contains(&kv) {
@@ -212,9 +213,21 @@ impl Evidence {
         self.puts.entry(key.clone()).or_default().push(at);
     }
 
-    /// Notes a revision in which a key may have been deleted.
-    pub(crate) fn note_may_delete(&mut self, at: Revision) {
-        self.may_delete.push(at);
+    /// Notes what an operation may delete, at its revision if that is known.
+    pub(crate) fn note_deletions(&mut self, request: &Request, at: Option<Revision>) {
+        self.deletions.note(request, at);
+    }
+
+    /// Notes a key that was there before the history.
+    pub(crate) fn note_initial(&mut self, kv: &KeyValue) {
+        if kv.lease.is_some() {
+            self.deletions.note_leased(&kv.key);
+        }
+    }
+
+    /// Notes a revision that nobody claims.
+    pub(crate) fn note_gap(&mut self, at: Revision) {
+        self.deletions.note_gap(at);
     }
 
     /// Must be called once everything is noted.
@@ -224,9 +237,41 @@ impl Evidence {
             facts.dedup();
         }
         self.puts.values_mut().for_each(|revisions| revisions.sort_unstable());
-        self.may_delete.sort_unstable();
-        self.leases.values_mut().for_each(|facts| facts.sort_unstable());
+        self.deletions.seal();
+        self.leases.seal();
         self.wide.sort_by_key(|wide| wide.at);
+    }
+
+    /// The last revision, no later than `now`, at which an answer shows a key just as a store has it.
+    pub(crate) fn agreed(&self, key: &Bytes, now: Revision, store: &Store) -> Revision {
+        let Some(facts) = self.facts.get(key) else { return Revision(0) };
+        let until = facts.partition_point(|fact| fact.at <= now);
+        let agrees = |fact: &&Fact| match (store.get_at(key, fact.at), fact.shown) {
+            (None, None) => true,
+            (Some(kv), Some(shown)) => {
+                shown.create == Some(kv.create)
+                    && shown.modified == Some(kv.modified)
+                    && shown.version == Some(kv.version)
+            }
+            _ => false,
+        };
+        facts[..until].iter().rev().take(FACTS_LOOKED_AT_MAX).find(agrees).map_or(Revision(0), |fact| fact.at)
+    }
+
+    /// The keys that a revision is known to have made something of.
+    pub(crate) fn pinned_keys(&self, at: Revision) -> impl Iterator<Item = &Bytes> {
+        let created = self.created.get(&at).into_iter().flatten();
+        self.pins(at).iter().map(|kv| &kv.key).chain(created)
+    }
+
+    /// The key-values that a revision is known to have made.
+    pub(crate) fn pins(&self, at: Revision) -> &[KeyValue] {
+        self.pins.get(&at).map_or(&[], |pins| pins)
+    }
+
+    /// The revisions of which something is known that they made.
+    pub(crate) fn pinned(&self) -> impl Iterator<Item = Revision> {
+        self.pins.keys().copied()
     }
 
     /// Whether a revision made of these changes contradicts a key-value that was shown of it.
@@ -254,24 +299,34 @@ impl Evidence {
 
     /// How a lease's end fits that makes this revision.
     pub(crate) fn fit_end(&self, at: Revision, lease: LeaseId, changes: &[Change]) -> Option<Fit> {
-        let of_keys = self.fit(at, changes)?;
-        let facts = self.leases.get(&lease).map_or(&[][..], |facts| facts);
-        let later = facts.partition_point(|(place, _)| *place < at.0.saturating_mul(2));
-        match facts.get(later) {
-            None => Some(of_keys),
-            Some((place, LeaseFact::Granted)) => Some(of_keys.min(Fit::Wanted(Revision(place / 2)))),
-            // It lives later: only a grant that nobody was told of can have come between.
-            Some((_, LeaseFact::Lives)) => self.maybe_granted.contains(&lease).then_some(Fit::Unlikely),
-        }
+        let (of_keys, of_lease) = (self.fit(at, changes)?, self.leases.fit_end(at, lease)?);
+        let unlikely = of_lease == Fit::Unlikely;
+        Some(if unlikely { of_keys.max(of_lease) } else { of_keys.min(of_lease) })
     }
 
     fn fit_one(&self, at: Revision, change: &Change) -> Option<Fit> {
-        let Some(fact) = self.first_fact(&change.key, at) else { return Some(Fit::Silent) };
-        match (&change.kv, fact.shown) {
-            (Some(kv), Some(shown)) => self.fit_put(at, kv, shown),
-            (Some(_), None) => self.may_be_deleted(at, fact.at).then_some(Fit::Unlikely),
-            (None, Some(shown)) => (shown.create > at).then_some(Fit::Wanted(shown.create)),
-            (None, None) => Some(Fit::Wanted(fact.at)),
+        let first = self.first_fact(&change.key, at);
+        let told = self.first_told(&change.key, at);
+        match &change.kv {
+            Some(kv) => self.fit_put(at, kv, first, told),
+            None => self.fit_delete(at, &change.key, first, told),
+        }
+    }
+
+    fn fit_delete(&self, at: Revision, key: &Bytes, first: Option<Fact>, told: Option<(Fact, Shown)>) -> Option<Fit> {
+        let create = told.and_then(|(_, shown)| shown.create);
+        if create.is_some_and(|create| create <= at) {
+            return None;
+        }
+        match first {
+            None => Some(Fit::Silent),
+            Some(Fact { shown: None, at }) => Some(Fit::Wanted(at)),
+            Some(Fact { shown: Some(shown), at: there }) => Some(match shown.create {
+                // It is made anew, so it must end before.
+                Some(create) => Fit::Wanted(create),
+                None if self.puts_within(key, at, there) > 0 => Fit::Silent,
+                None => Fit::Unlikely,
+            }),
         }
     }
 
@@ -285,25 +340,57 @@ impl Evidence {
         absent.map(|wide| Fact { at: wide.at, shown: None }).or(fact)
     }
 
-    fn fit_put(&self, at: Revision, kv: &KeyValue, shown: Shown) -> Option<Fit> {
-        if shown.modified < at {
-            return None;
-        }
-        if shown.modified == at {
-            return Some(Fit::Shown);
-        }
-        if shown.create > at {
-            return self.may_be_deleted(at, shown.create).then_some(Fit::Unlikely);
-        }
-        let to_come = shown.version - kv.version;
-        let acked = self.puts_within(&kv.key, at, shown.modified);
-        let possible = kv.create == shown.create && to_come >= acked && to_come > 0;
-        possible.then_some(Fit::Wanted(shown.modified))
+    /// The first at or after a revision that shows when a key was made or changed.
+    fn first_told(&self, key: &Bytes, at: Revision) -> Option<(Fact, Shown)> {
+        let facts = self.facts.get(key)?;
+        let later = facts.get(facts.partition_point(|fact| fact.at < at)..)?.iter().take(FACTS_LOOKED_AT_MAX);
+        let mut told = later.filter_map(|fact| Some((*fact, fact.shown?)));
+        told.find(|(_, shown)| shown.create.is_some() || shown.modified.is_some())
     }
 
-    fn may_be_deleted(&self, after: Revision, to: Revision) -> bool {
-        let from = self.may_delete.partition_point(|at| *at <= after);
-        self.may_delete.get(from).is_some_and(|at| *at <= to)
+    fn fit_put(&self, at: Revision, kv: &KeyValue, first: Option<Fact>, told: Option<(Fact, Shown)>) -> Option<Fit> {
+        if let Some(Fact { shown: None, at: absent }) = first {
+            return self.fit_short_life(at, &kv.key, absent);
+        }
+        let Some((_, shown)) = told else { return Some(self.fit_creation(at, kv, first)) };
+        if shown.modified.is_some_and(|modified| modified < at) {
+            return None;
+        }
+        if shown.modified == Some(at) {
+            return Some(Fit::Shown);
+        }
+        let (Some(create), Some(modified), Some(version)) = (shown.create, shown.modified, shown.version) else {
+            return Some(self.fit_creation(at, kv, first));
+        };
+        if create > at {
+            let life = self.fit_short_life(at, &kv.key, create)?;
+            return Some(self.fit_creation(at, kv, first).min(life));
+        }
+        let to_come = version - kv.version;
+        let acked = self.puts_within(&kv.key, at, modified);
+        let possible = kv.create == create && to_come >= acked && to_come > 0;
+        possible.then_some(Fit::Wanted(modified))
+    }
+
+    /// How a put fits that must be deleted again by some revision.
+    fn fit_short_life(&self, at: Revision, key: &Bytes, gone: Revision) -> Option<Fit> {
+        if self.deletions.is_deleted(key, at, gone) {
+            return Some(Fit::Silent);
+        }
+        self.deletions.may_delete(key, at, gone).then_some(Fit::Unlikely)
+    }
+
+    /// How a put fits of which nothing more is known than that the key is there at some later revision: if it makes the key,
+    /// and no acked put does so until then, it is wanted.
+    fn fit_creation(&self, at: Revision, kv: &KeyValue, first: Option<Fact>) -> Fit {
+        match first {
+            Some(Fact { at: there, shown: Some(_) })
+                if kv.version == 1 && self.puts_within(&kv.key, at, there) == 0 =>
+            {
+                Fit::Wanted(there)
+            }
+            Some(_) | None => Fit::Silent,
+        }
     }
 
     fn puts_within(&self, key: &Bytes, after: Revision, to: Revision) -> i64 {

@@ -22,9 +22,11 @@ use crate::view::View;
 
 pub(crate) const CHECKER: &str = "linearizability";
 
-/// The part of the steps that may go into a hasty search before the complete one begins. Where the hasty one succeeds it
-/// mostly does so at once.
-const HASTY_SHARE: u64 = 4;
+/// The part of the steps that is left to the complete search after the hasty one gave up: what the hasty one does not find
+/// the complete one hardly ever does, unless there is little to search.
+const COMPLETE_SHARE: u64 = 16;
+/// Steps of the complete search before the hasty one is asked.
+const FIRST_STEPS: u64 = 50_000;
 
 /// How hard to try, and at what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,21 +102,40 @@ pub fn linearize_seen(history: &History, options: &Options, seen: &[Seen]) -> Ve
             lines,
         );
     }
-    let mut hasty = Search::hasty(&plan);
-    if let End::Ordered(truth) = hasty.run(options.steps_max / HASTY_SHARE) {
-        return Verdict::Ok(linearized(&plan, truth, history, hasty.steps()));
-    }
-    let mut search = Search::new(&plan);
-    match search.run(options.steps_max - options.steps_max / HASTY_SHARE) {
-        End::Ordered(truth) => Verdict::Ok(linearized(&plan, truth, history, search.steps())),
-        End::Failed(failure) => Verdict::Violation(Box::new(shrink::explain(history, &plan, &failure, &include))),
-        End::GaveUp(window, failure) => {
-            let stale = reads::stale_answer(history);
-            match stale.or_else(|| shrink::by_few_keys(history, &plan, &failure, &include)) {
-                Some(violation) => Verdict::Violation(Box::new(violation)),
-                None => Verdict::Undecided(window),
-            }
+    search(history, &plan, options.steps_max, &include)
+}
+
+/// The complete search where there is little to choose, which is then done at once, whichever way it ends; else the hasty
+/// one, which finds orders; then a few keys at a time, which finds violations; and what is left of the steps to the
+/// complete one.
+fn search(
+    history: &History,
+    plan: &Plan<'_>,
+    steps_max: u64,
+    include: &dyn Fn(&Operation) -> bool,
+) -> Verdict<Linearized> {
+    let first = steps_max.min(FIRST_STEPS);
+    let mut search = Search::new(plan);
+    let mut end = search.run(first);
+    if matches!(end, End::GaveUp(..)) && steps_max > first {
+        if let Some(stale) = reads::stale_answer(history) {
+            return Verdict::Violation(Box::new(stale));
         }
+        let mut hasty = Search::hasty(plan);
+        let rest = steps_max - first;
+        let failure = match hasty.run(rest - rest / COMPLETE_SHARE) {
+            End::Ordered(truth) => return Verdict::Ok(linearized(plan, truth, history, hasty.steps())),
+            End::Failed(failure) | End::GaveUp(_, failure) => failure,
+        };
+        if let Some(violation) = shrink::by_few_keys(history, plan, &failure, include) {
+            return Verdict::Violation(Box::new(violation));
+        }
+        end = search.run(first + rest / COMPLETE_SHARE);
+    }
+    match end {
+        End::Ordered(truth) => Verdict::Ok(linearized(plan, truth, history, search.steps())),
+        End::Failed(failure) => Verdict::Violation(Box::new(shrink::explain(history, plan, &failure, include))),
+        End::GaveUp(window, _) => Verdict::Undecided(window),
     }
 }
 

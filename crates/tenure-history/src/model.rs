@@ -108,6 +108,11 @@ impl Store {
         versions.filter_map(|version| version.kv.as_ref()).map(|kv| kv.lease)
     }
 
+    /// The keys of a range that were ever there.
+    pub(crate) fn keys_ever_in(&self, range: &KeyRange) -> impl Iterator<Item = &Bytes> {
+        self.keys.range(range.key.clone()..).map(|(key, _)| key).take_while(|key| range.contains(key))
+    }
+
     /// A key now.
     pub fn get(&self, key: &[u8]) -> Option<&KeyValue> {
         self.keys.get(key)?.last()?.kv.as_ref()

@@ -19,11 +19,13 @@
 mod blame;
 mod moves;
 mod plan;
+mod repair;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use blame::Blame;
+use repair::Learnt;
 
 use crate::ids::{LeaseId, Moment, Revision};
 use crate::model::{Change, Store, hash_of};
@@ -77,7 +79,7 @@ pub(crate) enum Reason {
 }
 
 /// One thing that may happen next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Move {
     /// An operation takes effect.
     Operation(usize),
@@ -121,6 +123,7 @@ pub(crate) struct Search<'p> {
     hasty: bool,
     /// What the last failure was about, if that can be said.
     blame: Option<Blame>,
+    learnt: Learnt,
     steps: u64,
     best: Option<Failure>,
     /// For each revision reached, the state found there, or that there were several. Only kept if asked for.
@@ -146,6 +149,7 @@ impl<'p> Search<'p> {
             seen: HashSet::new(),
             hasty: false,
             blame: None,
+            learnt: Learnt::default(),
             steps: 0,
             best: None,
             states: None,
@@ -173,6 +177,8 @@ impl<'p> Search<'p> {
             };
             let operation = event.operation;
             let went_on = if !event.is_return {
+                // Going over the same events again is what takes the hasty search's time.
+                self.steps += u64::from(self.hasty);
                 self.call(operation)
             } else if self.done[operation] {
                 self.event += 1;
@@ -214,8 +220,11 @@ impl<'p> Search<'p> {
         if !self.hasty && !self.choices.is_empty() && !self.seen.insert(self.key()) {
             return false;
         }
-        let moves = self.moves_for(operation);
-        if let [only] = moves[..] {
+        self.blame = None;
+        let mut moves = self.moves_for(operation);
+        if let [only] = moves[..]
+            && !(self.hasty && self.is_guess(only))
+        {
             return self.apply(only);
         }
         if moves.is_empty() {
@@ -224,19 +233,19 @@ impl<'p> Search<'p> {
         if !self.hasty && self.choices.is_empty() {
             self.seen.insert(self.key());
         }
-        let (event, mark, revision) = (self.event, self.journal.len(), self.store.revision());
-        self.choices.push(Choice { event, mark, moves, next: 0, revision });
-        self.backtrack()
+        if self.hasty {
+            self.sort_by_score(&mut moves);
+        }
+        let (event, mark, revision, first) = (self.event, self.journal.len(), self.store.revision(), moves[0]);
+        self.choices.push(Choice { event, mark, moves, next: 1, revision });
+        self.apply(first)
     }
 
     /// Goes back to the last choice that has another way and takes it; false if there is none.
     fn backtrack(&mut self) -> bool {
-        if self.hasty
-            && let Some(guilty) = self.blame.as_ref().and_then(|blame| self.guilty(blame))
-        {
-            self.choices.truncate(guilty + 1);
-        } else {
-            self.blame = None;
+        if self.hasty {
+            self.steps += 1;
+            return self.makes_progress() && self.repair();
         }
         while let Some(choice) = self.choices.last() {
             let (mark, event) = (choice.mark, choice.event);
@@ -246,7 +255,6 @@ impl<'p> Search<'p> {
                 None => drop(self.choices.pop()),
                 Some(way) => {
                     self.steps += 1;
-                    self.blame = None;
                     if self.apply(way) {
                         return true;
                     }
@@ -258,18 +266,7 @@ impl<'p> Search<'p> {
 
     /// The next way of the last choice, whose state is the present one.
     fn next_way(&mut self) -> Option<Move> {
-        let choice = self.choices.last()?;
-        let mut pick = choice.next;
-        if let (true, Some(blame), false) = (self.hasty, &self.blame, choice.next == 0) {
-            let taken = self.touches(choice.moves[choice.next - 1], blame);
-            let other = (choice.next..choice.moves.len()).find(|at| self.touches(choice.moves[*at], blame));
-            pick = if taken { other.unwrap_or(choice.next) } else { other? };
-        }
         let choice = self.choices.last_mut()?;
-        if pick >= choice.moves.len() {
-            return None;
-        }
-        choice.moves[choice.next..=pick].rotate_right(1);
         choice.next += 1;
         choice.moves.get(choice.next - 1).copied()
     }
@@ -281,7 +278,7 @@ impl<'p> Search<'p> {
 
     fn fail(&mut self, operation: usize, reason: Reason) -> bool {
         if self.hasty {
-            self.blame = self.blame_for(operation, &reason);
+            self.blame = self.blame.take().or_else(|| self.blame_for(operation, &reason));
         }
         if self.best.as_ref().is_none_or(|best| self.event > best.event) {
             let revision = self.store.revision();

@@ -149,8 +149,9 @@ impl Search<'_> {
                 moves.push((Fit::Shown, Move::Operation(operation)));
             }
         }
-        for operation in plan.unknowns.iter().copied() {
-            if self.is_open(operation) {
+        for operation in plan.unknowns.iter().rev().copied() {
+            let elsewhere = plan.reserved.get(&operation).is_some_and(|reserved| *reserved != revision);
+            if self.is_open(operation) && !elsewhere {
                 self.offer_unknown(revision, operation, &mut moves);
             }
         }
@@ -166,9 +167,56 @@ impl Search<'_> {
         if !plan.view.is_all() && !plan.evidence.contradicts_pins(revision, &[]) {
             moves.push((Fit::Silent, Move::Other));
         }
-        // Stable: among equals the one that was called first.
-        moves.sort_by_key(|(fit, _)| *fit);
+        // Stable: among equals the one that was called last. What did not happen for long never will, mostly.
+        self.leave_to_revocations(revision, &mut moves);
+        moves.sort_by_key(|(fit, way)| (*fit, self.is_lasting(*way)));
+        if self.hasty {
+            self.note_fits(&moves);
+        }
         moves
+    }
+
+    /// An acked revocation of a lease with keys that was answered at this revision made it, unless something else in this
+    /// revision took the lease's keys away.
+    fn leave_to_revocations(&self, revision: Revision, moves: &mut Vec<(Fit, Move)>) {
+        let plan = self.plan;
+        for operation in plan.revocations.get(&revision).into_iter().flatten().copied() {
+            let Request::LeaseRevoke { id } = plan.operations[operation].request else { continue };
+            if self.done[operation] || !self.store.has_lease(id) || !self.store.has_keys(id) {
+                continue;
+            }
+            moves.retain(|(_, way)| match way {
+                Move::Operation(other) if *other == operation => true,
+                Move::Operation(other) => self.touches_all(*other, id),
+                // It may end, be granted again and be revoked without keys, all at this revision.
+                Move::Expire(lease) => *lease == id && self.may_be_granted_at(id, revision),
+                Move::Other => false,
+            });
+        }
+    }
+
+    fn may_be_granted_at(&self, lease: LeaseId, revision: Revision) -> bool {
+        let of_lease = self.plan.of_lease.get(&lease).into_iter().flatten();
+        of_lease.copied().any(|operation| match self.plan.kinds[operation] {
+            Kind::Silent(at) => at == revision,
+            Kind::Unknown => true,
+            Kind::Write(_) | Kind::Slot(_) | Kind::Revoke(_) | Kind::Floating => false,
+        })
+    }
+
+    /// Whether an operation of unknown outcome would change every key of a lease.
+    fn touches_all(&self, operation: usize, lease: LeaseId) -> bool {
+        let request = &self.plan.operations[operation].request;
+        let Ok(executed) = self.store.execute_guided(request, None, &self.plan.view) else { return true };
+        self.store.keys_of(lease).all(|key| executed.changes.iter().any(|change| change.key == *key))
+    }
+
+    /// Whether it could as well make a later revision, whatever happens: what could not is better used while it can be.
+    fn is_lasting(&self, way: Move) -> bool {
+        match way {
+            Move::Operation(operation) => matches!(self.plan.operations[operation].request, Request::Put(_)),
+            Move::Expire(_) | Move::Other => true,
+        }
     }
 
     fn offer_unknown(&mut self, revision: Revision, operation: usize, moves: &mut Vec<(Fit, Move)>) {

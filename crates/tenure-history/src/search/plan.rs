@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::evidence::Evidence;
+use crate::evidence::{Clock, Evidence};
 use crate::history::{Initial, Operation};
 use crate::ids::{LeaseId, Moment, Revision};
 use crate::model::hash_of;
-use crate::request::{Request, TxnOp};
+use crate::request::{Put, Request, TxnOp};
 use crate::response::{Body, Outcome, Refusal};
 use crate::seen::Seen;
 use crate::view::View;
@@ -69,6 +69,8 @@ pub(crate) struct Plan<'a> {
     /// Revisions that later reads ask for.
     pub(crate) read_later: HashSet<Revision>,
     pub(crate) evidence: Evidence,
+    /// Writes of unknown outcome that must have made this revision: an answer shows what it made, and nobody else puts that.
+    pub(crate) reserved: HashMap<usize, Revision>,
     /// What watchers saw.
     pub(crate) seen: &'a [Seen],
     /// Two acked writes with one revision, if there are.
@@ -99,6 +101,7 @@ impl<'a> Plan<'a> {
             revocations: HashMap::new(),
             read_later: HashSet::new(),
             evidence: Evidence::default(),
+            reserved: HashMap::new(),
             seen: &[],
             claimed_twice: None,
         };
@@ -109,7 +112,11 @@ impl<'a> Plan<'a> {
         let moment = |at: &usize| plan.called_at[*at];
         plan.unknowns.sort_by_key(moment);
         plan.note_deletions();
+        if plan.view.is_all() {
+            plan.note_leases();
+        }
         plan.evidence.seal();
+        plan.reserve();
         plan
     }
 
@@ -157,9 +164,6 @@ impl<'a> Plan<'a> {
         match (&operation.request, kind) {
             (Request::LeaseGrant { id, .. }, Kind::Silent(_) | Kind::Unknown) => {
                 let id = granted(operation).unwrap_or(*id);
-                if kind == Kind::Unknown {
-                    self.evidence.note_maybe_granted(id);
-                }
                 self.of_lease.entry(id).or_default().push(at);
             }
             (Request::LeaseRevoke { id }, Kind::Revoke(_)) => self.of_lease.entry(*id).or_default().push(at),
@@ -237,16 +241,56 @@ impl<'a> Plan<'a> {
         }
     }
 
+    fn reserve(&mut self) {
+        let mut puts: HashMap<(Bytes, Bytes), Vec<usize>> = HashMap::new();
+        for at in self.unknowns.iter().copied() {
+            each_put(&self.operations[at].request, &mut |put| {
+                puts.entry((put.key.clone(), put.value.clone())).or_default().push(at);
+            });
+        }
+        let mut twice = HashSet::new();
+        let first = self.initial.revision;
+        let unclaimed = |revision: &Revision| *revision > first && !self.claims.contains_key(revision);
+        for revision in self.evidence.pinned().filter(unclaimed) {
+            for pin in self.evidence.pins(revision) {
+                let made = puts.get(&(pin.key.clone(), pin.value.clone())).map_or(&[][..], |puts| puts);
+                if let [only] = *made
+                    && self.reserved.insert(only, revision).is_some_and(|other| other != revision)
+                {
+                    twice.insert(only);
+                }
+            }
+        }
+        // Nobody can make two revisions: the search will find out.
+        self.reserved.retain(|at, _| !twice.contains(at));
+    }
+
+    fn note_leases(&mut self) {
+        let exact = self.operations.iter().zip(&self.kinds).filter_map(|(operation, kind)| {
+            let (Kind::Write(at) | Kind::Slot(at) | Kind::Silent(at) | Kind::Revoke(at)) = *kind else { return None };
+            (!operation.request.is_serializable()).then_some((operation.called, operation.deadline(), at))
+        });
+        let clock = Clock::new(&exact.collect::<Vec<_>>());
+        for operation in &self.operations {
+            self.evidence.note_leases(operation, &clock);
+        }
+    }
+
     fn note_deletions(&mut self) {
+        for (operation, kind) in self.operations.iter().zip(&self.kinds) {
+            match kind {
+                Kind::Write(at) => self.evidence.note_deletions(&operation.request, Some(*at)),
+                Kind::Unknown => self.evidence.note_deletions(&operation.request, None),
+                Kind::Slot(_) | Kind::Silent(_) | Kind::Revoke(_) | Kind::Floating => {}
+            }
+        }
+        for kv in &self.initial.kvs {
+            self.evidence.note_initial(kv);
+        }
         let last = self.claims.keys().chain(self.slots.keys()).max().copied().unwrap_or(self.initial.revision);
         for revision in (self.initial.revision.0 + 1..=last.0).map(Revision) {
-            let may = match self.claims.get(&revision) {
-                None => true,
-                Some(Claim::Other) => false,
-                Some(Claim::Operation(at)) => may_delete(&self.operations[*at].request),
-            };
-            if may {
-                self.evidence.note_may_delete(revision);
+            if !self.claims.contains_key(&revision) {
+                self.evidence.note_gap(revision);
             }
         }
     }
@@ -260,31 +304,24 @@ pub(crate) fn granted(operation: &Operation) -> Option<LeaseId> {
     }
 }
 
-/// The keys that a request may put, with the leases that it attaches.
-pub(crate) fn puts_of(request: &Request) -> Vec<(Bytes, LeaseId)> {
-    let mut puts = Vec::new();
+/// Calls `visit` for every put of a request, on whatever path.
+pub(crate) fn each_put(request: &Request, visit: &mut dyn FnMut(&Put)) {
     match request {
-        Request::Put(put) => puts.push((put.key.clone(), put.lease)),
+        Request::Put(put) => visit(put),
         Request::Txn(txn) => txn.each_op(&mut |op| {
             if let TxnOp::Put(put) = op {
-                puts.push((put.key.clone(), put.lease));
+                visit(put);
             }
         }),
         _ => {}
     }
-    puts
 }
 
-fn may_delete(request: &Request) -> bool {
-    match request {
-        Request::DeleteRange(_) => true,
-        Request::Txn(txn) => {
-            let mut may = false;
-            txn.each_op(&mut |op| may |= matches!(op, TxnOp::DeleteRange(_)));
-            may
-        }
-        _ => false,
-    }
+/// The keys that a request may put, with the leases that it attaches.
+pub(crate) fn puts_of(request: &Request) -> Vec<(Bytes, LeaseId)> {
+    let mut puts = Vec::new();
+    each_put(request, &mut |put| puts.push((put.key.clone(), put.lease)));
+    puts
 }
 
 /// Whether the view shows the request. A narrow one shows no leases and no compactions.

@@ -23,7 +23,6 @@ pub(crate) struct Shape {
     pub(crate) expiries_per_mille: u32,
 }
 
-#[allow(dead_code, reason = "the example that measures does without it")]
 impl Shape {
     pub(crate) const TINY: Shape = Shape {
         clients: 3,
@@ -240,39 +239,7 @@ impl World {
     }
 }
 
-#[allow(dead_code, reason = "the example that measures does without it")]
 /// A random number from a seed, for tests that choose among cases.
 pub(crate) fn pick(rng: &mut impl Rng, limit: usize) -> usize {
     rng.random_range(0..limit.max(1))
-}
-
-/// Gives a late read of one key the answer, header included, that an earlier read of it got: a stale read. Where.
-pub(crate) fn spoil(history: &mut History) -> Option<usize> {
-    let kvs = |operation: &Operation| match &operation.outcome {
-        Outcome::Ok(Response { body: Body::Range(body), .. }) => body.kvs.clone(),
-        _ => Vec::new(),
-    };
-    let late = history.operations.len() * 9 / 10;
-    for at in late..history.operations.len() {
-        let Request::Range(range) = &history.operations[at].request else { continue };
-        if range.serializable
-            || range.keys.single().is_none()
-            || range.revision > Revision(0)
-            || kvs(&history.operations[at]).is_empty()
-        {
-            continue;
-        }
-        let earlier = (0..at).rev().find(|earlier| {
-            let earlier = &history.operations[*earlier];
-            earlier.request == history.operations[at].request
-                && earlier.returned < Some(history.operations[at].called)
-                && kvs(earlier) != kvs(&history.operations[at])
-                && matches!(earlier.outcome, Outcome::Ok(_))
-        });
-        if let Some(earlier) = earlier {
-            history.operations[at].outcome = history.operations[earlier].outcome.clone();
-            return Some(at);
-        }
-    }
-    None
 }

@@ -12,6 +12,7 @@
 mod append;
 mod brute;
 mod build;
+mod fault;
 mod generate;
 mod lease;
 mod linearize;
@@ -24,6 +25,7 @@ mod report;
 mod report_page;
 mod run;
 mod watch;
+mod workload;
 
 #[path = "../../examples/report/made_up.rs"]
 mod made_up;

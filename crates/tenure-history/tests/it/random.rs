@@ -2,11 +2,17 @@
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tenure_history::linearize::{Options, linearize};
-use tenure_history::{History, Verdict, reads};
+use tenure_history::linearize::{Options, linearize, linearize_seen};
+use tenure_history::request::KeyRange;
+use tenure_history::seen::Seen;
+use tenure_history::watch::{self, Spec};
+use tenure_history::{History, Revision, Verdict, reads};
 
-use crate::generate::{Shape, history, spoil};
-use crate::{brute, mutate};
+use crate::fault::FAULTS;
+
+use crate::generate::{Shape, history};
+use crate::workload::{Workload, spoil, watch_all};
+use crate::{brute, mutate, workload};
 
 const SERIALIZABLE: Options = Options { steps_max: 1_000_000, serializable: true };
 
@@ -87,4 +93,50 @@ fn a_stale_read_late_in_a_history_is_never_accepted() {
         }
     }
     assert!(spoiled > 10, "{spoiled}");
+}
+
+/// A tenth of a real run, with what makes it hard: bursts of unknown outcomes, and leases that end.
+const SHORT: Workload = Workload { operations: 10_000, failover_every: 2_000, ..Workload::REAL };
+
+#[test]
+fn runs_with_failovers_and_leases_that_end_are_decided() {
+    for seed in 0..seeds(2) {
+        let (history, _) = workload::history(seed, SHORT);
+        let verdict = linearize(&history, &Options::default());
+        assert!(verdict.is_ok(), "HISTORY_SEEDS={}: {verdict}", seed + 1);
+    }
+}
+
+#[test]
+fn a_watcher_over_everything_decides_every_revision_but_those_that_it_missed() {
+    let spec = Spec { keys: KeyRange::all(), puts: true, deletes: true, prev_kv: false };
+    for seed in 0..seeds(2) {
+        let (history, store) = workload::history(seed, SHORT);
+        let missing = |revision: Revision| revision.0 % 1_000 > 900;
+        let steps = watch_all(&store, SHORT.keys, &missing);
+        let seen = [Seen::of(&spec, &steps)];
+        let verdict = linearize_seen(&history, &Options::default(), &seen);
+        let Verdict::Ok(found) = verdict else { panic!("HISTORY_SEEDS={}: {verdict}", seed + 1) };
+        let verdict = watch::check(&found.truth, &spec, &steps, None);
+        assert!(verdict.is_ok(), "HISTORY_SEEDS={}: {verdict}", seed + 1);
+    }
+}
+
+#[test]
+fn one_fault_in_a_run_is_found() {
+    let mut missed = Vec::new();
+    for seed in 0..seeds(8) {
+        let fault = FAULTS[seed as usize % FAULTS.len()];
+        let (mut history, store) =
+            workload::history(seed, Workload { operations: 1_500, failover_every: 500, ..SHORT });
+        let seen = [Seen::of(
+            &Spec { keys: KeyRange::all(), puts: true, deletes: true, prev_kv: false },
+            &watch_all(&store, SHORT.keys, &|_| false),
+        )];
+        assert!(fault.plant(&mut history), "{fault:?}");
+        if linearize_seen(&history, &Options::default(), &seen).violation().is_none() {
+            missed.push((seed, fault));
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?}");
 }
