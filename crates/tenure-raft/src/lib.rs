@@ -21,6 +21,7 @@ mod peer;
 mod renewals;
 pub mod runtime;
 mod shared_store;
+pub mod sim;
 mod snapshot;
 mod state_machine;
 pub mod tls;

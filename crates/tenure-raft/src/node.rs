@@ -335,6 +335,13 @@ impl RaftNode {
         }
     }
 
+    /// The last entry known to be committed, and its term.
+    pub fn committed(&self) -> Option<(LogIndex, Term)> {
+        let metrics = self.raft().metrics();
+        let committed = metrics.borrow_watched().local_committed;
+        committed.map(|id| (LogIndex(id.index()), Term(id.committed_leader_id().term)))
+    }
+
     /// The current term.
     pub fn term(&self) -> Term {
         Term(self.raft().server_metrics().borrow_watched().vote.leader_id.term)
@@ -440,10 +447,11 @@ impl RaftNode {
     pub async fn failed(&self) -> NodeError {
         let mut failure = self.inner.failure.subscribe();
         let reported = async {
-            match failure.wait_for(Option::is_some).await {
-                Ok(why) => NodeError::Raft(why.clone().unwrap_or_default()),
+            let why = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+            match why {
+                Some(why) => NodeError::Raft(why),
                 // This handle holds the sender, so the channel cannot close.
-                Err(_) => std::future::pending().await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {

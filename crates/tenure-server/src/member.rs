@@ -42,18 +42,21 @@ pub struct Member {
 }
 
 impl Member {
-    /// Opens log and state, joins the cluster and returns once the member takes part in it.
+    /// Opens log and state, joins the cluster and returns once the member takes part in it. `observers` are told of
+    /// everything that is applied, as its own parts are.
     pub async fn start(
         node: NodeOptions,
         options: MemberOptions,
         engines: Arc<dyn EngineFactory>,
         files: Arc<dyn FileLayer>,
         peers: PeerPort,
+        observers: Vec<Arc<dyn Effects>>,
     ) -> Result<Member, NodeError> {
         let thread = |error| NodeError::Io("starting a thread".into(), error);
         let watches = WatchHub::start().map_err(thread)?;
         let leases = Arc::new(LeaseFeed::default());
-        let effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
+        let mut effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
+        effects.extend(observers);
         let raft = RaftNode::start(node, engines, files, peers, effects).await?;
         let shared = Shared {
             raft: raft.clone(),

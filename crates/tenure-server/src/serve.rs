@@ -144,7 +144,7 @@ async fn run(
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let peers = PeerPort::Sockets(listeners.peers);
-    let starting = Member::start(options, member_options(&config), engines, Arc::new(OsFiles), peers);
+    let starting = Member::start(options, member_options(&config), engines, Arc::new(OsFiles), peers, Vec::new());
     let member = tokio::select! {
         started = starting => started?,
         () = stop_asked(&mut shutdown) => return Ok(()),

@@ -42,4 +42,4 @@ pub use error::LogError;
 pub use files::{FileLayer, FileLock, LogFile, OsFiles};
 pub use options::{LogOptions, OnFailure};
 pub use sim_files::{Keep, SimFiles};
-pub use store::{LogStepper, LogStore};
+pub use store::{LogStepper, LogStore, Logged};

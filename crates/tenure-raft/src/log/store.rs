@@ -29,7 +29,7 @@ use super::shared::Shared;
 use super::wal_thread::Worker;
 use super::writer::Writer;
 use crate::runtime::{self, BootInstant, ThreadRng, life};
-use crate::types::{Config, Entry, LeaderId, LogId, Vote};
+use crate::types::{Config, Entry, LeaderId, LogId, Payload, Vote};
 
 /// The file that keeps other processes out of the log's directory.
 const LOCK_FILE: &str = "LOCK";
@@ -37,6 +37,28 @@ const LOCK_FILE: &str = "LOCK";
 /// A handle to an open log.
 #[derive(Clone, Debug)]
 pub struct LogStore(Arc<Handle>);
+
+/// What an entry is, in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Its index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Of what it carries.
+    pub checksum: u32,
+}
+
+impl Logged {
+    fn of(entry: &Entry) -> Logged {
+        let checksum = match &entry.payload {
+            Payload::Blank => 0,
+            Payload::Normal(proposal) => crc32fast::hash(&proposal.0),
+            Payload::Membership(membership) => crc32fast::hash(format!("{membership:?}").as_bytes()),
+        };
+        Logged { index: entry.log_id.index, term: entry.log_id.leader_id.term, checksum }
+    }
+}
 
 /// Works off the queue of a log that was opened without a thread.
 #[derive(Debug)]
@@ -103,6 +125,16 @@ impl LogStore {
     /// The index of the last entry, or of what was purged; `None` in a log that never had an entry.
     pub fn last_index(&self) -> Option<u64> {
         self.0.shared.state().last().map(|last| last.index)
+    }
+
+    /// Entries of a range as they are in this log, for whoever compares logs. Those that are purged are left out.
+    pub async fn logged(&self, start: u64, end: u64) -> io::Result<Vec<Logged>> {
+        let (from, to) = {
+            let state = self.0.shared.state();
+            (start.max(state.start()), end.min(state.end()))
+        };
+        let entries = if from < to { self.read(from, to, usize::MAX).await? } else { Vec::new() };
+        Ok(entries.iter().map(Logged::of).collect())
     }
 
     /// When entries reached this process.

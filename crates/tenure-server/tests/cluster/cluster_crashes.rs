@@ -13,10 +13,10 @@ use tenure_server::node::{Node, RequestError};
 
 use crate::support::cluster::{Cluster, check, eventually};
 use crate::support::history::{Fate, History, Request};
-use crate::support::machine::{Kept, Step};
 use crate::support::member::Settings;
 use crate::support::requests::{delete, put, txn};
 use crate::support::{run, within};
+use tenure_raft::sim::{Kept, Step};
 
 const CLIENTS: u64 = 4;
 

@@ -16,10 +16,10 @@ use tenure_server::node::Node;
 
 use crate::support::cluster::{Cluster, check};
 use crate::support::history::{Fate, History, Request};
-use crate::support::machine::{Flaw, Kept, Step};
 use crate::support::member::{Findings, Member, Settings};
 use crate::support::requests::{delete, put, put_leased, txn};
 use crate::support::{run, within};
+use tenure_raft::sim::{Flaw, Kept, Step};
 
 /// Small enough that a short script fills several segments, is flushed several times and purges log.
 pub(crate) fn small_log() -> Settings {

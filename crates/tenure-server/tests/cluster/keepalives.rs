@@ -14,9 +14,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::support::cluster::{Cluster, eventually};
 use crate::support::leases::{Held, revoke};
-use crate::support::machine::Step;
 use crate::support::member::Settings;
 use crate::support::{run, within};
+use tenure_raft::sim::Step;
 
 type Answers = BoxStream<'static, Result<KeptAlive, Infallible>>;
 

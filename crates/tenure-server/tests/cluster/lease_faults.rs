@@ -11,9 +11,9 @@ use crate::snapshots::{caught_up, counters, fall_behind, short_log};
 use crate::support::cluster::{Cluster, eventually, settled};
 use crate::support::history::History;
 use crate::support::leases::Held;
-use crate::support::machine::{Kept, Step};
 use crate::support::member::Settings;
 use crate::support::{run, within};
+use tenure_raft::sim::{Kept, Step};
 
 /// What a busy machine may add to the bounds: less than a TTL that starts anew would.
 const SLACK: Duration = Duration::from_secs(2);

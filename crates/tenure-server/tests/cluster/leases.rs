@@ -15,10 +15,10 @@ use tenure_server::node::Node;
 use crate::support::cluster::{Cluster, eventually, settled};
 use crate::support::history::bytes;
 use crate::support::leases::{Held, events_from, revoke};
-use crate::support::machine::Step;
 use crate::support::member::Settings;
 use crate::support::requests::{delete, put, put_leased};
 use crate::support::{run, within};
+use tenure_raft::sim::Step;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -10,10 +10,10 @@ use tenure_server::node::Node;
 
 use crate::support::cluster::{Cluster, check, eventually, settled};
 use crate::support::history::{Fate, History};
-use crate::support::machine::Kept;
 use crate::support::member::{Member, Settings, Starting};
 use crate::support::requests::put;
 use crate::support::{run, within};
+use tenure_raft::sim::Kept;
 
 /// How long somebody who must wait is watched. Waiting for ever cannot be shown, but a member that did not wait would
 /// have answered within a few of its rounds of 100 ms.

@@ -20,10 +20,10 @@ use tonic::{Code, Status};
 
 use crate::support::cluster::{Cluster, check, eventually, settled};
 use crate::support::history::{Fate, History};
-use crate::support::machine::Kept;
 use crate::support::member::{CLUSTER, Member, Settings};
 use crate::support::requests::put;
 use crate::support::{run, within};
+use tenure_raft::sim::Kept;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rpc {

@@ -13,10 +13,10 @@ use tenure_server::node::{Node, RequestError};
 
 use crate::support::cluster::{Cluster, check, eventually, settled};
 use crate::support::history::{Fate, History, Request, bytes, everything, range};
-use crate::support::machine::{Kept, Step};
 use crate::support::member::Settings;
 use crate::support::requests::{delete, put, txn};
 use crate::support::{run, within};
+use tenure_raft::sim::{Kept, Step};
 
 /// For tests of what comes of requests that nobody can carry out.
 fn impatient() -> Settings {

@@ -15,10 +15,10 @@ use tenure_server::node::{Node, RequestError};
 
 use crate::support::cluster::{Cluster, check, eventually, settled};
 use crate::support::history::{Fate, History, bytes, range};
-use crate::support::machine::Kept;
 use crate::support::member::Settings;
 use crate::support::requests::put;
 use crate::support::{run, within};
+use tenure_raft::sim::Kept;
 
 /// State is flushed often and hardly any log is kept, so that whoever is down for a moment needs a snapshot.
 pub(crate) fn short_log() -> Settings {

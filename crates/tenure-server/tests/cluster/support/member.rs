@@ -20,7 +20,7 @@ use tenure_storage::engine::Engine;
 use tenure_storage::store::StateStore;
 use tokio::sync::oneshot;
 
-use super::machine::{Flaw, Kept, Machine, Remains};
+use tenure_raft::sim::{Flaw, Kept, Machine, Remains};
 
 /// How a member of a test behaves.
 #[derive(Clone, Debug)]
@@ -257,7 +257,7 @@ async fn live(
         watch_progress_interval: Duration::from_secs(600),
     };
     let peers = PeerPort::Sockets(vec![listener.into()]);
-    let starting = server::Member::start(options, member, machine.engines(), machine.files(), peers);
+    let starting = server::Member::start(options, member, machine.engines(), machine.files(), peers, Vec::new());
     let member = tokio::select! {
         started = starting => match started {
             Ok(member) => member,

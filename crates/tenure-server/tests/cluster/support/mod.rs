@@ -3,10 +3,8 @@
 pub(crate) mod cluster;
 pub(crate) mod history;
 pub(crate) mod leases;
-pub(crate) mod machine;
 pub(crate) mod member;
 pub(crate) mod requests;
-pub(crate) mod tables;
 
 use std::future::Future;
 use std::time::Duration;

@@ -12,16 +12,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use tenure_raft::SimEngines;
-use tenure_raft::log::{FileLayer, FileLock, Keep, LogFile, SimFiles};
 use tenure_storage::engine::{Engine, EngineFactory};
 use tokio::sync::watch;
 
 use super::tables::Engines;
+use crate::home::SimEngines;
+use crate::log::{FileLayer, FileLock, Keep, LogFile, SimFiles};
 
 /// What an operation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Step {
+pub enum Step {
     /// Bytes written to the log, not synced.
     Write,
     /// Names made, changed or removed, not synced; files cut.
@@ -38,7 +38,7 @@ pub(crate) enum Step {
 
 /// A bug planted in the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub enum Flaw {
     None,
     /// From an operation on, files are reported as synced without being so.
     SyncDoesNothing {
@@ -52,7 +52,7 @@ pub(crate) enum Flaw {
 
 /// How many of the batches that no flush had covered reached the engine's disk by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub enum Kept {
     None,
     Half,
     All,
@@ -60,7 +60,7 @@ pub(crate) enum Kept {
 
 /// See the module's header. Clones are handles of the same machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Machine(Arc<Inner>);
+pub struct Machine(Arc<Inner>);
 
 struct Inner {
     disk: SimFiles,
@@ -86,7 +86,7 @@ struct Power {
 
 /// What a machine left when its power was cut.
 #[derive(Debug)]
-pub(crate) struct Remains {
+pub struct Remains {
     machine: Machine,
     keep: Keep,
 }
@@ -99,7 +99,7 @@ impl std::fmt::Debug for Inner {
 
 impl Machine {
     /// A new machine with an empty disk.
-    pub(crate) fn new(flaw: Flaw) -> Machine {
+    pub fn new(flaw: Flaw) -> Machine {
         let disk = SimFiles::new();
         let engines = SimEngines::new(Arc::new(disk.clone()));
         Machine::with(disk, BTreeSet::new(), engines, flaw)
@@ -117,16 +117,16 @@ impl Machine {
         Machine(Arc::new(inner))
     }
 
-    pub(crate) fn files(&self) -> Arc<dyn FileLayer> {
+    pub fn files(&self) -> Arc<dyn FileLayer> {
         Arc::new(Files(self.clone()))
     }
 
-    pub(crate) fn engines(&self) -> Arc<dyn EngineFactory> {
+    pub fn engines(&self) -> Arc<dyn EngineFactory> {
         Arc::new(Engines::of(self))
     }
 
     /// The engine in a directory.
-    pub(crate) fn engine_in(&self, dir: &Path) -> Arc<dyn Engine> {
+    pub fn engine_in(&self, dir: &Path) -> Arc<dyn Engine> {
         Engines::of(self).open(dir).expect("an engine that was open before")
     }
 
@@ -139,71 +139,77 @@ impl Machine {
     }
 
     /// Leaves so much room on the disk, or unlimited room.
-    pub(crate) fn set_bytes_free(&self, bytes: Option<u64>) {
+    pub fn set_bytes_free(&self, bytes: Option<u64>) {
         self.0.disk.set_bytes_free(bytes);
     }
 
     /// The bytes of a file.
-    pub(crate) fn contents(&self, path: &Path) -> Option<Vec<u8>> {
+    pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
         self.0.disk.contents(path)
     }
 
     /// How many operations there were so far.
-    pub(crate) fn operations(&self) -> u64 {
+    pub fn operations(&self) -> u64 {
         self.power().operations
     }
 
     /// The operation that the power went off before, if it was planned.
-    pub(crate) fn went_off_before(&self) -> Option<Step> {
+    pub fn went_off_before(&self) -> Option<Step> {
         self.power().went_off_before
     }
 
     /// Plans to go off at an operation, counted from the machine's first.
-    pub(crate) fn go_off_at(&self, operation: u64) {
+    pub fn go_off_at(&self, operation: u64) {
         self.power().off_at = Some(operation);
     }
 
     /// Plans to go off before an operation of a kind, the first being number 0.
-    pub(crate) fn go_off_before(&self, step: Step, number: u64) {
+    pub fn go_off_before(&self, step: Step, number: u64) {
         self.power().off_before = Some((step, number));
     }
 
+    /// Gives up plans to go off.
+    pub fn stay_on(&self) {
+        let mut power = self.power();
+        (power.off_at, power.off_before) = (None, None);
+    }
+
     /// Returns once the power is off.
-    pub(crate) async fn is_off(&self) {
+    pub async fn is_off(&self) {
         let mut off = self.0.off.subscribe();
         // The sender lives as long as this handle.
         off.wait_for(|off| *off).await.expect("the machine is there");
     }
 
     /// Whether the power is off.
-    pub(crate) fn off(&self) -> bool {
+    pub fn off(&self) -> bool {
         *self.0.off.borrow()
     }
 
     /// Lets no operation of a kind through until it is released or the power goes off.
-    pub(crate) fn hold(&self, step: Step) {
+    pub fn hold(&self, step: Step) {
         self.power().held.insert(step);
     }
 
     /// Lets no operation on the log's files through from one on, counted from the machine's first, until the power goes
     /// off. The engine goes on.
-    pub(crate) fn hold_files_from(&self, operation: u64) {
+    pub fn hold_files_from(&self, operation: u64) {
         self.power().files_held_from = Some(operation);
     }
 
     /// Lets them through again.
-    pub(crate) fn release(&self, step: Step) {
+    pub fn release(&self, step: Step) {
         self.power().held.remove(&step);
         self.0.changed.notify_all();
     }
 
     /// Cuts the power.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.go_off(&mut self.power());
     }
 
     /// Cuts the power and looks at what is left; nobody may use the machine any more.
-    pub(crate) fn remains(&self, keep: Keep) -> Remains {
+    pub fn remains(&self, keep: Keep) -> Remains {
         self.cut();
         self.0.disk.crash(keep);
         Remains { machine: self.clone(), keep }
@@ -259,7 +265,7 @@ impl Power {
 impl Remains {
     /// A machine that finds them. The disk is copied, so others may be booted from the same remains; only what a crash
     /// kept without having been synced cannot be copied, and is then shared.
-    pub(crate) fn boot(&self, kept: Kept, flaw: Flaw) -> Machine {
+    pub fn boot(&self, kept: Kept, flaw: Flaw) -> Machine {
         let disk = if self.keep == Keep::Everything { self.machine.0.disk.clone() } else { self.copied_disk() };
         let engines = self.machine.0.engines.crash(Arc::new(disk.clone()), |batches| match kept {
             Kept::None => 0,
@@ -270,7 +276,7 @@ impl Remains {
     }
 
     /// A machine that finds the disk of the log, and engines that are empty.
-    pub(crate) fn boot_without_state(&self) -> Machine {
+    pub fn boot_without_state(&self) -> Machine {
         let disk = self.copied_disk();
         let engines = SimEngines::new(Arc::new(disk.clone()));
         Machine::with(disk, self.dirs(), engines, Flaw::None)

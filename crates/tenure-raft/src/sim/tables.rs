@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tenure_raft::SimEngine;
 use tenure_storage::engine::{Batch, BatchOp, Engine, EngineError, EngineFactory, EngineSnapshot, EngineStats};
 
 use super::machine::{Flaw, Machine, Step};
+use crate::home::SimEngine;
 
 /// Opens them.
 pub(super) struct Engines(Machine);
