@@ -35,6 +35,10 @@ RELEASE_TESTS := $(foreach package,$(filter-out -p,$(RELEASE_PACKAGES)),crates/$
 FAST_TESTS := $(filter-out $(SLOW_TESTS),$(sort $(basename $(notdir $(filter-out $(RELEASE_TESTS),$(TEST_FILES))))))
 FAST := --lib --bins $(patsubst %,--test %,$(FAST_TESTS))
 
+# The simulator is built in a profile of its own, fast and with every assertion. Seeds that failed are kept in a file.
+SIM := $(CARGO_TARGET_DIR)/sim/tenure-sim
+SIM_SEEDS := tests/sim-seeds.txt
+
 # Real etcd and its Python client, from PyPI, for the comparisons; and what tests/clients/build makes: a newer etcd, and
 # programs around the clients of other languages.
 VENV := $(TENURE_CACHE)/venv
@@ -99,7 +103,7 @@ check: deps ## the fast part: format, lints, tidy and all tests that run in memo
 	$(CARGO) test $(LOCKED) --quiet $(FAST)
 
 .PHONY: test
-test: check test-release test-process compat ## everything that a change must pass
+test: check test-sim test-release test-process compat ## everything that a change must pass
 
 .PHONY: test-release
 test-release: build ## lints and tests of the crates that link RocksDB
@@ -121,6 +125,18 @@ chaos: build build-faults ## break a cluster at work by a script and check every
 .PHONY: scenarios
 scenarios: build ## single fault scenarios in large counts on real servers; not part of `make test`
 	$(CARGO) test $(LOCKED) --test 'chaos_*' -- --nocapture --test-threads=1
+
+.PHONY: sim
+sim: deps ## a cluster in one thread: SEED=n runs one seed, SEEDS=n many from SEED (or 1) on; SIM_ARGS goes to the program
+	$(CARGO) build --quiet --profile sim $(LOCKED) -p tenure-sim
+	$(SIM) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS),$(if $(SEED),,--seeds 20)) --seeds-file $(SIM_SEEDS) $(SIM_ARGS)
+
+.PHONY: test-sim
+test-sim: deps ## the simulator: one seed twice, the seeds that failed once, and some more
+	$(CARGO) build --quiet --profile sim $(LOCKED) -p tenure-sim
+	$(SIM) --twice --seed 7
+	$(SIM) --replay --seeds-file $(SIM_SEEDS)
+	$(SIM) --seeds 40
 
 .PHONY: bench
 bench: build venv ## rate, latency and CPU per operation beside a real etcd; BENCH_ARGS goes to the program

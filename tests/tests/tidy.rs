@@ -25,6 +25,11 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenurectl", &["tenure-proto"]),
     ("tenure-demo", &["tenure-proto"]),
     ("tenure-history", &[]),
+    ("tenure-workload", &["tenure-history", "tenure-proto"]),
+    (
+        "tenure-sim",
+        &["tenure-core", "tenure-history", "tenure-raft", "tenure-server", "tenure-storage", "tenure-workload"],
+    ),
     ("tenure-tests", &["tenure-history", "tenure-proto"]),
 ];
 
@@ -45,6 +50,21 @@ const NAMED_BY_ONE: &[(&str, &str)] = &[
     ("openraft", "tenure-raft"),
     ("ratatui", "tenure-demo"),
     ("crossterm", "tenure-demo"),
+];
+
+/// The one crate with lints of its own, the workspace's but for unsafe code, and the one file that needs that.
+const LINTS_OF_ITS_OWN: (&str, &str) = ("tenure-sim", "crates/tenure-sim/src/entropy.rs");
+
+/// What a member has one of. The simulator runs what `tenured` runs: a second one, however simple, would prove nothing.
+const ONLY_ONE: &[&str] = &[
+    "impl RaftLogStorage<Config> for",
+    "impl RaftStateMachine<Config> for",
+    "impl RaftNetworkFactory<Config> for",
+    "fn apply_run(",
+    "fn lessor_loop(",
+    "fn match_loop(",
+    "OpenRaft::build(",
+    "RaftNode::start(",
 ];
 
 /// Crates that link RocksDB, and so stay out of every debug build.
@@ -188,12 +208,45 @@ fn crates_that_link_rocksdb_are_no_default_members() {
 fn every_crate_takes_the_workspaces_lints_version_and_licence() {
     let mut wrong = Vec::new();
     for (name, manifest) in manifests() {
+        if name == LINTS_OF_ITS_OWN.0 {
+            continue;
+        }
         for line in ["[lints]\nworkspace = true\n", "version.workspace = true\n", "license.workspace = true\n"] {
             if !manifest.text.contains(line) {
                 wrong.push(format!("{name} lacks {line:?}"));
             }
         }
     }
+    none(&wrong);
+}
+
+#[test]
+fn one_file_alone_has_unsafe_code() {
+    let (name, file) = LINTS_OF_ITS_OWN;
+    let workspace = read("Cargo.toml");
+    let own = read(&format!("crates/{name}/Cargo.toml"));
+    assert!(workspace.contains("\nunsafe_code = \"forbid\"\n") && own.contains("\nunsafe_code = \"deny\"\n"));
+    let mark = concat!("uns", "afe");
+    let wrong: Vec<_> = rust_files()
+        .into_iter()
+        .filter(|path| path.starts_with(format!("crates/{name}")) && !path.ends_with(Path::new(file)))
+        .filter(|path| read(path).contains(mark))
+        .map(|path| path.display().to_string())
+        .collect();
+    none(&wrong);
+}
+
+#[test]
+fn a_member_has_one_of_each_of_its_parts() {
+    let is_source = |path: &PathBuf| path.starts_with("crates") && !path.to_string_lossy().contains("/tests");
+    let sources = rust_files().into_iter().filter(is_source);
+    let texts: Vec<String> = sources.map(read).collect();
+    let wrong: Vec<_> = ONLY_ONE
+        .iter()
+        .map(|part| (part, texts.iter().map(|text| text.matches(part).count()).sum::<usize>()))
+        .filter(|(_, count)| *count != 1)
+        .map(|(part, count)| format!("`{part}` is there {count} times"))
+        .collect();
     none(&wrong);
 }
 

@@ -1,0 +1,335 @@
+//! One client: asks one thing at a time, by a deadline, and records what became of it.
+//!
+//! What became of a request that was not answered matters most. It *failed* only if it certainly did nothing: the member
+//! could not be connected to, or it refused at the door. Any other error of a write leaves it open whether the write was
+//! done, or will be. A read has no effect, so whatever was not answered failed.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tenure_history::request::Request;
+use tenure_history::response::{Body, KeyText, Outcome, Refusal, Response};
+use tenure_history::{ClientId, LeaseId, Moment, NodeId, Operation, Revision};
+use tenure_proto::etcdserverpb as pb;
+use tenure_proto::etcdserverpb::kv_client::KvClient;
+use tenure_proto::etcdserverpb::lease_client::LeaseClient;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::connect::Channel;
+use crate::stage::Stage;
+use crate::translate;
+use crate::workloads::Workload;
+
+/// Clients differ in patience, so that they do not all come back at the same moment.
+const DEADLINE_MIN: Duration = Duration::from_millis(600);
+const DEADLINE_STEP: Duration = Duration::from_millis(200);
+const DEADLINE_STEPS: u32 = 8;
+/// After a failure, so that a dead member is not hammered.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(40);
+/// A client that moves about leaves a member after this many failures in a row.
+const FAILURES_BORNE: u32 = 2;
+
+/// One client of the cluster.
+#[derive(Debug)]
+pub struct Client {
+    pub stage: Arc<Stage>,
+    pub rng: StdRng,
+    workload: Workload,
+    id: ClientId,
+    at: usize,
+    /// Whether it goes to another member when one fails it.
+    moves: bool,
+    failures: u32,
+    deadline: Duration,
+    channels: Vec<Channel>,
+    renewals: Option<Renewals>,
+}
+
+/// A stream of renewals.
+#[derive(Debug)]
+struct Renewals {
+    ask: mpsc::Sender<pb::LeaseKeepAliveRequest>,
+    answers: Streaming<pb::LeaseKeepAliveResponse>,
+}
+
+/// Why there is no answer.
+enum Lost {
+    Status(Status),
+    /// A stream that was there before had gone: nothing was sent.
+    NotSent,
+    /// The answer was no answer to this.
+    Odd(&'static str),
+}
+
+impl Client {
+    /// The client with this number; every third stays at its member whatever happens.
+    pub fn new(stage: &Arc<Stage>, workload: Workload, number: u32) -> Client {
+        let channels: Vec<Channel> =
+            (0..stage.connect.members()).map(|member| stage.connect.connect(number, member)).collect();
+        let members = u32::try_from(channels.len()).unwrap_or(u32::MAX);
+        Client {
+            stage: stage.clone(),
+            rng: StdRng::seed_from_u64(stage.seed ^ (u64::from(number) << 32)),
+            workload,
+            id: ClientId(number),
+            at: (number % members) as usize,
+            moves: !(number / members).is_multiple_of(3),
+            failures: 0,
+            deadline: DEADLINE_MIN + DEADLINE_STEP * (number % DEADLINE_STEPS),
+            channels,
+            renewals: None,
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// The instant now.
+    pub fn now(&self) -> Moment {
+        self.stage.recorder.now()
+    }
+
+    /// Goes to a member for good.
+    pub fn stay_at(&mut self, member: usize) {
+        (self.at, self.moves) = (member, false);
+    }
+
+    /// Asks, waits, records; a failure is followed by a short pause.
+    pub async fn ask(&mut self, request: Request) -> Outcome {
+        let called = self.now();
+        let node = u32::try_from(self.at).ok().map(NodeId);
+        let sent = timeout(self.deadline, self.send(&request)).await;
+        let returned = Some(self.now());
+        let outcome = match sent {
+            Ok(Ok(response)) => Outcome::Ok(response),
+            Ok(Err(lost)) => outcome_of(&lost, &request),
+            Err(_) if has_effect(&request) => Outcome::Unknown,
+            Err(_) => Outcome::Failed("no answer in time".to_owned()),
+        };
+        let operation =
+            Operation { client: self.id, node, called, returned, request: request.clone(), outcome: outcome.clone() };
+        self.stage.recorder.note(self.workload, operation);
+        if matches!(outcome, Outcome::Ok(_) | Outcome::Refused(_)) {
+            self.failures = 0;
+            return outcome;
+        }
+        self.renewals = None;
+        self.failures += 1;
+        if self.moves && self.failures >= FAILURES_BORNE {
+            self.failures = 0;
+            self.at = (self.at + 1) % self.channels.len();
+        }
+        sleep(PAUSE_AFTER_FAILURE).await;
+        outcome
+    }
+
+    /// Asks, and gives the answer if there is one.
+    pub async fn answer(&mut self, request: Request) -> Option<Response> {
+        match self.ask(request).await {
+            Outcome::Ok(response) => Some(response),
+            Outcome::Refused(_) | Outcome::Failed(_) | Outcome::Unknown => None,
+        }
+    }
+
+    /// Waits a random while around the workload's pace.
+    pub async fn pace(&mut self) {
+        let pace = self.stage.pace(self.workload);
+        let part = self.rng.random_range(0.3..1.7);
+        sleep(pace.mul_f64(part)).await;
+    }
+
+    async fn send(&mut self, request: &Request) -> Result<Response, Lost> {
+        let channel = self.channels[self.at].clone();
+        let mut kv = KvClient::new(channel.clone());
+        let mut lease = LeaseClient::new(channel);
+        let (header, body) = match request {
+            Request::Range(range) => {
+                let answer = kv.range(self.dated(translate::range(range))).await?.into_inner();
+                (answer.header, translate::range_body(answer))
+            }
+            Request::Put(put) => {
+                let answer = kv.put(self.dated(translate::put(put))).await?.into_inner();
+                (answer.header, translate::put_body(answer))
+            }
+            Request::DeleteRange(delete) => {
+                let answer = kv.delete_range(self.dated(translate::delete(delete))).await?.into_inner();
+                (answer.header, translate::delete_body(answer))
+            }
+            Request::Txn(txn) => {
+                let answer = kv.txn(self.dated(translate::txn(txn))).await?.into_inner();
+                let odd = Lost::Odd("a transaction was answered with an empty part");
+                (answer.header, translate::txn_body(answer).ok_or(odd)?)
+            }
+            Request::Compact { revision } => {
+                let request = pb::CompactionRequest { revision: revision.0, physical: false };
+                (kv.compact(self.dated(request)).await?.into_inner().header, Body::Compact)
+            }
+            Request::LeaseGrant { id, ttl_secs } => {
+                let request = pb::LeaseGrantRequest { id: id.0, ttl: *ttl_secs };
+                let answer = lease.lease_grant(self.dated(request)).await?.into_inner();
+                (answer.header, Body::LeaseGrant { id: LeaseId(answer.id), ttl_secs: answer.ttl })
+            }
+            Request::LeaseKeepAlive { id } => {
+                let answer = self.renew(*id, lease).await?;
+                (answer.header, Body::LeaseKeepAlive { ttl_secs: answer.ttl })
+            }
+            Request::LeaseRevoke { id } => {
+                let request = pb::LeaseRevokeRequest { id: id.0 };
+                (lease.lease_revoke(self.dated(request)).await?.into_inner().header, Body::LeaseRevoke)
+            }
+            Request::LeaseTimeToLive { id, keys } => {
+                let request = pb::LeaseTimeToLiveRequest { id: id.0, keys: *keys };
+                let answer = lease.lease_time_to_live(self.dated(request)).await?.into_inner();
+                let keys = answer.keys.into_iter().map(KeyText).collect();
+                (answer.header, Body::LeaseTimeToLive { ttl_secs: answer.ttl, granted_secs: answer.granted_ttl, keys })
+            }
+        };
+        let header = header.ok_or(Lost::Odd("an answer without a header"))?;
+        Ok(Response { revision: Revision(header.revision), body })
+    }
+
+    /// A request that tells the server how long its client will wait.
+    fn dated<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.set_timeout(self.deadline);
+        request
+    }
+
+    async fn renew(
+        &mut self,
+        id: LeaseId,
+        mut client: LeaseClient<Channel>,
+    ) -> Result<pb::LeaseKeepAliveResponse, Lost> {
+        let request = pb::LeaseKeepAliveRequest { id: id.0 };
+        let stream = match &mut self.renewals {
+            Some(stream) => {
+                stream.ask.send(request).await.map_err(|_| Lost::NotSent)?;
+                stream
+            }
+            // A server may answer the call only with the first renewal's answer.
+            none => {
+                let (ask, asked) = mpsc::channel(1);
+                ask.try_send(request).map_err(|_| Lost::NotSent)?;
+                let answers = client.lease_keep_alive(ReceiverStream::new(asked)).await?.into_inner();
+                none.insert(Renewals { ask, answers })
+            }
+        };
+        match stream.answers.message().await? {
+            Some(answer) if answer.id == id.0 => Ok(answer),
+            Some(_) => Err(Lost::Odd("a renewal of another lease was answered")),
+            None => Err(Lost::Odd("the stream of renewals ended")),
+        }
+    }
+}
+
+impl From<Status> for Lost {
+    fn from(status: Status) -> Lost {
+        Lost::Status(status)
+    }
+}
+
+fn has_effect(request: &Request) -> bool {
+    match request {
+        Request::Range(_) | Request::LeaseTimeToLive { .. } => false,
+        Request::Txn(txn) => !txn.is_read_only(),
+        Request::Put(_)
+        | Request::DeleteRange(_)
+        | Request::Compact { .. }
+        | Request::LeaseGrant { .. }
+        | Request::LeaseKeepAlive { .. }
+        | Request::LeaseRevoke { .. } => true,
+    }
+}
+
+fn outcome_of(lost: &Lost, request: &Request) -> Outcome {
+    let text = match lost {
+        Lost::NotSent => return Outcome::Failed("the stream had ended".to_owned()),
+        Lost::Odd(text) => (*text).to_owned(),
+        Lost::Status(status) => {
+            if let Some(refusal) = refusal_of(status) {
+                return Outcome::Refused(refusal);
+            }
+            let text = format!("{:?}: {}", status.code(), status.message());
+            if did_nothing(status) {
+                return Outcome::Failed(text);
+            }
+            text
+        }
+    };
+    if has_effect(request) { Outcome::Unknown } else { Outcome::Failed(text) }
+}
+
+/// What the state machine says; each is an answer about the state.
+fn refusal_of(status: &Status) -> Option<Refusal> {
+    let refusal = match status.message() {
+        "etcdserver: mvcc: required revision has been compacted" => Refusal::Compacted,
+        "etcdserver: mvcc: required revision is a future revision" => Refusal::FutureRevision,
+        "etcdserver: requested lease not found" => Refusal::LeaseNotFound,
+        "etcdserver: lease already exists" => Refusal::LeaseExists,
+        "etcdserver: duplicate key given in txn request" => Refusal::DuplicateKey,
+        _ => return None,
+    };
+    Some(refusal)
+}
+
+/// Whether the error proves that nothing was done.
+fn did_nothing(status: &Status) -> bool {
+    let at_the_door = ["etcdserver: too many requests", "etcdserver: no leader"].contains(&status.message());
+    at_the_door || status.code() == Code::InvalidArgument || is_refused_connection(status)
+}
+
+/// Whether a member could not even be connected to, so that nothing was sent.
+fn is_refused_connection(status: &Status) -> bool {
+    let mut source = Error::source(status);
+    while let Some(error) = source {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use tenure_history::request::{Put, Range, Txn, TxnOp};
+
+    use super::*;
+
+    fn put() -> Request {
+        Request::Put(Put::default())
+    }
+
+    #[test]
+    fn an_error_after_sending_leaves_a_write_open_and_fails_a_read() {
+        for status in [
+            Status::unavailable("etcdserver: request timed out"),
+            Status::unavailable("etcdserver: leader changed"),
+            Status::unavailable("transport error"),
+            Status::internal("h2 protocol error"),
+        ] {
+            let lost = Lost::Status(status);
+            assert_eq!(outcome_of(&lost, &put()), Outcome::Unknown);
+            assert!(matches!(outcome_of(&lost, &Request::Range(Range::default())), Outcome::Failed(_)));
+            let reads = Txn { success: vec![TxnOp::Range(Range::default())], ..Txn::default() };
+            assert!(matches!(outcome_of(&lost, &Request::Txn(reads)), Outcome::Failed(_)));
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_the_state_and_one_at_the_door_are_told_apart() {
+        let refused = Lost::Status(Status::not_found("etcdserver: requested lease not found"));
+        assert_eq!(outcome_of(&refused, &put()), Outcome::Refused(Refusal::LeaseNotFound));
+        let door = Lost::Status(Status::resource_exhausted("etcdserver: too many requests"));
+        assert!(matches!(outcome_of(&door, &put()), Outcome::Failed(_)));
+    }
+}

@@ -1,0 +1,98 @@
+//! Holders of leases: each grants itself one, puts keys on it, renews it for a while, and then lets it run out or gives it
+//! back; then looks until it is gone.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use rand::RngExt;
+use tenure_history::request::{Put, Request};
+use tenure_history::response::{Body, Outcome, Refusal};
+use tenure_history::{LeaseId, Moment};
+
+use super::get;
+use crate::client::Client;
+
+/// In seconds; a server grants no shorter ones by default.
+const TTL_MIN: i64 = 2;
+const TTL_MAX: i64 = 6;
+/// How often somebody who waits for an end looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What the keys of leases begin with.
+const KEYS: &str = "lease/";
+
+/// How a holder's lease is to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    RunOut,
+    Revoke,
+}
+
+/// Works until the round's work is over, and then until the last lease has ended.
+pub(super) async fn run(mut client: Client) -> Result<()> {
+    while client.stage.is_working() {
+        let id = client.stage.new_lease();
+        let ttl_secs = client.rng.random_range(TTL_MIN..=TTL_MAX);
+        // A holder of an unknown grant goes on as if it had it: it must look until the lease is gone all the same.
+        if let Outcome::Refused(_) | Outcome::Failed(_) = client.ask(Request::LeaseGrant { id, ttl_secs }).await {
+            client.pace().await;
+            continue;
+        }
+        let ttl = Duration::from_secs(ttl_secs.unsigned_abs());
+        let end = if client.rng.random_ratio(1, 4) { End::Revoke } else { End::RunOut };
+        let keys = client.rng.random_range(0..3);
+        for at in 0..keys {
+            let put = Put { key: key(id, at), value: "held".into(), lease: id, prev_kv: false };
+            client.ask(Request::Put(put)).await;
+        }
+        let held = ttl.mul_f64(client.rng.random_range(0.0..2.5));
+        renew(&mut client, id, ttl, held).await;
+        if end == End::Revoke {
+            client.ask(Request::LeaseRevoke { id }).await;
+        }
+        wait_gone(&mut client, id, keys).await;
+    }
+    Ok(())
+}
+
+fn key(id: LeaseId, at: u32) -> Bytes {
+    format!("{KEYS}{id}/{at}").into()
+}
+
+/// Renews for a while, every third of the TTL or so; now and then it asks how long the lease still lives.
+async fn renew(client: &mut Client, id: LeaseId, ttl: Duration, held: Duration) {
+    let until = client.now().after(held);
+    let mut next = client.now().after(ttl / 3);
+    while client.stage.is_working() && client.now() < until {
+        client.pace().await;
+        if client.now() >= next {
+            next = client.now().after(ttl / 3);
+            match client.ask(Request::LeaseKeepAlive { id }).await {
+                Outcome::Ok(response) if matches!(response.body, Body::LeaseKeepAlive { ttl_secs: 0 }) => return,
+                // It tries again at once: it must not lose its lease for a lost answer.
+                Outcome::Unknown | Outcome::Failed(_) => next = Moment(0),
+                Outcome::Ok(_) | Outcome::Refused(_) => {}
+            }
+        } else if client.rng.random_ratio(1, 12) {
+            let keys = client.rng.random_ratio(1, 2);
+            client.ask(Request::LeaseTimeToLive { id, keys }).await;
+        }
+    }
+}
+
+/// Looks until somebody is told that the lease is gone. That this happens at all is judged with everything else.
+async fn wait_gone(client: &mut Client, id: LeaseId, keys: u32) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if keys > 0 && client.rng.random_ratio(1, 2) {
+            client.ask(get(&key(id, 0))).await;
+            continue;
+        }
+        match client.ask(Request::LeaseTimeToLive { id, keys: false }).await {
+            Outcome::Ok(response) if matches!(response.body, Body::LeaseTimeToLive { ttl_secs: -1, .. }) => return,
+            Outcome::Refused(Refusal::LeaseNotFound) => return,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What clients do all the time. Each workload keeps to keys of its own, so that each can also be run alone.
+//!
+//! A workload's task makes its choices from the run's seed, but its course is not repeatable: what it is answered, and
+//! when, is up to the cluster.
+
+mod append;
+mod leases;
+mod locks;
+mod mix;
+mod queue;
+mod register;
+mod watcher;
+mod watches;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use tenure_history::Revision;
+use tenure_history::request::{Compare, KeyRange, Put, Range, Relation, Request, Target, Txn, TxnOp};
+use tenure_history::response::{Body, KeyValue, RangeBody, Response};
+use tokio::task::JoinSet;
+
+use crate::client::Client;
+use crate::stage::Stage;
+
+pub use append::LISTS;
+pub use locks::Resources;
+pub use queue::QUEUES;
+
+/// A kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Workload {
+    /// Puts, reads, deletes and transactions on a few keys.
+    Mix,
+    /// Registers changed by compare-and-set.
+    Register,
+    /// Lists that everybody appends to.
+    Append,
+    /// Queues with several producers and consumers.
+    Queue,
+    /// Leases that are renewed for a while, with keys.
+    Leases,
+    /// Locks by etcd's recipe, and what they guard.
+    Locks,
+    /// Watchers of all kinds while the store is compacted.
+    Watch,
+    /// The harness's own reads at the end of a round. Always there.
+    Ending,
+}
+
+impl Workload {
+    /// Those that can be chosen.
+    pub const ALL: [Workload; 7] = [
+        Workload::Mix,
+        Workload::Register,
+        Workload::Append,
+        Workload::Queue,
+        Workload::Leases,
+        Workload::Locks,
+        Workload::Watch,
+    ];
+
+    /// Its word on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::Mix => "mix",
+            Workload::Register => "register",
+            Workload::Append => "append",
+            Workload::Queue => "queue",
+            Workload::Leases => "leases",
+            Workload::Locks => "locks",
+            Workload::Watch => "watch",
+            Workload::Ending => "ending",
+        }
+    }
+
+    /// How long one client waits between two requests. Together they make some 500 requests a second, which leaves a
+    /// machine of two cores time for the servers, and a round's history small enough to be judged in seconds.
+    pub fn pace(self) -> Duration {
+        Duration::from_millis(match self {
+            Workload::Mix => 35,
+            Workload::Register | Workload::Append | Workload::Queue => 45,
+            Workload::Leases | Workload::Locks => 60,
+            // Compactions.
+            Workload::Watch => 100,
+            Workload::Ending => 0,
+        })
+    }
+
+    /// Operations a minute that must be answered, or the run shows nothing. About a tenth of what a healthy cluster does.
+    pub fn answered_min_per_minute(self) -> usize {
+        match self {
+            Workload::Mix => 800,
+            Workload::Register | Workload::Append | Workload::Queue => 250,
+            Workload::Leases | Workload::Locks => 200,
+            Workload::Watch => 30,
+            Workload::Ending => 0,
+        }
+    }
+
+    /// Puts the workload's clients to work.
+    pub fn start(self, stage: &Arc<Stage>, resources: &Arc<Resources>, tasks: &mut JoinSet<Result<()>>) {
+        let client = || Client::new(stage, self, stage.new_client());
+        match self {
+            Workload::Mix => (0..6).for_each(|_| drop(tasks.spawn(mix::run(client())))),
+            Workload::Register => (0..3).for_each(|_| drop(tasks.spawn(register::run(client())))),
+            Workload::Append => (0..3).for_each(|_| drop(tasks.spawn(append::run(client())))),
+            Workload::Queue => {
+                (0..2).for_each(|_| drop(tasks.spawn(queue::produce(client()))));
+                (0..2).for_each(|_| drop(tasks.spawn(queue::consume(client()))));
+            }
+            Workload::Leases => (0..6).for_each(|_| drop(tasks.spawn(leases::run(client())))),
+            Workload::Locks => (0..4).for_each(|_| drop(tasks.spawn(locks::run(client(), resources.clone())))),
+            Workload::Watch => {
+                tasks.spawn(watches::compact(client()));
+                watches::start(stage, tasks);
+            }
+            Workload::Ending => {}
+        }
+    }
+
+    /// Puts those to work who see every revision, whatever the workloads.
+    pub fn start_observers(stage: &Arc<Stage>, tasks: &mut JoinSet<Result<()>>) {
+        watches::start_observers(stage, tasks);
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Workload {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Workload::ALL.into_iter().find(|workload| workload.name() == text);
+        let Some(found) = found else {
+            let names = Workload::ALL.map(Workload::name).join(", ");
+            bail!("there is no workload {text:?}; there are: {names}");
+        };
+        Ok(found)
+    }
+}
+
+/// A linearizable read of one key.
+fn get(key: &Bytes) -> Request {
+    Request::Range(Range { keys: KeyRange::one(key.clone()), ..Range::default() })
+}
+
+/// The key-values of a read's answer.
+fn kvs(response: &Response) -> &[KeyValue] {
+    match &response.body {
+        Body::Range(RangeBody { kvs, .. }) => kvs,
+        _ => &[],
+    }
+}
+
+/// The condition that a key is as it was read: at this revision, or absent for 0.
+fn unchanged(key: &Bytes, modified: Revision) -> Compare {
+    Compare { keys: KeyRange::one(key.clone()), relation: Relation::Equal, target: Target::Mod(modified) }
+}
+
+/// A write under one condition.
+fn put_if(compare: Compare, put: Put) -> Request {
+    Request::Txn(Txn { compares: vec![compare], success: vec![TxnOp::Put(put)], failure: Vec::new() })
+}
+
+/// Whether the answer is a transaction's whose conditions held.
+fn succeeded(response: &Response) -> bool {
+    matches!(response.body, Body::Txn { succeeded: true, .. })
+}
+
+/// The first key behind all keys with this prefix, which ends in a slash.
+fn behind(prefix: &str) -> Bytes {
+    debug_assert!(prefix.ends_with('/'));
+    Bytes::from(format!("{}0", prefix.trim_end_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workload_is_found_by_its_name() {
+        for workload in Workload::ALL {
+            assert_eq!(workload.name().parse::<Workload>().unwrap(), workload);
+        }
+        assert!("ending".parse::<Workload>().is_err());
+        assert_eq!(behind("mix/"), "mix0");
+    }
+}
