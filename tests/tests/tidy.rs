@@ -224,7 +224,7 @@ fn every_crate_takes_the_workspaces_lints_version_and_licence() {
 fn one_file_alone_has_unsafe_code() {
     let (name, file) = LINTS_OF_ITS_OWN;
     let workspace = read("Cargo.toml");
-    let own = read(&format!("crates/{name}/Cargo.toml"));
+    let own = read(format!("crates/{name}/Cargo.toml"));
     assert!(workspace.contains("\nunsafe_code = \"forbid\"\n") && own.contains("\nunsafe_code = \"deny\"\n"));
     let mark = concat!("uns", "afe");
     let wrong: Vec<_> = rust_files()
