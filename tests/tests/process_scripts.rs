@@ -218,7 +218,9 @@ fn chaos_that_is_stopped_leaves_all_nodes_running() {
     let first = lines.by_ref().find(|line| step(line).is_some()).expect("a step");
     assert!(first.ends_with(": killed"), "{first}");
     let pid = Pid::from_child(&chaos);
-    kill_process(pid, Signal::INT).expect("it runs");
+    // Not the signal of Ctrl-C, which does the same: whoever runs tests in the background may have it ignored, and a shell
+    // cannot undo that.
+    kill_process(pid, Signal::TERM).expect("it runs");
     let rest: Vec<String> = lines.collect();
     assert_eq!(chaos.wait().expect("its end").code(), Some(130), "{rest:?}");
     assert_eq!(scripts.status("HEALTHY"), ["yes"; 3], "{rest:?}");
