@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::watch_chaos::Stage;
 use crate::watch_check::{Change, Seen, SeenEvent, Spec};
 use crate::watch_writers::{KEYS, digest, key};
-use crate::watching::{WatchStream, cancel, create, progress, revision_of};
+use crate::watching::{self, WatchStream, cancel, create, progress, revision_of};
 
 /// How long a watcher may need to see everything once nothing more is written.
 const END_PATIENCE: Duration = Duration::from_secs(60);
@@ -181,7 +181,7 @@ impl StreamClient {
     async fn live(&mut self) -> Result<()> {
         loop {
             let endpoint = self.stage.endpoints[self.plan.endpoint % self.stage.endpoints.len()].clone();
-            if let Ok(Ok(stream)) = timeout(CONNECT_PATIENCE, WatchStream::open(&endpoint)).await
+            if let Ok(Ok(stream)) = timeout(CONNECT_PATIENCE, watching::open(&endpoint)).await
                 && self.on_stream(stream).await?
             {
                 return Ok(());

@@ -20,7 +20,7 @@ use crate::http1::metric;
 use crate::node::POLL;
 use crate::snapshots::{SHORT_LOG, all_but, wait_metric};
 use crate::watch_check::{self, Change, Counts, Revision, Seen, SeenEvent, Spec, Truth};
-use crate::watching::{WatchStream, create, revision_of};
+use crate::watching::{self, WatchStream, create, revision_of};
 
 /// A leader that is only busy must stay: a write without an answer would leave unknown what happened.
 const PATIENT: [&str; 2] = ["--election-timeout=4000", "--heartbeat-interval=200"];
@@ -198,7 +198,7 @@ async fn start_watchers(endpoint: &str, compacted: &Arc<AtomicI64>) -> Result<Ve
     ];
     let mut watchers = Vec::new();
     for (spec, from) in specs {
-        let mut stream = WatchStream::open(endpoint).await?;
+        let mut stream = watching::open(endpoint).await?;
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         stream.send(create(&spec.key, request(&spec, from))).await?;
         let made = stream.message().await?;

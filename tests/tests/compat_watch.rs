@@ -22,7 +22,7 @@ use tenure_tests::binaries::Program;
 use tenure_tests::cluster::{Cluster, LEADER_PATIENCE};
 use tenure_tests::requests::Request;
 use tenure_tests::scenario::{self, Scenario};
-use tenure_tests::watching::{WatchStream, cancel, comparable, create, progress, revision_of};
+use tenure_tests::watching::{self, WatchStream, cancel, comparable, create, progress, revision_of};
 use tenure_tests::wire::Wire;
 
 /// Both programs know this name of the flag.
@@ -36,7 +36,7 @@ struct Side {
 
 impl Side {
     async fn open(endpoint: &str) -> Result<Side> {
-        Ok(Side { wire: Wire::connect(endpoint).await?, stream: WatchStream::open(endpoint).await? })
+        Ok(Side { wire: Wire::connect(endpoint).await?, stream: watching::open(endpoint).await? })
     }
 
     async fn messages(&mut self, count: usize) -> Result<Vec<WatchResponse>> {
@@ -487,7 +487,7 @@ async fn until_complete(both: &mut Both, told: &mut Told) -> Result<()> {
 
 /// Reads both sides until they have told the same, which they must.
 async fn until_same(both: &mut Both, told: &mut (Told, Told)) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + tenure_tests::watching::MESSAGE_PATIENCE;
+    let deadline = tokio::time::Instant::now() + watching::MESSAGE_PATIENCE;
     while told.0 != told.1 {
         let waited = tokio::select! {
             message = both.etcd.stream.next() => message.map(|message| message.map(|message| told.0.add(message))),

@@ -7,7 +7,7 @@ use tenure_tests::http1::metric;
 use tenure_tests::load::{self, Load, Operation};
 use tenure_tests::scenario;
 use tenure_tests::watch_chaos;
-use tenure_tests::watching::{WatchStream, create};
+use tenure_tests::watching::{self, WatchStream, create};
 
 #[test]
 fn watchers_see_everything_once_while_leaders_die_and_history_is_compacted() {
@@ -50,14 +50,14 @@ fn clients_that_never_read_cost_no_more_memory_than_named_and_hold_up_nobody() {
         let before = node.resident_bytes()?;
         let mut silent = Vec::new();
         for number in 0..SILENT_STREAMS {
-            let stream = WatchStream::open_narrow(&node.endpoint(), SILENT_WINDOW_BYTES).await?;
+            let stream = watching::open_narrow(&node.endpoint(), SILENT_WINDOW_BYTES).await?;
             watch_everything(&stream, if number % 2 == 0 { 0 } else { 2 }).await?;
             silent.push(stream);
         }
-        let mut current = WatchStream::open(&node.endpoint()).await?;
+        let mut current = watching::open(&node.endpoint()).await?;
         watch_everything(&current, 0).await?;
         ensure!(current.message().await?.created, "it is told so first");
-        let mut behind = WatchStream::open(&node.endpoint()).await?;
+        let mut behind = watching::open(&node.endpoint()).await?;
         watch_everything(&behind, 2).await?;
         let mut most = 0;
         for _ in 0..ROUNDS {

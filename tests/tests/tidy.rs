@@ -30,7 +30,7 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
         "tenure-sim",
         &["tenure-core", "tenure-history", "tenure-raft", "tenure-server", "tenure-storage", "tenure-workload"],
     ),
-    ("tenure-tests", &["tenure-history", "tenure-proto"]),
+    ("tenure-tests", &["tenure-history", "tenure-proto", "tenure-workload"]),
 ];
 
 /// Crates whose own tests start real servers by the harness of `tenure-tests`, which uses nothing of them.

@@ -15,7 +15,7 @@ use tenure_history::{History, Moment, NodeId, Operation, Revision};
 use tenure_workload::client::Client;
 use tenure_workload::recorder::{Recorder, Seen, Watched};
 use tenure_workload::stage::{Phase, Stage};
-use tenure_workload::workloads::Workload;
+use tenure_workload::workloads::{Tasks, Workload};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -142,16 +142,14 @@ pub async fn run(options: Options, home: &Path, trace: &Trace) -> Report {
     let recorder = Arc::new(Recorder::default());
     let connect = Arc::new(SimConnect::new(&net, members));
     let stage = Arc::new(Stage::new(connect, recorder.clone(), seed, 0, Revision(1)));
-    let mut work = JoinSet::new();
-    let mut watchers = JoinSet::new();
-    Workload::start_observers(&stage, &mut watchers);
+    let mut tasks = Tasks::default();
+    Workload::start_observers(&stage, &mut tasks.watchers);
     for workload in Workload::ALL {
-        let tasks = if workload == Workload::Watch { &mut watchers } else { &mut work };
-        workload.start(&stage, &Arc::default(), tasks);
+        workload.start(&stage, &Arc::default(), &mut tasks);
     }
     director.suffer(options.faults_for.unwrap_or(drawn)).await;
     director.recover(&stage).await;
-    director.finish(&stage, work, watchers).await;
+    director.finish(&stage, tasks).await;
     director.outages.end(Moment::NEVER);
     director.judge(&options, &stage, recorder.take())
 }
@@ -298,14 +296,9 @@ impl Director {
     }
 
     /// Lets the clients finish and the watchers see everything.
-    async fn finish(
-        &mut self,
-        stage: &Arc<Stage>,
-        work: JoinSet<anyhow::Result<()>>,
-        watchers: JoinSet<anyhow::Result<()>>,
-    ) {
+    async fn finish(&mut self, stage: &Arc<Stage>, tasks: Tasks) {
         stage.set_phase(Phase::Finish);
-        self.all_done("clients", work).await;
+        self.all_done("clients", tasks.clients).await;
         let mut client = Client::new(stage, Workload::Ending, stage.new_client());
         let last = timeout(SERVES_WITHIN, async {
             loop {
@@ -318,7 +311,7 @@ impl Director {
             Ok(last) => stage.set_phase(Phase::Over(last)),
             Err(_) => self.broken("liveness", "no linearizable read at the end"),
         }
-        self.all_done("watchers", watchers).await;
+        self.all_done("watchers", tasks.watchers).await;
         self.tick().await;
     }
 

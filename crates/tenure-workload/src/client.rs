@@ -304,6 +304,7 @@ mod tests {
     use tenure_history::request::{Put, Range, Txn, TxnOp};
 
     use super::*;
+    use crate::connect::socket;
 
     fn put() -> Request {
         Request::Put(Put::default())
@@ -331,5 +332,14 @@ mod tests {
         assert_eq!(outcome_of(&refused, &put()), Outcome::Refused(Refusal::LeaseNotFound));
         let door = Lost::Status(Status::resource_exhausted("etcdserver: too many requests"));
         assert!(matches!(outcome_of(&door, &put()), Outcome::Failed(_)));
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_not_there_was_certainly_sent_nothing() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let status = KvClient::new(socket(&endpoint)).put(pb::PutRequest::default()).await.unwrap_err();
+        assert!(matches!(outcome_of(&Lost::Status(status), &put()), Outcome::Failed(_)));
     }
 }

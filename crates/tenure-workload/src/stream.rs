@@ -1,5 +1,7 @@
 //! One stream of watchers: requests and bare messages.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::stream::unfold;
@@ -10,10 +12,13 @@ use tenure_proto::etcdserverpb::{
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use crate::connect::Channel;
 
+/// A message that must come does so within this, on a busy machine too.
+pub const MESSAGE_PATIENCE: Duration = Duration::from_secs(20);
 /// Requests that wait to be sent.
 const REQUESTS_MAX: usize = 1024;
 /// Messages may be as large as servers make them.
@@ -22,7 +27,8 @@ const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// One stream of watchers on one server.
 #[derive(Debug)]
 pub struct WatchStream {
-    requests: mpsc::Sender<WatchRequest>,
+    /// None once the client has said that it will ask no more.
+    requests: Option<mpsc::Sender<WatchRequest>>,
     answer: Answer,
 }
 
@@ -40,12 +46,29 @@ impl WatchStream {
         let queue = unfold(queue, |mut queue| async move { Some((queue.recv().await?, queue)) });
         let mut client = WatchClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let answer = tokio::spawn(async move { Ok(client.watch(queue).await?.into_inner()) });
-        WatchStream { requests, answer: Answer::Awaited(answer) }
+        WatchStream { requests: Some(requests), answer: Answer::Awaited(answer) }
     }
 
     /// Sends one request.
     pub async fn send(&self, request: RequestUnion) -> Result<()> {
-        self.requests.send(WatchRequest { request_union: Some(request) }).await.context("the stream has ended")
+        self.send_raw(WatchRequest { request_union: Some(request) }).await
+    }
+
+    /// Sends one request, of whatever kind or none.
+    pub async fn send_raw(&self, request: WatchRequest) -> Result<()> {
+        let requests = self.requests.as_ref().context("the stream is half closed")?;
+        requests.send(request).await.context("the stream has ended")
+    }
+
+    /// Says that no more requests come.
+    pub fn half_close(&mut self) {
+        self.requests = None;
+    }
+
+    /// The next message; it must come.
+    pub async fn message(&mut self) -> Result<WatchResponse> {
+        let message = timeout(MESSAGE_PATIENCE, self.next()).await.context("no message in time")?;
+        message.context("the stream failed")?.context("the stream ended")
     }
 
     /// The next message, or how the stream ended. Nothing is lost if this is dropped.

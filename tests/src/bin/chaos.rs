@@ -16,7 +16,7 @@ use tenure_tests::chaos::faults::Kind;
 use tenure_tests::chaos::outcome::{exit_status, summary};
 use tenure_tests::chaos::run::{REPORT, run};
 use tenure_tests::chaos::settings::{Profile, Settings};
-use tenure_tests::chaos::workloads::Workload;
+use tenure_workload::workloads::Workload;
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -15,10 +15,11 @@ use tenure_proto::etcdserverpb::{HashKvRequest, LeaseLeasesRequest};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::client::{Client, channel};
 use super::field::Field;
-use super::stage::{Phase, Stage};
-use super::workloads::Workload;
+use tenure_workload::client::Client;
+use tenure_workload::connect::socket;
+use tenure_workload::stage::{Phase, Stage};
+use tenure_workload::workloads::{Tasks, Workload};
 
 /// Once everything is healed, every member must serve within this.
 pub const SERVE_MAX: Duration = Duration::from_secs(20);
@@ -45,13 +46,6 @@ pub struct Ended {
     pub complaints: Vec<String>,
 }
 
-/// The tasks of a round.
-#[derive(Debug, Default)]
-pub struct Tasks {
-    pub clients: JoinSet<Result<()>>,
-    pub watchers: JoinSet<Result<()>>,
-}
-
 /// Brings a round to its end.
 pub async fn end(field: &mut Field, stage: &Arc<Stage>, mut tasks: Tasks) -> Result<Ended> {
     let mut ended = Ended::default();
@@ -71,7 +65,7 @@ pub async fn end(field: &mut Field, stage: &Arc<Stage>, mut tasks: Tasks) -> Res
     sleep(AFTER).await;
     stage.set_phase(Phase::Finish);
     join(&mut tasks.clients, FINISH_PATIENCE, "clients", &mut ended.complaints).await;
-    if !leases_end(&stage.endpoints).await {
+    if !leases_end(&field.cluster.endpoints()).await {
         ended.complaints.push(format!("there are leases {LEASES_PATIENCE:?} after all clients have finished"));
     }
     for client in &mut asked {
@@ -79,7 +73,7 @@ pub async fn end(field: &mut Field, stage: &Arc<Stage>, mut tasks: Tasks) -> Res
     }
     stage.set_phase(Phase::Over(ended.initial.revision));
     join(&mut tasks.watchers, WATCHERS_PATIENCE, "watchers", &mut ended.complaints).await;
-    match same_hash(&stage.endpoints, ended.initial.revision).await {
+    match same_hash(&field.cluster.endpoints(), ended.initial.revision).await {
         Ok(compacted) => ended.initial.compacted = compacted,
         Err(error) => ended.complaints.push(format!("{error:#}")),
     }
@@ -124,7 +118,7 @@ async fn join(tasks: &mut JoinSet<Result<()>>, patience: Duration, what: &str, c
 /// Waits until no member knows a lease.
 async fn leases_end(endpoints: &[String]) -> bool {
     let since = Instant::now();
-    let mut clients: Vec<_> = endpoints.iter().map(|endpoint| LeaseClient::new(channel(endpoint))).collect();
+    let mut clients: Vec<_> = endpoints.iter().map(|endpoint| LeaseClient::new(socket(endpoint))).collect();
     while since.elapsed() < LEASES_PATIENCE {
         let mut left = 0;
         for client in &mut clients {
@@ -153,7 +147,7 @@ async fn read_everything(client: &mut Client, complaints: &mut Vec<String>) -> O
 
 /// Asks all members for their hash at a revision until they agree; returns how far they are compacted.
 async fn same_hash(endpoints: &[String], revision: Revision) -> Result<Revision> {
-    let mut clients: Vec<_> = endpoints.iter().map(|endpoint| MaintenanceClient::new(channel(endpoint))).collect();
+    let mut clients: Vec<_> = endpoints.iter().map(|endpoint| MaintenanceClient::new(socket(endpoint))).collect();
     let since = Instant::now();
     loop {
         let mut hashes = Vec::new();

@@ -16,11 +16,11 @@ use tenure_history::{Moment, NodeId};
 use tokio::time::sleep;
 
 use super::leaders::Leaders;
-use super::recorder::Recorder;
 use crate::binaries::Program;
 use crate::cluster::Cluster;
 use crate::fault_port::FaultPort;
 use crate::node::POLL;
+use tenure_workload::recorder::Recorder;
 
 /// A faults port that should be there answers within this, on a busy machine too.
 const PORT_PATIENCE: Duration = Duration::from_secs(15);

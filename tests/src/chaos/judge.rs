@@ -12,8 +12,8 @@ use tenure_history::response::{Body, Outcome};
 use tenure_history::run::{Finding, Findings, Run, Status, Watcher};
 use tenure_history::{Initial, LeaseId, Moment, NodeId, Operation};
 
-use super::derive;
-use super::recorder::{Recorded, Seen};
+use tenure_workload::derive;
+use tenure_workload::recorder::{Recorded, Seen};
 
 /// A longer time without an acked write counts as one without a working leader. Clients write a hundred times a second.
 pub const OUTAGE_MIN: Duration = Duration::from_millis(250);
@@ -69,7 +69,7 @@ pub fn prepare(round: Round) -> Run {
         operation.node = life(operation, &starts);
     }
     run.history.operations = operations;
-    let watcher = |(number, watched): (usize, super::recorder::Watched)| Watcher {
+    let watcher = |(number, watched): (usize, tenure_workload::recorder::Watched)| Watcher {
         name: format!("{} {}, {}", if watched.observer { "observer" } else { "watcher" }, number, watched.spec.keys),
         spec: watched.spec,
         steps: watched.steps,
@@ -204,7 +204,7 @@ mod tests {
     use tenure_history::{ClientId, Revision};
 
     use super::*;
-    use crate::chaos::workloads::Workload;
+    use tenure_workload::workloads::Workload;
 
     const MS: u64 = 1_000_000;
 

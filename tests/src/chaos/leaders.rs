@@ -11,8 +11,8 @@ use tenure_proto::etcdserverpb::{StatusRequest, StatusResponse};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::client::channel;
-use super::recorder::Recorder;
+use tenure_workload::connect::socket;
+use tenure_workload::recorder::Recorder;
 
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -92,7 +92,7 @@ fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
 }
 
 async fn ask(at: usize, endpoint: String, told: Arc<Mutex<Told>>, recorder: Arc<Recorder>) {
-    let mut client = MaintenanceClient::new(channel(&endpoint));
+    let mut client = MaintenanceClient::new(socket(&endpoint));
     loop {
         let term = match timeout(PATIENCE, client.status(StatusRequest {})).await {
             Ok(Ok(answer)) => leads(&answer.into_inner()),

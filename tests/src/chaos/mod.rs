@@ -14,8 +14,6 @@
 //! What is drawn from the seed is the script and the clients' choices. Threads and sockets are not: a seed brings the
 //! faults back, not the run. The simulator is there for the latter.
 
-pub mod client;
-pub mod derive;
 pub mod director;
 pub mod ending;
 pub mod faults;
@@ -23,10 +21,6 @@ pub mod field;
 pub mod judge;
 pub mod leaders;
 pub mod outcome;
-pub mod recorder;
 pub mod run;
 pub mod script;
 pub mod settings;
-pub mod stage;
-pub mod translate;
-pub mod workloads;

@@ -8,7 +8,7 @@ use tenure_history::report::{Check, CheckOutcome, Conclusion, Counts, KindSummar
 use tenure_history::run::{Finding, Status};
 
 use super::faults::Kind;
-use super::workloads::Workload;
+use tenure_workload::workloads::Workload;
 
 /// The process's exit status.
 pub const EXIT_HELD: u8 = 0;

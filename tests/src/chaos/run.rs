@@ -13,17 +13,18 @@ use tenure_history::run::{Finding, Run};
 use tenure_history::{Initial, Moment, NodeId};
 
 use super::director::play;
-use super::ending::{Ended, SERVE_MAX, Tasks, end};
+use super::ending::{Ended, SERVE_MAX, end};
 use super::faults::Kind;
 use super::field::Field;
 use super::judge::{self, Round, finding};
 use super::outcome;
-use super::recorder::{Recorder, Seen};
 use super::script::Script;
 use super::settings::Settings;
-use super::stage::Stage;
-use super::workloads::{Resources, Workload};
 use crate::binaries::Program;
+use tenure_workload::connect::Sockets;
+use tenure_workload::recorder::{Recorder, Seen};
+use tenure_workload::stage::Stage;
+use tenure_workload::workloads::{Resources, Tasks, Workload};
 
 /// A gap without an acked write that is worth telling.
 const GAP_MIN: Duration = Duration::from_millis(300);
@@ -110,8 +111,8 @@ impl Running<'_> {
     async fn round(&mut self, length: Duration) -> Result<()> {
         let number = u32::try_from(self.rounds.len())?;
         let recorder = self.field.recorder.clone();
-        let endpoints = self.field.cluster.endpoints();
-        let stage = Stage::new(endpoints, recorder.clone(), self.settings.seed, number, self.initial.revision);
+        let connect = Arc::new(Sockets::new(self.field.cluster.endpoints()));
+        let stage = Stage::new(connect, recorder.clone(), self.settings.seed, number, self.initial.revision);
         let stage = Arc::new(stage);
         self.field.note(None, format!("round {} begins", number + 1));
         let began = recorder.now();

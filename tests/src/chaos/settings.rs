@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::faults::Kind;
-use super::workloads::Workload;
+use tenure_workload::workloads::Workload;
 
 /// Rounds are no longer than this, which keeps a round's history below a hundred thousand operations.
 const ROUND_MAX: Duration = Duration::from_secs(240);

@@ -31,6 +31,13 @@ pub use append::LISTS;
 pub use locks::Resources;
 pub use queue::QUEUES;
 
+/// The tasks of a round.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    pub clients: JoinSet<Result<()>>,
+    pub watchers: JoinSet<Result<()>>,
+}
+
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Workload {
@@ -78,6 +85,20 @@ impl Workload {
         }
     }
 
+    /// What it does, for people.
+    pub fn about(self) -> &'static str {
+        match self {
+            Workload::Mix => "puts, reads (old ones and serializable ones too), deletes and transactions on 30 keys",
+            Workload::Register => "compare-and-set on three registers",
+            Workload::Append => "appends to lists, by transactions that compare what was read",
+            Workload::Queue => "items put into queues and taken from them",
+            Workload::Leases => "leases of 2 to 6 s that are granted, renewed, revoked and run out, with keys",
+            Workload::Locks => "locks by etcd's recipe, and a resource that fencing tokens guard",
+            Workload::Watch => "compactions, ten a second, under watchers of all kinds",
+            Workload::Ending => "the harness's own requests at the end of a round",
+        }
+    }
+
     /// How long one client waits between two requests. Together they make some 500 requests a second, which leaves a
     /// machine of two cores time for the servers, and a round's history small enough to be judged in seconds.
     pub fn pace(self) -> Duration {
@@ -103,21 +124,22 @@ impl Workload {
     }
 
     /// Puts the workload's clients to work.
-    pub fn start(self, stage: &Arc<Stage>, resources: &Arc<Resources>, tasks: &mut JoinSet<Result<()>>) {
+    pub fn start(self, stage: &Arc<Stage>, resources: &Arc<Resources>, tasks: &mut Tasks) {
         let client = || Client::new(stage, self, stage.new_client());
+        let Tasks { clients, watchers } = tasks;
         match self {
-            Workload::Mix => (0..6).for_each(|_| drop(tasks.spawn(mix::run(client())))),
-            Workload::Register => (0..3).for_each(|_| drop(tasks.spawn(register::run(client())))),
-            Workload::Append => (0..3).for_each(|_| drop(tasks.spawn(append::run(client())))),
+            Workload::Mix => (0..6).for_each(|_| drop(clients.spawn(mix::run(client())))),
+            Workload::Register => (0..3).for_each(|_| drop(clients.spawn(register::run(client())))),
+            Workload::Append => (0..3).for_each(|_| drop(clients.spawn(append::run(client())))),
             Workload::Queue => {
-                (0..2).for_each(|_| drop(tasks.spawn(queue::produce(client()))));
-                (0..2).for_each(|_| drop(tasks.spawn(queue::consume(client()))));
+                (0..2).for_each(|_| drop(clients.spawn(queue::produce(client()))));
+                (0..2).for_each(|_| drop(clients.spawn(queue::consume(client()))));
             }
-            Workload::Leases => (0..6).for_each(|_| drop(tasks.spawn(leases::run(client())))),
-            Workload::Locks => (0..4).for_each(|_| drop(tasks.spawn(locks::run(client(), resources.clone())))),
+            Workload::Leases => (0..6).for_each(|_| drop(clients.spawn(leases::run(client())))),
+            Workload::Locks => (0..4).for_each(|_| drop(clients.spawn(locks::run(client(), resources.clone())))),
             Workload::Watch => {
-                tasks.spawn(watches::compact(client()));
-                watches::start(stage, tasks);
+                clients.spawn(watches::compact(client()));
+                watches::start(stage, watchers);
             }
             Workload::Ending => {}
         }

@@ -7,8 +7,8 @@ use tenure_history::response::{Body, KeyValue, Outcome, RangeBody};
 use tenure_history::run::Run;
 use tenure_history::{ClientId, Moment, Operation};
 
-use super::recorder::Recorded;
-use super::workloads::{LISTS, QUEUES, Workload};
+use crate::recorder::Recorded;
+use crate::workloads::{LISTS, QUEUES, Workload};
 
 /// Adds what the operations of the append and queue workloads were about, in a store that begins as in the run's history.
 pub fn add(run: &mut Run, operations: &[Recorded]) {
