@@ -248,7 +248,7 @@ impl Nemesis {
             Kind::Storm => {
                 let most = self.dice.millis(5, 250);
                 let (loss, twice) = (*self.dice.pick(&[0.0, 0.02, 0.1]), *self.dice.pick(&[0.0, 0.1, 0.5]));
-                cluster.net.set_usual(Weather { delay: (Duration::from_micros(100), most), loss, twice });
+                cluster.net.set_weather(Weather { delay: (Duration::from_micros(100), most), loss, twice });
             }
             _ => {
                 use crate::net::End;

@@ -28,8 +28,9 @@ use super::segment::SegmentNumber;
 use super::shared::Shared;
 use super::wal_thread::Worker;
 use super::writer::Writer;
+use crate::entry_codec::encode_entry_parts;
 use crate::runtime::{self, BootInstant, ThreadRng, life};
-use crate::types::{Config, Entry, LeaderId, LogId, Payload, Vote};
+use crate::types::{Config, Entry, LeaderId, LogId, Vote};
 
 /// The file that keeps other processes out of the log's directory.
 const LOCK_FILE: &str = "LOCK";
@@ -51,11 +52,8 @@ pub struct Logged {
 
 impl Logged {
     fn of(entry: &Entry) -> Logged {
-        let checksum = match &entry.payload {
-            Payload::Blank => 0,
-            Payload::Normal(proposal) => crc32fast::hash(&proposal.0),
-            Payload::Membership(membership) => crc32fast::hash(format!("{membership:?}").as_bytes()),
-        };
+        let (_, payload) = encode_entry_parts(entry);
+        let checksum = crc32fast::hash(&payload);
         Logged { index: entry.log_id.index, term: entry.log_id.leader_id.term, checksum }
     }
 }
@@ -129,10 +127,7 @@ impl LogStore {
 
     /// Entries of a range as they are in this log, for whoever compares logs. Those that are purged are left out.
     pub async fn logged(&self, start: u64, end: u64) -> io::Result<Vec<Logged>> {
-        let (from, to) = {
-            let state = self.0.shared.state();
-            (start.max(state.start()), end.min(state.end()))
-        };
+        let (from, to) = self.held(start, end);
         let entries = if from < to { self.read(from, to, usize::MAX).await? } else { Vec::new() };
         Ok(entries.iter().map(Logged::of).collect())
     }
@@ -158,6 +153,12 @@ impl LogStore {
         self.0.shared.vote(vote)
     }
 
+    /// The part of a range that the log has at this moment.
+    fn held(&self, start: u64, end: u64) -> (u64, u64) {
+        let state = self.0.shared.state();
+        (start.max(state.start()), end.min(state.end()))
+    }
+
     async fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
         let shared = &self.0.shared;
         let plan = Plan::new(shared, start, end, bytes_max)?;
@@ -176,10 +177,7 @@ impl LogStore {
         leader: Option<LeaderId>,
         (start, end): (u64, u64),
     ) -> impl Stream<Item = Result<Vec<Entry>, LeaderBoundedStreamError<Config>>> + use<> {
-        let (from, to) = {
-            let state = self.0.shared.state();
-            (start.max(state.start()), end.min(state.end()))
-        };
+        let (from, to) = self.held(start, end);
         stream::try_unfold((self.clone(), from), move |(store, next)| async move {
             store.ensure_leader(leader)?;
             if next >= to {

@@ -162,8 +162,8 @@ pub(crate) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) ->
     Ok(())
 }
 
-/// A loop that runs beside everything else.
-#[derive(Debug)]
+/// A loop that runs beside everything else; none by default.
+#[derive(Debug, Default)]
 pub struct Looping {
     name: &'static str,
     thread: Option<thread::JoinHandle<()>>,

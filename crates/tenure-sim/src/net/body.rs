@@ -34,10 +34,10 @@ struct Carried {
 pub(super) fn carry(net: &Net, link: (End, End), body: Body) -> (Body, impl Future<Output = ()> + Send + use<>) {
     let (sender, frames) = mpsc::channel(FRAMES_MAX);
     let carried = Carried { net: net.clone(), link, frames, arriving: None, over: false };
-    (Body::new(carried), pump(net.clone(), link, body, sender))
+    (Body::new(carried), pump(net.clone(), body, sender))
 }
 
-async fn pump(net: Net, (from, to): (End, End), mut body: Body, frames: mpsc::Sender<Option<Moving>>) {
+async fn pump(net: Net, mut body: Body, frames: mpsc::Sender<Option<Moving>>) {
     let mut last = Instant::now();
     loop {
         // A receiver that is gone makes the sender stop, as a reset stream does.
@@ -46,7 +46,7 @@ async fn pump(net: Net, (from, to): (End, End), mut body: Body, frames: mpsc::Se
             () = frames.closed() => return,
         };
         let Some(frame) = frame else { break };
-        last = last.max(Instant::now() + net.draw_delay(from, to));
+        last = last.max(Instant::now() + net.draw_delay());
         if frames.send(Some((last, frame))).await.is_err() {
             return;
         }

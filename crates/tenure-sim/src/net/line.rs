@@ -36,7 +36,8 @@ pub(super) struct Line {
 type Answer = Result<Response<Body>, Status>;
 
 impl Line {
-    pub(super) fn new(net: Net, (from, to): (End, End), host: Host, gone: watch::Receiver<Option<Gone>>) -> Line {
+    pub(super) fn new(net: Net, (from, to): (End, End), host: Host) -> Line {
+        let gone = host.gone.subscribe();
         Line { net, from, to, host, gone, broken: Arc::default() }
     }
 
@@ -58,7 +59,7 @@ impl Line {
     async fn call_through(self, request: Request<Body>) -> Answer {
         let path = request.uri().path();
         let repeatable = REPEATABLE.iter().any(|name| path.ends_with(name));
-        let request = if repeatable && self.net.draw_twice(self.from, self.to) {
+        let request = if repeatable && self.net.draw_twice() {
             let (first, second) = copies(request).await?;
             // The copy comes at another time, and nobody hears its answer.
             let again = self.clone();
@@ -97,7 +98,7 @@ impl Line {
     }
 
     async fn get_through(&self, (from, to): (End, End)) -> Result<(), Status> {
-        tokio::time::sleep(self.net.draw_delay(from, to)).await;
+        tokio::time::sleep(self.net.draw_delay()).await;
         timeout(SILENCE_MAX, self.net.until_open(from, to)).await.map_err(|_| broken())
     }
 }

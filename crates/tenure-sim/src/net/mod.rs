@@ -10,7 +10,7 @@
 mod body;
 mod line;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub enum End {
     Client(usize),
 }
 
-/// What a link does to what is sent over it.
+/// What links do to what is sent over them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weather {
     /// Delays lie between these.
@@ -85,9 +85,8 @@ struct Inner {
 struct State {
     dice: Dice,
     ends: BTreeMap<End, Host>,
-    cut: BTreeMap<(End, End), ()>,
-    weather: BTreeMap<(End, End), Weather>,
-    usual: Weather,
+    cut: BTreeSet<(End, End)>,
+    weather: Weather,
 }
 
 impl std::fmt::Debug for State {
@@ -110,9 +109,8 @@ impl Net {
         let state = State {
             dice: Dice::new(seed, "network"),
             ends: BTreeMap::new(),
-            cut: BTreeMap::new(),
-            weather: BTreeMap::new(),
-            usual: Weather::default(),
+            cut: BTreeSet::new(),
+            weather: Weather::default(),
         };
         Net(Arc::new(Inner { state: Mutex::new(state), healed: watch::Sender::new(0) }))
     }
@@ -135,7 +133,7 @@ impl Net {
 
     /// Cuts one direction between two ends.
     pub fn cut(&self, from: End, to: End) {
-        self.state().cut.insert((from, to), ());
+        self.state().cut.insert((from, to));
     }
 
     /// Cuts one direction between two members' peer ports.
@@ -148,25 +146,19 @@ impl Net {
         {
             let mut state = self.state();
             state.cut.clear();
-            state.weather.clear();
-            state.usual = Weather::default();
+            state.weather = Weather::default();
         }
         self.0.healed.send_modify(|count| *count += 1);
     }
 
-    /// The weather of all links that have none of their own.
-    pub fn set_usual(&self, weather: Weather) {
-        self.state().usual = weather;
-    }
-
-    /// The weather of one link between members.
-    pub fn set_weather(&self, from: usize, to: usize, weather: Weather) {
-        self.state().weather.insert((End::Peer(from), End::Peer(to)), weather);
+    /// The weather of all links.
+    pub fn set_weather(&self, weather: Weather) {
+        self.state().weather = weather;
     }
 
     /// Whether a message could go one way at the moment.
     pub fn is_open(&self, from: End, to: End) -> bool {
-        !self.state().cut.contains_key(&(from, to))
+        !self.state().cut.contains(&(from, to))
     }
 
     /// Connects.
@@ -182,16 +174,12 @@ impl Net {
         }
         let host = self.state().ends.get(&to).cloned();
         let Some(host) = host else { return Err("connection refused".to_owned()) };
-        let gone = host.gone.subscribe();
-        if gone.borrow().is_some() {
-            return Err("connection refused".to_owned());
-        }
-        Ok(BoxCloneSyncService::new(Line::new(self.clone(), (from, to), host, gone)))
+        Ok(BoxCloneSyncService::new(Line::new(self.clone(), (from, to), host)))
     }
 
     /// Takes as long as one message takes one way; for ever while the link is cut.
     async fn pass(&self, from: End, to: End) {
-        tokio::time::sleep(self.draw_delay(from, to)).await;
+        tokio::time::sleep(self.draw_delay()).await;
         self.until_open(from, to).await;
     }
 
@@ -204,17 +192,17 @@ impl Net {
         }
     }
 
-    fn draw_delay(&self, from: End, to: End) -> Duration {
+    fn draw_delay(&self) -> Duration {
         let mut state = self.state();
-        let weather = state.weather.get(&(from, to)).copied().unwrap_or(state.usual);
+        let weather = state.weather;
         let delay = state.dice.between(weather.delay.0, weather.delay.1);
         if state.dice.chance(weather.loss) { delay + RETRANSMISSION } else { delay }
     }
 
-    fn draw_twice(&self, from: End, to: End) -> bool {
+    fn draw_twice(&self) -> bool {
         let mut state = self.state();
-        let weather = state.weather.get(&(from, to)).copied().unwrap_or(state.usual);
-        weather.twice > 0.0 && state.dice.chance(weather.twice)
+        let twice = state.weather.twice;
+        twice > 0.0 && state.dice.chance(twice)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -25,7 +25,6 @@ use crate::trace::Trace;
 use applied_equal::AppliedEqual;
 use committed_never_lost::CommittedNeverLost;
 use election_safety::ElectionSafety;
-use leader_completeness::LeaderCompleteness;
 use leases::Leases;
 use log_matching::LogMatching;
 use revision_monotone::RevisionMonotone;
@@ -65,7 +64,6 @@ struct State {
     election_safety: ElectionSafety,
     log_matching: LogMatching,
     committed: CommittedNeverLost,
-    leader_completeness: LeaderCompleteness,
     applied_equal: AppliedEqual,
     revision_monotone: RevisionMonotone,
     leases: Leases,
@@ -131,7 +129,7 @@ impl Witness {
             state.election_safety.look(look),
             state.log_matching.look(look),
             state.committed.look(look),
-            state.leader_completeness.look(look, &state.committed),
+            leader_completeness::look(look, &state.committed),
         ];
         state.counts.terms = state.election_safety.terms();
         found.into_iter().flatten().for_each(|breach| state.note(&self.trace, breach));

@@ -75,14 +75,14 @@ impl WatchHub {
     fn start_with(ring_bytes_max: usize) -> std::io::Result<WatchHub> {
         let shared = Arc::new(Shared::new(ring_bytes_max));
         let thread = runtime::spawn_loop("watch-hub", shared.clone().match_loop())?;
-        Ok(WatchHub { _thread: Arc::new(HubThread { shared: shared.clone(), thread: Some(thread) }), shared })
+        Ok(WatchHub { _thread: Arc::new(HubThread { shared: shared.clone(), thread }), shared })
     }
 
     /// A hub without a thread: [`Shared::match_some`] does its work.
     #[cfg(test)]
     pub(super) fn by_hand(ring_bytes_max: usize) -> WatchHub {
         let shared = Arc::new(Shared::new(ring_bytes_max));
-        WatchHub { _thread: Arc::new(HubThread { shared: shared.clone(), thread: None }), shared }
+        WatchHub { _thread: Arc::new(HubThread { shared: shared.clone(), thread: Looping::default() }), shared }
     }
 
     /// The hub's figures.
@@ -342,16 +342,14 @@ fn watched_bytes(range: &KeyRange) -> u64 {
 
 struct HubThread {
     shared: Arc<Shared>,
-    thread: Option<Looping>,
+    thread: Looping,
 }
 
 impl Drop for HubThread {
     fn drop(&mut self) {
         self.shared.feed().closed = true;
         self.shared.fed.notify_one();
-        if let Some(thread) = &mut self.thread {
-            thread.join();
-        }
+        self.thread.join();
     }
 }
 
