@@ -21,6 +21,7 @@ pub mod ids;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod outcome;
+pub mod planted;
 pub mod purge;
 pub mod range;
 pub mod row;

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use core::ops::ControlFlow;
 
 use crate::ids::{EventId, Revision};
+use crate::planted::{Bug, is_on};
 use crate::state::StateRead;
 
 /// The rows to drop for a stretch of revisions.
@@ -42,7 +43,9 @@ pub fn plan_purge<S: StateRead>(state: &S, from: Revision, max_events: usize) ->
     }
     let mut walked = 0usize;
     let mut at = from;
-    state.scan_events(from, compacted, &mut |event| {
+    let too_much = is_on(Bug::PurgedTooMuch);
+    let last = if too_much { state.meta().revision } else { compacted };
+    state.scan_events(from, last, &mut |event| {
         let id = event.meta.modified;
         if id.revision != at && walked >= max_events {
             plan.next = id.revision;
@@ -51,8 +54,9 @@ pub fn plan_purge<S: StateRead>(state: &S, from: Revision, max_events: usize) ->
         }
         at = id.revision;
         walked += 1;
-        plan.events.extend(event.previous);
-        if event.meta.is_tombstone() && id.revision < compacted {
+        plan.events.extend(event.previous.filter(|previous| !too_much || previous.revision <= compacted));
+        let early = is_on(Bug::TombstonePurgedEarly) && id.revision == compacted;
+        if event.meta.is_tombstone() && (id.revision < compacted || early) {
             plan.events.push(id);
             plan.tombstones.push((event.key, id));
         }

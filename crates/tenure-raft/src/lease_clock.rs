@@ -22,6 +22,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tenure_core::Term;
+use tenure_core::planted::{Bug, is_on};
 
 use crate::runtime::BootInstant;
 
@@ -91,6 +92,9 @@ impl Reckoning {
 
     fn hand_out(&mut self, term: Term, now: BootInstant) -> u64 {
         self.own_term = self.own_term.max(Some(term));
+        if is_on(Bug::LeaseClockCountsTwice) {
+            self.base_ms = self.reading(now);
+        }
         self.reading(now)
     }
 

@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tenure_core::planted::{self, NoSuchBug, Planted};
 use tenure_faults::{Answering, ClockOffset, Point, Registry};
 use tenure_raft::{Cut, Partition};
 use tokio::net::TcpStream;
@@ -147,6 +148,30 @@ impl Answer {
     }
 }
 
+/// The bugs that can be switched on, one a line, and whether they are.
+fn planted_bugs(method: &Method) -> Answer {
+    if method != Method::GET {
+        return Answer::not_allowed();
+    }
+    let line = |bug: &Planted| format!("{}={}\n", bug.name, if planted::is_on(bug.bug) { "on" } else { "" });
+    Answer::ok(planted::ALL.iter().map(line).collect::<String>())
+}
+
+/// Switches a planted bug on, for as long as the process lives.
+fn plant(method: &Method, name: &str) -> Answer {
+    if method != Method::PUT {
+        return Answer::not_allowed();
+    }
+    match planted::switch_on(name) {
+        Ok(_) => {
+            tracing::warn!(name, "a planted bug is let loose");
+            Answer::done()
+        }
+        Err(error @ NoSuchBug::NotCompiledIn) => Answer::bad(error.to_string()),
+        Err(error @ NoSuchBug::Unknown) => Answer(StatusCode::NOT_FOUND, format!("{error}\n")),
+    }
+}
+
 /// What can be set.
 struct Faults<'a> {
     registry: &'a Registry,
@@ -161,6 +186,8 @@ impl Faults<'_> {
             "failpoints" => self.all(method, body),
             "clock" => self.clock(method, body),
             "partition" => self.partition(method, body),
+            "planted" => planted_bugs(method),
+            name if name.starts_with("planted/") => plant(method, name.trim_start_matches("planted/")),
             name => match name.strip_suffix("/count") {
                 Some(name) => self.count(method, name),
                 None => self.one(method, name, body),
@@ -282,12 +309,25 @@ mod tests {
             (Method::DELETE, "clock", "", 405),
             (Method::PUT, "partition", "n1", 400),
             (Method::POST, "partition", "{}", 405),
+            (Method::DELETE, "planted/stale-tail", "", 405),
+            (Method::PUT, "planted", "", 405),
+            // None are compiled in, or there is none of this name.
+            (Method::PUT, "planted/nothing", "", if planted::COMPILED_IN { 404 } else { 400 }),
         ] {
             let (found, text) = ask(&faults, &method, path, body);
             assert_eq!(found, status, "{method} {path} {body}: {text}");
             assert!(text.len() > 1, "{method} {path} {body} gives no reason");
         }
         assert!(Point::all().all(|point| registry.text(point).is_empty()));
+    }
+
+    #[test]
+    fn planted_bugs_are_listed_and_none_is_on() {
+        let (registry, clock) = (Registry::new(), ClockOffset::new());
+        let faults = Faults { registry: &registry, clock: &clock };
+        let (status, list) = ask(&faults, &Method::GET, "planted", "");
+        assert_eq!((status, list.lines().count()), (200, planted::ALL.len()));
+        assert!(list.lines().all(|line| line.ends_with('=')), "{list}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{Applied, ApplyError, At};
 use crate::command::{LeaseGrant, LeaseRevoke};
 use crate::ids::LeaseId;
 use crate::outcome::{Refusal, Response};
+use crate::planted::{Bug, is_on};
 use crate::row::LeaseRow;
 use crate::state::StateWrite;
 
@@ -57,6 +58,7 @@ pub(super) fn renew<S: StateWrite>(state: &mut S, at: At, id: LeaseId) -> Applie
     }
     let renewals = lease.renewals.checked_add(1);
     let renewals = renewals.ok_or(ApplyError::Invariant("a lease's renewals have reached their end"))?;
+    let clock_ms = if is_on(Bug::RenewalWithoutTime) { lease.clock_ms } else { clock_ms };
     state.put_lease(id, LeaseRow { renewals, clock_ms, ..lease });
     Ok(Ok(Response::LeaseRenew { ttl_ms: lease.ttl_ms }))
 }
@@ -69,7 +71,8 @@ pub(super) fn revoke<S: StateWrite>(state: &mut S, revoke: LeaseRevoke) -> Appli
         let holds = lease.is_some_and(|lease| {
             lease.incarnation == guard.incarnation && lease.renewals == guard.renewals && now >= due_ms(&lease)
         });
-        if !holds {
+        let unguarded = lease.is_some() && (is_on(Bug::UnguardedExpiry) || is_on(Bug::StaleLessor));
+        if !holds && !unguarded {
             return Ok(Ok(Response::ExpiryStale));
         }
     } else if lease.is_none() {

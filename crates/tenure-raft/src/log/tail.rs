@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use openraft::EntryPayload;
+use tenure_core::planted::{Bug, is_on};
 
 use super::terms::Terms;
 use crate::types::Entry;
@@ -29,6 +30,10 @@ impl Tail {
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
+        let has_it = |last: &Entry| last.log_id.index >= entry.log_id.index;
+        if is_on(Bug::StaleTail) && self.entries.back().is_some_and(has_it) {
+            return;
+        }
         debug_assert!(self.entries.back().is_none_or(|last| last.log_id.index + 1 == entry.log_id.index));
         self.bytes += memory_bytes(&entry);
         self.entries.push_back(entry);
@@ -53,6 +58,9 @@ impl Tail {
 
     /// Keeps the indexes below `end`.
     pub(super) fn truncate(&mut self, end: u64) {
+        if is_on(Bug::StaleTail) {
+            return;
+        }
         while self.entries.back().is_some_and(|entry| entry.log_id.index >= end) {
             let entry = self.entries.pop_back();
             self.bytes -= entry.as_ref().map_or(0, memory_bytes);

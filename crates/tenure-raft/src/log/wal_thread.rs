@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use openraft::storage::IOFlushed;
+use tenure_core::planted::{Bug, is_on};
 use tenure_faults::{Point, hit};
 use tokio::sync::oneshot;
 
@@ -123,7 +124,8 @@ impl Worker {
             }
         }
         result?;
-        if waiters.is_empty() { self.writer.write() } else { self.writer.flush() }?;
+        let early = is_on(Bug::EarlyAppendAck) && waiters.iter().all(|waiter| matches!(waiter, Waiter::Append { .. }));
+        if waiters.is_empty() || early { self.writer.write() } else { self.writer.flush() }?;
         hit(Point::RaftAfterSave).map_err(|error| self.writer.io("save to", &error))
     }
 }

@@ -20,6 +20,7 @@ use super::recovery::{Segment, next_index};
 use super::segment::{SegmentNumber, create_segment, offset32};
 use crate::runtime::BootInstant;
 use crate::types::{Entry, LogId, Vote};
+use tenure_core::planted::{Bug, is_on};
 
 /// The buffer is written out beyond this, also in the middle of a group, so that it does not grow with the group.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
@@ -114,6 +115,9 @@ impl Writer {
     }
 
     pub(super) fn vote(&mut self, vote: Vote) -> Result<(), LogError> {
+        if is_on(Bug::ForgottenVote) {
+            return Ok(());
+        }
         let place = self.place()?;
         put_vote(&mut self.buffer, place, &vote);
         self.state.vote = Some(vote);
@@ -160,7 +164,9 @@ impl Writer {
         if self.synced < self.written {
             let started = BootInstant::now();
             hit(Point::WalBeforeSync).map_err(|e| self.io("sync", &e))?;
-            self.current()?.file.sync_data().map_err(|e| self.io("sync", &e))?;
+            if !is_on(Bug::UnsyncedLog) {
+                self.current()?.file.sync_data().map_err(|e| self.io("sync", &e))?;
+            }
             hit(Point::WalAfterSync).map_err(|e| self.io("sync", &e))?;
             self.counters.synced(started.elapsed());
             self.synced = self.written;

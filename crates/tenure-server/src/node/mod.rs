@@ -14,12 +14,14 @@ mod range_stream;
 mod read_barrier;
 pub mod watch;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tenure_core::command::{Command, Op, Range, Txn};
 use tenure_core::hash::{HashKv, hash_kv, hash_state};
 use tenure_core::outcome::{Outcome, RangeResult, Refusal, TxnResponse};
+use tenure_core::planted::{Bug, is_on};
 use tenure_core::range::read_range;
 use tenure_core::row::{AlarmKind, MemberAttributes};
 use tenure_core::state::StateRead;
@@ -118,7 +120,21 @@ impl Node {
     /// Replicates a command and returns its outcome, which may be a refusal.
     pub async fn write(&self, command: &Command) -> Result<Outcome, RequestError> {
         self.check_quota(command).await?;
+        let command = &*self.decided_early(command)?;
         Ok(self.proposer.propose(command.encode()).await?.outcome)
+    }
+
+    /// The planted bug of that name: which branch of a transaction is taken, is decided here.
+    fn decided_early<'c>(&self, command: &'c Command) -> Result<Cow<'c, Command>, RequestError> {
+        let Command::Txn(txn) = command else { return Ok(Cow::Borrowed(command)) };
+        if !is_on(Bug::EarlyCompare) || txn.success.is_empty() || !txn.failure.is_empty() {
+            return Ok(Cow::Borrowed(command));
+        }
+        let asked = Txn { compares: txn.compares.clone(), ..Txn::default() };
+        let answer = read_txn(&*self.shared.raft.view(), &asked).map_err(|error| self.storage_failed(&error))?;
+        let holds = answer.is_ok_and(|answer| answer.succeeded);
+        let compares = if holds { Vec::new() } else { txn.compares.clone() };
+        Ok(Cow::Owned(Command::Txn(Txn { compares, ..txn.clone() })))
     }
 
     /// Waits until this member has purged what compacting to `revision` made superfluous.

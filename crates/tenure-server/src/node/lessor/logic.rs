@@ -22,6 +22,7 @@ use std::collections::{BTreeSet, HashMap};
 use tenure_core::LeaseId;
 use tenure_core::apply::due_ms;
 use tenure_core::command::{ExpiryGuard, LeaseRevoke};
+use tenure_core::planted::{Bug, is_on};
 use tenure_core::row::{Incarnation, LeaseRow};
 
 use super::tally::Tally;
@@ -126,6 +127,9 @@ impl Lessor {
         self.aside.clear();
         self.in_flight.clear();
         for (id, row) in rows {
+            if is_on(Bug::ForgottenLeases) && due_ms(&row) <= self.looked_ms {
+                continue;
+            }
             self.file(id, &row);
         }
     }
@@ -216,7 +220,7 @@ impl Lessor {
 
     /// Time has come to `now_ms`, and revokes could be carried out or not. To be called again and again.
     pub(super) fn look(&mut self, now_ms: u64, able: bool) {
-        let gap = now_ms.saturating_sub(self.looked_ms) > self.grace_ms;
+        let gap = now_ms.saturating_sub(self.looked_ms) > self.grace_ms && !is_on(Bug::StaleLessor);
         self.looked_ms = now_ms;
         if gap || (self.paused && able) {
             self.hold_until_ms = now_ms.saturating_add(self.grace_ms);

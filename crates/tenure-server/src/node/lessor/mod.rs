@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tenure_core::command::Command;
+use tenure_core::planted::{Bug, is_on};
 use tenure_core::row::{AlarmKind, LeaseRow};
 use tenure_core::state::StateRead;
 use tenure_core::{LeaseId, LogIndex, Term};
@@ -167,7 +168,8 @@ impl Shell {
                 }
             }
         }
-        leading.lessor.look(now_ms, self.raft.quorum_heard() && !self.is_corrupt());
+        let heard = self.raft.quorum_heard() || is_on(Bug::StaleLessor);
+        leading.lessor.look(now_ms, heard && !self.is_corrupt());
         for flight in self.flights(&mut leading, now_ms) {
             self.propose(flight);
         }
@@ -265,6 +267,9 @@ impl Shell {
 
     fn flights(&self, leading: &mut Leading, now_ms: u64) -> Vec<Flight> {
         leading.lessor.revokes(now_ms, |leases| {
+            if is_on(Bug::UnguardedExpiry) {
+                return vec![false; leases.len()];
+            }
             let renewing = self.raft.renewals().look();
             leases.iter().map(|(_, id)| renewing.contains(*id)).collect()
         })
@@ -276,7 +281,12 @@ impl Shell {
             flight.revokes.into_iter().map(|revoke| Command::LeaseRevoke(revoke).encode()).collect();
         runtime::spawn_on(&mut self.proposals, async move {
             // Whatever became of them: those whose leases are still there are proposed again.
-            drop(tokio::time::timeout(PROPOSAL_TIMEOUT, raft.propose_timed(commands.iter())).await);
+            let proposed = tokio::time::timeout(PROPOSAL_TIMEOUT, raft.propose_timed(commands.iter())).await;
+            if is_on(Bug::StaleLessor)
+                && let (Ok(Err(_)), Some(leader)) = (proposed, raft.leader())
+            {
+                drop(raft.links().propose(leader, commands, PROPOSAL_TIMEOUT).await);
+            }
             Landed::Flight(flight.number)
         });
     }

@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tenure_core::EventId;
 use tenure_core::outcome::KeyValue;
-use tenure_core::range::{prev_kv, prev_kv_is_compacted};
+use tenure_core::planted::{Bug, is_on};
+use tenure_core::range::{key_at, prev_kv, prev_kv_is_compacted};
 use tenure_core::row::EventRow;
 use tenure_storage::StorageError;
 use tenure_storage::state_view::StateView;
@@ -72,6 +73,9 @@ pub(super) fn find_prev_kv(hub: &Shared, view: &StateView, event: &EventRow) -> 
     let Some(id) = event.previous.filter(|_| may_have_prev_kv(event)) else { return Ok(None) };
     if prev_kv_is_compacted(view, event) {
         return Ok(None);
+    }
+    if is_on(Bug::WrongPrevKv) {
+        return key_at(view, &event.key, event.meta.modified.revision);
     }
     if let Some(previous) = hub.recent_event(id).filter(|previous| previous.key == event.key) {
         return Ok(Some(KeyValue::of(previous.key, &previous.meta, previous.value)));

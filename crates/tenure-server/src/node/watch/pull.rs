@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use tenure_core::outcome::KeyValue;
+use tenure_core::planted::{Bug, is_on};
 use tenure_core::row::EventRow;
 use tenure_core::{EventId, Revision};
 
@@ -91,8 +92,9 @@ impl Stretch {
     fn events<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = &'a EventRow> {
         let next = self.next;
         let runs = self.runs.iter().flat_map(move |run| {
-            let begin = run.partition_point(|event| event.meta.modified < next);
-            run[begin..].iter()
+            let skips = is_on(Bug::EventSkippedAtHandOver) && self.origin == Origin::Read;
+            let before = |event: &EventRow| event.meta.modified < next || (skips && event.meta.modified == next);
+            run[run.partition_point(before)..].iter()
         });
         runs.take_while(|event| event.meta.modified.revision <= self.last).filter(|event| scope.includes(event))
     }
@@ -123,6 +125,11 @@ impl Stretch {
                 }
                 revisions += 1;
                 begun = (id, pulled.events.len());
+            }
+            let parted = |last: &WatchEvent| last.event.meta.is_tombstone() != event.meta.is_tombstone();
+            if is_on(Bug::SplitRevision) && id.revision == revision && pulled.events.last().is_some_and(parted) {
+                pulled.rest = Some(id);
+                return Ok(pulled);
             }
             let previous = if scope.prev_kv { prev_kv(event)? } else { None };
             if scope.fragment {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use tenure_core::planted::{Bug, is_on};
 use tenure_core::row::EventRow;
 use tenure_core::state::StateRead;
 use tenure_core::{EventId, Revision};
@@ -185,6 +186,9 @@ impl WatchStream {
             self.pending -= 1;
         } else {
             pending.next = next;
+            if is_on(Bug::EventToldTwice) && next.revision > last && watcher.read == self.reads {
+                pending.next = EventId { revision: last, sub: 0 };
+            }
             if rest_of_revision.is_some() {
                 self.in_fragment = Some((name, rest_of_revision));
             } else if self.was_read(name, next.revision) {
@@ -211,6 +215,12 @@ impl WatchStream {
         };
         let first = pending.next.revision;
         let compacted = views().meta().compacted;
+        if first < compacted && is_on(Bug::CompactionUntold) {
+            let pending = self.watchers.get_mut(&name.0).and_then(|watcher| watcher.pending.as_mut());
+            let next = EventId { revision: compacted, sub: 0 };
+            pending.into_iter().for_each(|pending| (pending.next, pending.last) = (next, pending.last.max(compacted)));
+            return Turn::More;
+        }
         if first < compacted {
             self.lines.lagging.pop_front();
             self.remove(name.0);

@@ -1,0 +1,276 @@
+//! Bugs planted on purpose, to prove that the oracles of the simulator and the checkers of histories see them.
+//!
+//! Each is a mistake that somebody could make, of a few lines at the place where it would be made. Without the feature
+//! `planted`, [`is_on`] is `false` before the compiler looks at what depends on it, so nothing of a bug is in the program:
+//! no release has the feature. With it, [`switch_on`] lets a bug loose for the rest of the process.
+//!
+//! It is in this crate because all that run a member can see it, and it holds no state but one number.
+
+use core::fmt;
+#[cfg(feature = "planted")]
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Whether bugs can be switched on at all.
+pub const COMPILED_IN: bool = cfg!(feature = "planted");
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bug {
+    /// A leader names the index for a linearizable read without asking a quorum whether it still leads.
+    UnconfirmedRead,
+    /// A write that went to the leader is answered before the member that the client talks to has applied it.
+    AnsweredBeforeVisible,
+    /// The log says that it has synced, and has not.
+    UnsyncedLog,
+    /// An append is acknowledged once it is written, before its sync.
+    EarlyAppendAck,
+    /// Votes are not written down, and no restarted member keeps its vote back.
+    ForgottenVote,
+    /// A truncation of the log does not reach its tail in memory, which takes new entries for those that it has.
+    StaleTail,
+    /// A run of entries reads the last committed version of a key that the run itself has changed.
+    RunReadsPastItself,
+    /// A transaction's compares are evaluated where it is received, before the log.
+    EarlyCompare,
+    /// A compaction to a revision that is compacted already moves the compacted revision back.
+    CompactedGoesBack,
+    /// The purge drops every version up to the compacted revision that has a successor, whenever that came.
+    PurgedTooMuch,
+    /// The purge drops a tombstone at the compacted revision, although a watcher may begin there.
+    TombstonePurgedEarly,
+    /// The end of a lease is decided by what the lessor knew, whatever renewals came before it in the log.
+    UnguardedExpiry,
+    /// A renewal is counted, but the lease's time does not start anew.
+    RenewalWithoutTime,
+    /// The lease clock of a leader counts the time since its base again and again.
+    LeaseClockCountsTwice,
+    /// A promoted lessor leaves out the leases that are due, as if its predecessor had ended them.
+    ForgottenLeases,
+    /// A lessor that no longer leads does not pause, and hands what it wants to end to the leader, which believes it.
+    StaleLessor,
+    /// Of what is read from the history, a watcher is not told the first event.
+    EventSkippedAtHandOver,
+    /// A watcher that goes from the history back to the ring is told the last revision again.
+    EventToldTwice,
+    /// A request for progress is answered although watchers have events to come.
+    ProgressAhead,
+    /// The previous value of an event is looked up at the event's own revision.
+    WrongPrevKv,
+    /// A message ends where puts and deletes of a revision meet.
+    SplitRevision,
+    /// A watcher whose events are compacted goes on behind them and is told nothing.
+    CompactionUntold,
+}
+
+/// What is known of a bug.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    /// Which one.
+    pub bug: Bug,
+    /// Its word.
+    pub name: &'static str,
+    /// What it breaks, in one sentence.
+    pub text: &'static str,
+    /// The oracles and checkers of which one must notice.
+    pub seen_by: &'static [&'static str],
+}
+
+const fn planted(bug: Bug, name: &'static str, seen_by: &'static [&'static str], text: &'static str) -> Planted {
+    Planted { bug, name, text, seen_by }
+}
+
+/// All of them.
+pub const ALL: [Planted; 22] = [
+    planted(
+        Bug::UnconfirmedRead,
+        "unconfirmed-read",
+        &["reads", "linearizability"],
+        "a leader answers linearizable reads without confirming with a quorum that it still leads",
+    ),
+    planted(
+        Bug::AnsweredBeforeVisible,
+        "answered-before-visible",
+        &["reads"],
+        "a forwarded write is answered before the member that was asked shows it",
+    ),
+    planted(
+        Bug::UnsyncedLog,
+        "unsynced-log",
+        &["committed never lost", "leader completeness", "linearizability", "members last"],
+        "the log says that it has synced, and has not",
+    ),
+    planted(
+        Bug::EarlyAppendAck,
+        "early-append-ack",
+        &["committed never lost", "leader completeness", "linearizability", "members last"],
+        "entries are acknowledged before they are synced",
+    ),
+    planted(
+        Bug::ForgottenVote,
+        "forgotten-vote",
+        &["election safety"],
+        "votes are not written down, and a restarted member votes at once",
+    ),
+    planted(Bug::StaleTail, "stale-tail", &["log matching"], "a truncation does not reach the log's tail in memory"),
+    planted(
+        Bug::RunReadsPastItself,
+        "run-reads-past-itself",
+        &["applied equal"],
+        "what a command does depends on which others are applied in the same run",
+    ),
+    planted(
+        Bug::EarlyCompare,
+        "early-compare",
+        &["append", "queue"],
+        "compares are evaluated before the log, against what the member that was asked has applied",
+    ),
+    planted(
+        Bug::CompactedGoesBack,
+        "compacted-goes-back",
+        &["revision monotone"],
+        "an old compaction moves the compacted revision back",
+    ),
+    planted(
+        Bug::PurgedTooMuch,
+        "purged-too-much",
+        &["linearizability", "applied equal"],
+        "versions are purged that can still be read at revisions above the compacted one",
+    ),
+    planted(
+        Bug::TombstonePurgedEarly,
+        "tombstone-purged-early",
+        &["watch"],
+        "a delete at the compacted revision is lost to those who watch from there",
+    ),
+    planted(
+        Bug::UnguardedExpiry,
+        "unguarded-expiry",
+        &["leases never early", "leases"],
+        "a lease ends although a renewal came before its end in the log",
+    ),
+    planted(
+        Bug::RenewalWithoutTime,
+        "renewal-without-time",
+        &["locks"],
+        "a renewal does not start a lease's time anew, so that locks change hands under their owners",
+    ),
+    planted(
+        Bug::LeaseClockCountsTwice,
+        "lease-clock-counts-twice",
+        &["leases never early", "leases"],
+        "a leader's lease clock runs ahead, and leases end early",
+    ),
+    planted(
+        Bug::ForgottenLeases,
+        "forgotten-leases",
+        &["leases"],
+        "a promoted lessor forgets the leases that are due, which then never end",
+    ),
+    planted(
+        Bug::StaleLessor,
+        "stale-lessor",
+        &["leases never early", "leases"],
+        "a leader of the past ends leases that were renewed at its successor",
+    ),
+    planted(
+        Bug::EventSkippedAtHandOver,
+        "event-skipped",
+        &["watch"],
+        "a watcher that is served from the history misses the first event",
+    ),
+    planted(
+        Bug::EventToldTwice,
+        "event-told-twice",
+        &["watch"],
+        "a watcher is told a revision again after it has caught up",
+    ),
+    planted(
+        Bug::ProgressAhead,
+        "progress-ahead",
+        &["watch"],
+        "progress is told ahead of events that were not delivered",
+    ),
+    planted(Bug::WrongPrevKv, "wrong-prev-kv", &["watch"], "the previous value of an event is of the wrong version"),
+    planted(
+        Bug::SplitRevision,
+        "split-revision",
+        &["watch"],
+        "the events of a revision come in two messages that are not marked as parts",
+    ),
+    planted(
+        Bug::CompactionUntold,
+        "compaction-untold",
+        &["watch"],
+        "a watcher that fell behind the compaction is not told, and goes on",
+    ),
+];
+
+/// There is no such bug, or none is compiled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSuchBug {
+    /// This program was built without them.
+    NotCompiledIn,
+    /// None has this name.
+    Unknown,
+}
+
+impl fmt::Display for NoSuchBug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoSuchBug::NotCompiledIn => "this program was built without planted bugs (feature `planted`)",
+            NoSuchBug::Unknown => "there is no planted bug of this name",
+        })
+    }
+}
+
+impl core::error::Error for NoSuchBug {}
+
+#[cfg(feature = "planted")]
+static SWITCHED_ON: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a bug does its harm.
+#[inline(always)]
+#[must_use]
+pub fn is_on(bug: Bug) -> bool {
+    #[cfg(feature = "planted")]
+    return SWITCHED_ON.load(Ordering::Relaxed) & (1 << (bug as u8)) != 0;
+    #[cfg(not(feature = "planted"))]
+    {
+        let _: Bug = bug;
+        false
+    }
+}
+
+/// Lets a bug loose, for good.
+pub fn switch_on(name: &str) -> Result<Bug, NoSuchBug> {
+    if !COMPILED_IN {
+        return Err(NoSuchBug::NotCompiledIn);
+    }
+    let found = ALL.iter().find(|planted| planted.name == name).ok_or(NoSuchBug::Unknown)?;
+    #[cfg(feature = "planted")]
+    SWITCHED_ON.fetch_or(1 << (found.bug as u8), Ordering::Relaxed);
+    Ok(found.bug)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_has_one_row_a_name_and_somebody_who_must_see_it() {
+        for (place, planted) in ALL.iter().enumerate() {
+            assert_eq!(planted.bug as usize, place, "{} stands at its number", planted.name);
+            assert!(!planted.seen_by.is_empty() && !planted.text.is_empty());
+            assert_eq!(ALL.iter().filter(|other| other.name == planted.name).count(), 1);
+        }
+        assert!(ALL.len() <= 64, "they are bits of one number");
+    }
+
+    #[test]
+    fn an_unknown_name_switches_nothing_on() {
+        let expected = if COMPILED_IN { NoSuchBug::Unknown } else { NoSuchBug::NotCompiledIn };
+        assert_eq!(switch_on("no-such-bug"), Err(expected));
+        assert!(ALL.iter().all(|planted| !is_on(planted.bug)));
+    }
+}
