@@ -13,6 +13,7 @@ use tenure_history::response::Outcome;
 use tenure_history::run::{Findings, Run, Status, Watcher};
 use tenure_history::{History, Moment, NodeId, Operation, Revision};
 use tenure_workload::client::Client;
+use tenure_workload::derive;
 use tenure_workload::recorder::{Recorder, Seen, Watched};
 use tenure_workload::stage::{Phase, Stage};
 use tenure_workload::workloads::{Tasks, Workload};
@@ -195,6 +196,8 @@ impl Director {
     /// Holds all that clients saw against the promises.
     fn judge(self, options: &Options, stage: &Stage, seen: Seen) -> Report {
         let (trace, members) = (&self.trace, self.cluster.size());
+        let mut run = Run::default();
+        derive::add(&mut run, &seen.operations);
         let mut operations: Vec<_> = seen.operations.into_iter().map(|recorded| recorded.operation).collect();
         operations.sort_by_key(|operation| (operation.called, operation.client));
         operations.iter().for_each(|operation| trace.note(operation));
@@ -213,7 +216,7 @@ impl Director {
             holds: seen.holds,
             uses: seen.uses,
             bounds: Bounds { outages: self.outages.over, stood: self.outages.stood, ..Bounds::default() },
-            ..Run::default()
+            ..run
         };
         let findings = run.check();
         for finding in &findings.all {

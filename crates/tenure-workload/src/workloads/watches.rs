@@ -35,6 +35,11 @@ pub(super) async fn compact(mut client: Client) -> Result<()> {
             compacted = revision;
             client.ask(Request::Compact { revision }).await;
         }
+        let behind = Revision(compacted.0 - back);
+        if behind > client.stage.first && client.rng.random_ratio(1, 8) {
+            // To where the store is compacted already: must be refused, and change nothing.
+            client.ask(Request::Compact { revision: behind }).await;
+        }
     }
     Ok(())
 }
