@@ -26,16 +26,18 @@ RELEASE := --release $(LOCKED) $(RELEASE_PACKAGES)
 # Not in the same call as the set above: it would merge features and compile RocksDB again.
 TENURECTL := --release $(LOCKED) -p tenurectl
 
-# Test programs by tier. Those named process_*, compat_* and chaos_* start real servers; all others run in memory. cargo
-# cannot leave a test program out, so the fast ones are listed. Every tier names the same packages (default-members), for
+# Test programs by tier. Those named process_*, compat_* and chaos_* start real servers, those named sim_* the simulator; all
+# others run in memory. cargo cannot leave a test program out, so the fast ones are listed. Every tier names the same packages (default-members), for
 # the reason above.
 TEST_FILES := $(wildcard crates/*/tests/*.rs tests/tests/*.rs) $(patsubst %/main.rs,%,$(wildcard crates/*/tests/*/main.rs))
-SLOW_TESTS := process_% compat_% chaos_%
+SLOW_TESTS := process_% compat_% chaos_% sim_%
 RELEASE_TESTS := $(foreach package,$(filter-out -p,$(RELEASE_PACKAGES)),crates/$(package)/%)
 FAST_TESTS := $(filter-out $(SLOW_TESTS),$(sort $(basename $(notdir $(filter-out $(RELEASE_TESTS),$(TEST_FILES))))))
 FAST := --lib --bins $(patsubst %,--test %,$(FAST_TESTS))
 
-# The simulator is built in a profile of its own, fast and with every assertion. Seeds that failed are kept in a file.
+# The simulator is built in a profile of its own, fast and with every assertion, and with the bugs that can be switched on
+# in it. Seeds that failed are kept in a file.
+SIM_BUILD := --profile sim $(LOCKED) -p tenure-sim --features planted
 SIM := $(CARGO_TARGET_DIR)/sim/tenure-sim
 SIM_SEEDS := tests/sim-seeds.txt
 
@@ -128,15 +130,21 @@ scenarios: build ## single fault scenarios in large counts on real servers; not 
 
 .PHONY: sim
 sim: deps ## a cluster in one thread: SEED=n runs one seed, SEEDS=n many from SEED (or 1) on; SIM_ARGS goes to the program
-	$(CARGO) build --quiet --profile sim $(LOCKED) -p tenure-sim
+	$(CARGO) build --quiet $(SIM_BUILD)
 	$(SIM) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS),$(if $(SEED),,--seeds 20)) --seeds-file $(SIM_SEEDS) $(SIM_ARGS)
 
 .PHONY: test-sim
 test-sim: deps ## the simulator: one seed twice, the seeds that failed once, and some more
-	$(CARGO) build --quiet --profile sim $(LOCKED) -p tenure-sim
+	$(CARGO) build --quiet $(SIM_BUILD)
 	$(SIM) --twice --seed 7
 	$(SIM) --replay --seeds-file $(SIM_SEEDS)
 	$(SIM) --seeds 40
+	$(CARGO) test --quiet $(SIM_BUILD) --test sim_proof
+
+.PHONY: prove
+prove: deps ## let loose one planted bug after the other until who must notice it does; SIM_ARGS goes to the program
+	$(CARGO) build --quiet $(SIM_BUILD)
+	$(SIM) --prove $(SIM_ARGS)
 
 .PHONY: bench
 bench: build venv ## rate, latency and CPU per operation beside a real etcd; BENCH_ARGS goes to the program

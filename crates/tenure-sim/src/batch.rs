@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::Args;
 
 /// A run that takes longer hangs.
-const RUN_TIME_MAX: Duration = Duration::from_secs(300);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(super) const RUN_TIME_MAX: Duration = Duration::from_secs(300);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 struct Running {
     seed: u64,
@@ -98,15 +98,24 @@ fn run_all(args: &Args) -> io::Result<Tally> {
 }
 
 fn start(args: &Args, seed: u64) -> io::Result<Running> {
+    let child = one(args, seed, args.bug.as_deref())?.spawn()?;
+    Ok(Running { seed, child, began: Instant::now() })
+}
+
+/// The command for one seed.
+pub(super) fn one(args: &Args, seed: u64, bug: Option<&str>) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--seed").arg(seed.to_string());
+    if let Some(bug) = bug {
+        command.arg("--bug").arg(bug);
+    }
     for (name, value) in [("--members", args.members.map(|members| members as u64)), ("--seconds", args.seconds)] {
         if let Some(value) = value {
             command.arg(name).arg(value.to_string());
         }
     }
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    Ok(Running { seed, child, began: Instant::now() })
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
 }
 
 fn end(args: &Args, mut run: Running, tally: &mut Tally) -> io::Result<()> {

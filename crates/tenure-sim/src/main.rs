@@ -10,10 +10,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use tenure_core::planted;
 use tenure_sim::run::{Options, Report, run};
 use tenure_sim::trace::Trace;
 
 mod batch;
+mod prove;
 
 /// Runs a cluster in one thread, with faults drawn from a seed, and checks that it keeps its promises.
 #[derive(Debug, Parser)]
@@ -43,6 +45,18 @@ struct Args {
     /// Seconds of faults, in place of what the seed says
     #[arg(long)]
     seconds: Option<u64>,
+    /// Switch a planted bug on (of a simulator that was built with the feature `planted`)
+    #[arg(long)]
+    bug: Option<String>,
+    /// List the planted bugs
+    #[arg(long)]
+    bugs: bool,
+    /// Run seeds with each planted bug, or with the one named, until somebody notices who must
+    #[arg(long)]
+    prove: bool,
+    /// How many seeds a planted bug may take
+    #[arg(long, default_value_t = 50)]
+    within: u64,
     /// Print what happened
     #[arg(long)]
     trace: bool,
@@ -56,12 +70,22 @@ fn main() -> ExitCode {
     if args.twice {
         return batch::twice(&args);
     }
+    if args.bugs {
+        return prove::list();
+    }
+    if args.prove {
+        return prove::run(&args);
+    }
     if args.seeds.is_some() || args.replay {
         return batch::run(&args);
     }
     if args.log {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+    }
+    if let Some(Err(error)) = args.bug.as_deref().map(planted::switch_on) {
+        eprintln!("tenure-sim: {error}");
+        return ExitCode::from(2);
     }
     entropy::seed(args.seed);
     // A thread that has not drawn anything yet.

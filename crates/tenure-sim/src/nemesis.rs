@@ -72,7 +72,8 @@ impl Kind {
 enum Remedy {
     Start(usize),
     Resume(usize),
-    HealLinks,
+    /// Unless links were disturbed again since the disturbance of this number.
+    HealLinks(u32),
     FastDisk(usize),
 }
 
@@ -82,6 +83,8 @@ pub struct Nemesis {
     trace: Trace,
     next: Duration,
     due: Vec<(Duration, Remedy)>,
+    /// How often links were disturbed.
+    disturbances: u32,
     /// How often each fault was done.
     pub done: BTreeMap<Kind, u32>,
 }
@@ -91,7 +94,7 @@ impl Nemesis {
     pub fn new(seed: u64, trace: &Trace) -> Nemesis {
         let mut dice = Dice::new(seed, "nemesis");
         let next = trace.now() + dice.millis(200, 2_000);
-        Nemesis { dice, trace: trace.clone(), next, due: Vec::new(), done: BTreeMap::new() }
+        Nemesis { dice, trace: trace.clone(), next, due: Vec::new(), disturbances: 0, done: BTreeMap::new() }
     }
 
     /// Does what is due.
@@ -132,7 +135,8 @@ impl Nemesis {
                 Remedy::Start(place) if !cluster.nodes[place].is_running() => cluster.nodes[place].start(),
                 Remedy::Start(_) => {}
                 Remedy::Resume(place) => cluster.nodes[place].resume(),
-                Remedy::HealLinks => {
+                Remedy::HealLinks(disturbance) if disturbance != self.disturbances => {}
+                Remedy::HealLinks(_) => {
                     self.trace.note("links heal");
                     cluster.net.heal();
                 }
@@ -202,7 +206,10 @@ impl Nemesis {
             }
             Kind::Partition | Kind::CutOffLeader | Kind::OneWay | Kind::Bridge | Kind::Storm | Kind::CutClients => {
                 self.disturb(kind, cluster, leader);
-                self.later(100, 6_000, Remedy::HealLinks);
+                self.disturbances += 1;
+                // Too short for another leader, or long enough.
+                let (least, most) = *self.dice.pick(&[(100, 1_000), (2_000, 6_000), (2_000, 6_000)]);
+                self.later(least, most, Remedy::HealLinks(self.disturbances));
             }
         }
         true
