@@ -6,7 +6,8 @@
 //! - Never early: nobody saw it gone, by an answer or by a revision that its end made, before TTL after the *sending* of its
 //!   last acked grant or renewal. A revocation that somebody asked for may end it at any time after that request was sent.
 //! - Never late without bound: nobody saw it alive later than the last instant at which it can have been renewed + TTL and
-//!   margin + the time without a working leader after that + one grace + a second (design, "Never late without bound").
+//!   margin + the time without a working leader after that + one grace + a second (design, "Never late without bound"). A
+//!   leader that works for less than its grace and a second ends nothing, so its time counts as time without one.
 //! - Never back: no renewal is acked that was sent after somebody saw the lease gone, or under the revision of its end.
 //! - A time to live is no longer than the TTL, and no shorter than what the owner can be sure of.
 
@@ -54,6 +55,23 @@ impl Default for Bounds {
             unknown_settles: Duration::from_secs(7),
             exempt: BTreeSet::new(),
         }
+    }
+}
+
+impl Bounds {
+    /// When nobody could end a lease that was due: no leader worked, or one that had not worked long enough and did not go on
+    /// for long enough. Some may be empty.
+    fn lost_since(&self, due: Moment) -> Vec<(Moment, Moment)> {
+        let mut outages = self.outages.clone();
+        outages.sort_unstable();
+        let (mut lost, mut worked_from) = (Vec::new(), Moment(0));
+        for (from, to) in outages {
+            let ended_by = due.max(worked_from.after(self.grace)).after(self.slack);
+            let began = if from < ended_by { worked_from } else { from };
+            lost.push((began.max(due), to));
+            worked_from = worked_from.max(to);
+        }
+        lost
     }
 }
 
@@ -347,8 +365,8 @@ impl<'a> Life<'a> {
             return Late::Unbounded;
         };
         let before_due = bounds.stood.iter().map(|(from, to)| ((*from).max(last), *to));
-        let since_due = bounds.outages.iter().map(|(from, to)| ((*from).max(due), *to));
-        let lost: Vec<(Moment, Moment)> = before_due.chain(since_due).filter(|(from, to)| from < to).collect();
+        let lost: Vec<(Moment, Moment)> =
+            before_due.chain(bounds.lost_since(due)).filter(|(from, to)| from < to).collect();
         let latest = due.after(without_leader(&lost, last, alive.called)).after(bounds.grace).after(bounds.slack);
         if alive.called <= latest {
             return Late::InTime;

@@ -19,8 +19,6 @@ use tenure_workload::recorder::{Recorded, Seen};
 pub const OUTAGE_MIN: Duration = Duration::from_millis(250);
 /// The server's election timeout, which is also the grace that leases get.
 const GRACE: Duration = Duration::from_secs(1);
-/// A leader that does not outlive its grace by this cannot end a lease: its time counts as one without a leader.
-const TERM_MIN: Duration = Duration::from_millis(1_500);
 /// A server works on a request for 7 s, and a pause or a partition can hold one back before that for 6.
 const UNKNOWN_SETTLES: Duration = Duration::from_secs(14);
 /// Most histories need a few for each operation. A part of them goes into a hasty search that can lose its way where the
@@ -102,8 +100,7 @@ pub fn finding(checker: &str, fine: &str, complaints: &[String]) -> Finding {
     Finding { checker: checker.to_owned(), status, summary, evidence }
 }
 
-/// The times without a working leader: between answers to writes that came too far apart, with terms in between that were
-/// too short to end a lease.
+/// The times without a working leader: between answers to writes that came too far apart.
 fn outages(operations: &[Recorded]) -> Vec<(Moment, Moment)> {
     let answered = operations.iter().map(|recorded| &recorded.operation).filter(|operation| is_write(operation));
     let mut answered: Vec<Moment> = answered
@@ -111,14 +108,8 @@ fn outages(operations: &[Recorded]) -> Vec<(Moment, Moment)> {
         .filter_map(|operation| operation.returned)
         .collect();
     answered.sort_unstable();
-    let mut outages: Vec<(Moment, Moment)> = Vec::new();
-    for pair in answered.windows(2).filter(|pair| pair[1].since(pair[0]) > OUTAGE_MIN) {
-        match outages.last_mut() {
-            Some(last) if pair[0].since(last.1) < TERM_MIN => last.1 = pair[1],
-            _ => outages.push((pair[0], pair[1])),
-        }
-    }
-    outages
+    let far_apart = |pair: &&[Moment]| pair[1].since(pair[0]) > OUTAGE_MIN;
+    answered.windows(2).filter(far_apart).map(|pair| (pair[0], pair[1])).collect()
 }
 
 /// Whether a member said how long a lease still lives just after its clock had jumped: it believes its own clock until the
@@ -218,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn outages_are_gaps_between_acked_writes_and_terms_that_were_too_short() {
+    fn outages_are_gaps_between_acked_writes() {
         let mut operations: Vec<Recorded> =
             [0, 100, 2_000, 2_100, 3_000, 5_000, 5_100, 5_200, 7_000].map(|at| put(at, acked())).to_vec();
         operations.push(put(1_000, Outcome::Unknown));
         let ms = |at: Moment| at.0 / MS;
         let found: Vec<_> = outages(&operations).into_iter().map(|(from, to)| (ms(from), ms(to))).collect();
-        assert_eq!(found, [(100, 7_000)]);
+        assert_eq!(found, [(100, 2_000), (3_000, 5_000), (5_200, 7_000)]);
         let calm: Vec<Recorded> = (0..50).map(|at| put(at * 100, acked())).chain([put(9_000, acked())]).collect();
         let found: Vec<_> = outages(&calm).into_iter().map(|(from, to)| (ms(from), ms(to))).collect();
         assert_eq!(found, [(4_900, 9_000)]);

@@ -87,8 +87,24 @@ fn time_in_which_the_clock_stood_counts_before_a_lease_is_due_too() {
         |stood| Bounds { outages: vec![(at(4_000), at(6_000)), (at(8_500), at(9_000))], stood, ..Bounds::default() };
     assert_eq!(broken(&judge_with(&bounds(Vec::new()), &with(&[seen(12_000)]))), "never late");
     let stood = vec![(at(4_000), at(6_000))];
-    assert!(judge_with(&bounds(stood.clone()), &with(&[seen(12_550)])).is_ok());
-    assert_eq!(broken(&judge_with(&bounds(stood), &with(&[seen(12_570)]))), "never late");
+    assert!(judge_with(&bounds(stood.clone()), &with(&[seen(12_990)])).is_ok());
+    assert_eq!(broken(&judge_with(&bounds(stood), &with(&[seen(13_010)]))), "never late");
+}
+
+#[test]
+fn a_leader_that_does_not_outlive_its_grace_need_not_end_a_lease() {
+    let at = |ms: u64| Moment(ms * 1_000_000);
+    // Due at 8060; a leader from 9000 to 10900, and another from 12000 on.
+    let short = Bounds { outages: vec![(at(8_000), at(9_000)), (at(10_900), at(12_000))], ..Bounds::default() };
+    assert!(judge_with(&short, &with(&[seen(13_990)])).is_ok());
+    assert_eq!(broken(&judge_with(&short, &with(&[seen(14_010)]))), "never late");
+    // One that goes on until 11100 must.
+    let long = Bounds { outages: vec![(at(8_000), at(9_000)), (at(11_100), at(12_000))], ..Bounds::default() };
+    assert_eq!(broken(&judge_with(&long, &with(&[seen(12_100)]))), "never late");
+    // One that had worked before must end it within a second of its time.
+    let busy = Bounds { outages: vec![(at(9_100), at(12_000))], ..Bounds::default() };
+    assert!(judge_with(&busy, &with(&[seen(12_900)])).is_ok());
+    assert_eq!(broken(&judge_with(&busy, &with(&[seen(13_000)]))), "never late");
 }
 
 #[test]
