@@ -31,6 +31,8 @@ pub struct MemberOptions {
     pub connections_max: usize,
     /// How often a quiet watcher that asked for it hears how far it is.
     pub watch_progress_interval: Duration,
+    /// Recent events that watchers need no read for; 64 MiB unless somebody wants reads.
+    pub watch_ring_bytes_max: usize,
 }
 
 /// A member that takes part.
@@ -53,7 +55,7 @@ impl Member {
         observers: Vec<Arc<dyn Effects>>,
     ) -> Result<Member, NodeError> {
         let thread = |error| NodeError::Io("starting a thread".into(), error);
-        let watches = WatchHub::start().map_err(thread)?;
+        let watches = WatchHub::start(options.watch_ring_bytes_max).map_err(thread)?;
         let leases = Arc::new(LeaseFeed::default());
         let mut effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
         effects.extend(observers);

@@ -28,6 +28,7 @@ use crate::faults;
 use crate::grpc;
 use crate::listen;
 use crate::member::{Member, MemberOptions};
+use crate::node::watch::RING_BYTES_MAX;
 use crate::node::{Node, Shared, auto_compaction_loop};
 use crate::tls::{PortError, Ports};
 
@@ -193,6 +194,7 @@ fn member_options(config: &ServerConfig) -> MemberOptions {
         slow_request: config.warning_unary_request_duration,
         connections_max: client_connections_max(),
         watch_progress_interval: config.watch_progress_notify_interval,
+        watch_ring_bytes_max: RING_BYTES_MAX,
     }
 }
 

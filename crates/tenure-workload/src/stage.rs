@@ -38,6 +38,8 @@ pub struct Stage {
     phase: watch::Sender<Phase>,
     /// Up to here an observer has been told everything.
     observed: AtomicI64,
+    /// A compaction to here was answered.
+    compacted: AtomicI64,
     leases: AtomicI64,
     clients: AtomicU32,
 }
@@ -53,6 +55,7 @@ impl Stage {
             first,
             phase: watch::Sender::new(Phase::Work),
             observed: AtomicI64::new(first.0),
+            compacted: AtomicI64::new(0),
             leases: AtomicI64::new(i64::from(round) * LEASES_PER_ROUND),
             clients: AtomicU32::new(0),
         }
@@ -96,6 +99,16 @@ impl Stage {
     /// Says up to where an observer was told everything.
     pub fn saw(&self, revision: Revision) {
         self.observed.fetch_max(revision.0, Ordering::SeqCst);
+    }
+
+    /// Says that the store is compacted up to a revision.
+    pub fn has_compacted(&self, revision: Revision) {
+        self.compacted.fetch_max(revision.0, Ordering::SeqCst);
+    }
+
+    /// Up to where the store is compacted, at least; 0 as long as nobody knows of a compaction.
+    pub fn compacted(&self) -> Revision {
+        Revision(self.compacted.load(Ordering::SeqCst))
     }
 
     /// Up to where some observer was told everything.

@@ -47,7 +47,9 @@ pub(super) async fn run(mut client: Client) -> Result<()> {
             client.ask(Request::Put(put)).await;
         }
         let held = ttl.mul_f64(client.rng.random_range(0.0..2.5));
-        renew(&mut client, id, ttl, held).await;
+        // Most are in good time; some renew only as it runs out, again and again, and race its end.
+        let wait = if client.rng.random_ratio(1, 3) { ttl.mul_f64(0.985) } else { ttl / 3 };
+        renew(&mut client, id, wait, held).await;
         if end == End::Revoke {
             client.ask(Request::LeaseRevoke { id }).await;
         }
@@ -60,14 +62,14 @@ fn key(id: LeaseId, at: u32) -> Bytes {
     format!("{KEYS}{id}/{at}").into()
 }
 
-/// Renews for a while, every third of the TTL or so; now and then it asks how long the lease still lives.
-async fn renew(client: &mut Client, id: LeaseId, ttl: Duration, held: Duration) {
+/// Renews for a while, each time after a wait; now and then it asks how long the lease still lives.
+async fn renew(client: &mut Client, id: LeaseId, wait: Duration, held: Duration) {
     let until = client.now().after(held);
-    let mut next = client.now().after(ttl / 3);
+    let mut next = client.now().after(wait);
     while client.stage.is_working() && client.now() < until {
         client.pace().await;
         if client.now() >= next {
-            next = client.now().after(ttl / 3);
+            next = client.now().after(wait);
             match client.ask(Request::LeaseKeepAlive { id }).await {
                 Outcome::Ok(response) if matches!(response.body, Body::LeaseKeepAlive { ttl_secs: 0 }) => return,
                 // It tries again at once: it must not lose its lease for a lost answer.

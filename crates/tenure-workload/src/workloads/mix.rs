@@ -18,8 +18,14 @@ pub(super) async fn run(client: Client) -> Result<()> {
     let mut mix = Mix { client, values: 0, newest: Revision(0) };
     while mix.client.stage.is_working() {
         let request = mix.request();
-        if let Outcome::Ok(response) = mix.client.ask(request).await {
-            mix.newest = mix.newest.max(response.revision);
+        let written = match &request {
+            Request::Put(put) => Some(put.key.clone()),
+            _ => None,
+        };
+        mix.ask(request).await;
+        if let Some(key) = written.filter(|_| mix.below(4) == 0) {
+            // At once, at the same member: what it has answered it shows.
+            mix.ask(Request::Range(Range { keys: KeyRange::one(key), serializable: true, ..Range::default() })).await;
         }
         mix.client.pace().await;
     }
@@ -33,6 +39,12 @@ struct Mix {
 }
 
 impl Mix {
+    async fn ask(&mut self, request: Request) {
+        if let Outcome::Ok(response) = self.client.ask(request).await {
+            self.newest = self.newest.max(response.revision);
+        }
+    }
+
     fn below(&mut self, limit: u32) -> u32 {
         self.client.rng.random_range(0..limit)
     }

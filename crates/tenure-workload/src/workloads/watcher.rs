@@ -30,6 +30,8 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 /// A slow client stands still for up to this long.
 const SLUMBER_MAX_MS: u64 = 2_500;
+/// One of so many watchers that are made again begins where the store is compacted, the first revision that it may.
+const BACK_TO_COMPACTED: u32 = 3;
 
 /// Where a watcher starts.
 #[derive(Clone, Copy, Debug)]
@@ -216,9 +218,15 @@ impl WatchClient {
 
     /// Asks for a watcher, from where it was. Returns whether the stream is still there.
     async fn make(&mut self, at: usize, stream: &WatchStream) -> Result<bool> {
-        let watcher = &self.watchers[at];
         let seen = self.stage.observed().0;
+        let compacted = self.stage.compacted();
+        let goes_back = self.plan.manner != Manner::Observer
+            && !self.is_over()
+            && compacted > self.stage.first
+            && self.rng.random_ratio(1, BACK_TO_COMPACTED);
+        let watcher = &self.watchers[at];
         let start = match (watcher.next, watcher.start) {
+            (Some(next), _) if goes_back => next.min(compacted).0,
             (Some(next), _) => next.0,
             (None, Start::Round) => self.stage.first.next().0,
             (None, Start::Now) => 0,

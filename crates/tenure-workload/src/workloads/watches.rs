@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tenure_history::Revision;
 use tenure_history::request::{KeyRange, Request};
+use tenure_history::response::Outcome;
 use tenure_history::watch::Spec;
 use tokio::task::JoinSet;
 
@@ -33,7 +34,9 @@ pub(super) async fn compact(mut client: Client) -> Result<()> {
         let revision = Revision(client.stage.observed().0 - back);
         if revision > compacted {
             compacted = revision;
-            client.ask(Request::Compact { revision }).await;
+            if let Outcome::Ok(_) = client.ask(Request::Compact { revision }).await {
+                client.stage.has_compacted(revision);
+            }
         }
         let behind = Revision(compacted.0 - back);
         if behind > client.stage.first && client.rng.random_ratio(1, 8) {

@@ -29,9 +29,7 @@ use tenure_storage::state_view::StateView;
 use tokio::sync::{Notify, Semaphore};
 
 use super::feed::{Feed, News};
-use super::limits::{
-    CATCH_UP_READS_MAX, GATHERS_MAX, LARGE_HOLDERS_MAX, RING_BYTES_MAX, STREAMS_MAX, WATCHED_BYTES_MAX, WATCHERS_MAX,
-};
+use super::limits::{CATCH_UP_READS_MAX, GATHERS_MAX, LARGE_HOLDERS_MAX, STREAMS_MAX, WATCHED_BYTES_MAX, WATCHERS_MAX};
 use super::prev_kvs::PrevKvs;
 use super::registry::{Mark, Registry, StreamKey, WatcherKey};
 use super::ring::Events;
@@ -67,12 +65,8 @@ pub(super) struct Shared {
 pub(super) struct TooMany;
 
 impl WatchHub {
-    /// Starts the hub's thread.
-    pub fn start() -> std::io::Result<WatchHub> {
-        WatchHub::start_with(RING_BYTES_MAX)
-    }
-
-    fn start_with(ring_bytes_max: usize) -> std::io::Result<WatchHub> {
+    /// Starts the hub's thread. Recent events are kept in memory up to about so many bytes.
+    pub fn start(ring_bytes_max: usize) -> std::io::Result<WatchHub> {
         let shared = Arc::new(Shared::new(ring_bytes_max));
         let thread = runtime::spawn_loop("watch-hub", shared.clone().match_loop())?;
         Ok(WatchHub { _thread: Arc::new(HubThread { shared: shared.clone(), thread }), shared })
@@ -361,6 +355,7 @@ mod tests {
     use tenure_core::LeaseId;
     use tenure_core::row::KeyMeta;
 
+    use super::super::limits::RING_BYTES_MAX;
     use super::*;
 
     /// Notes, when it is freed, whether the locks are free.

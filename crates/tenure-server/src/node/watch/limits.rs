@@ -7,7 +7,7 @@ use tenure_core::row::EventRow;
 
 /// Recent events in memory, for all watchers together: some seconds of the fastest writing, so that a client that hangs
 /// for a moment needs no read.
-pub(super) const RING_BYTES_MAX: usize = 64 << 20;
+pub const RING_BYTES_MAX: usize = 64 << 20;
 
 /// Watch streams of one process. Each takes some kilobytes.
 pub(super) const STREAMS_MAX: usize = 1 << 18;

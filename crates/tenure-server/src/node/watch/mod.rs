@@ -26,7 +26,7 @@ mod types;
 mod work;
 
 pub use hub::WatchHub;
-pub use limits::StreamLimits;
+pub use limits::{RING_BYTES_MAX, StreamLimits};
 pub use session::WatchSession;
 pub use stats::HubStats;
 pub use types::{CreateWatch, Kinds, Scope, WatchEvent, WatchId, WatchMessage, WatchRefusal, WatchRequest};

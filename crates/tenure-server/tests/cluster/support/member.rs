@@ -255,6 +255,7 @@ async fn live(
         slow_request: None,
         connections_max: 1024,
         watch_progress_interval: Duration::from_secs(600),
+        watch_ring_bytes_max: 64 << 20,
     };
     let peers = PeerPort::Sockets(vec![listener.into()]);
     let starting = server::Member::start(options, member, machine.engines(), machine.files(), peers, Vec::new());

@@ -458,7 +458,7 @@ fn nothing_is_kept_while_nobody_watches() {
 #[tokio::test]
 async fn the_hubs_own_thread_wakes_the_streams_that_it_concerns() {
     let mut world = World::new(LARGE);
-    world.hub = WatchHub::start().unwrap();
+    world.hub = WatchHub::start(LARGE).unwrap();
     world.replace();
     let (wake, other) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let limits = StreamLimits::new(LARGE, event_bytes);
