@@ -27,8 +27,12 @@ pub enum Bug {
     EarlyAppendAck,
     /// Votes are not written down, and no restarted member keeps its vote back.
     ForgottenVote,
+    /// Voters do not look at how far a candidate's log goes.
+    CarelessVoter,
     /// A truncation of the log does not reach its tail in memory, which takes new entries for those that it has.
     StaleTail,
+    /// A broken replication stream is not noticed, and no other is opened.
+    DeafReplication,
     /// A run of entries reads the last committed version of a key that the run itself has changed.
     RunReadsPastItself,
     /// A transaction's compares are evaluated where it is received, before the log.
@@ -81,7 +85,7 @@ const fn planted(bug: Bug, name: &'static str, seen_by: &'static [&'static str],
 }
 
 /// All of them.
-pub const ALL: [Planted; 22] = [
+pub const ALL: [Planted; 24] = [
     planted(
         Bug::UnconfirmedRead,
         "unconfirmed-read",
@@ -112,7 +116,19 @@ pub const ALL: [Planted; 22] = [
         &["election safety"],
         "votes are not written down, and a restarted member votes at once",
     ),
+    planted(
+        Bug::CarelessVoter,
+        "careless-voter",
+        &["leader completeness"],
+        "members vote for candidates whose logs lack what is committed",
+    ),
     planted(Bug::StaleTail, "stale-tail", &["log matching"], "a truncation does not reach the log's tail in memory"),
+    planted(
+        Bug::DeafReplication,
+        "deaf-replication",
+        &["progress"],
+        "a leader goes on leading over streams that are broken, and commits nothing",
+    ),
     planted(
         Bug::RunReadsPastItself,
         "run-reads-past-itself",

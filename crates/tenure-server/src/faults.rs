@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn planted_bugs_are_listed_and_none_is_on() {
         let (registry, clock) = (Registry::new(), ClockOffset::new());
-        let faults = Faults { registry: &registry, clock: &clock };
+        let faults = Faults { registry: &registry, clock: &clock, partition: Partition::default() };
         let (status, list) = ask(&faults, &Method::GET, "planted", "");
         assert_eq!((status, list.lines().count()), (200, planted::ALL.len()));
         assert!(list.lines().all(|line| line.ends_with('=')), "{list}");

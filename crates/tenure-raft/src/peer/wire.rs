@@ -6,13 +6,14 @@ use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use tenure_core::outcome::Outcome;
+use tenure_core::planted::{Bug, is_on};
 use tenure_proto::tenure::peer::v1 as pb;
 use tenure_proto::tenure::peer::v1::append_response;
 
 use crate::entry_codec::{
     CodecError, decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote,
 };
-use crate::types::{Config, LogId, Vote};
+use crate::types::{Config, LogId, Vote, log_id};
 
 fn optional_log_id(id: Option<&LogId>) -> Bytes {
     id.map_or_else(Bytes::new, log_id_bytes)
@@ -145,7 +146,11 @@ pub(super) fn vote_request(route: pb::Route, request: &VoteRequest<Config>) -> p
 
 pub(super) fn read_vote_request(message: &pb::VoteRequest) -> Result<VoteRequest<Config>, CodecError> {
     let vote = read_own_vote(&message.vote, message.route.as_ref())?;
-    let mut request = VoteRequest::new(vote, read_optional_log_id(&message.last_log_id)?);
+    let mut last_log_id = read_optional_log_id(&message.last_log_id)?;
+    if is_on(Bug::CarelessVoter) {
+        last_log_id = Some(log_id(vote.leader_id.term, u64::MAX));
+    }
+    let mut request = VoteRequest::new(vote, last_log_id);
     request.leadership_transfer = message.leadership_transfer;
     Ok(request)
 }
