@@ -23,6 +23,7 @@ const DISK_TIME_MAX: Duration = Duration::from_millis(2);
 pub struct Clockwork(Arc<Inner>);
 
 struct Inner {
+    number: usize,
     began: Instant,
     /// What the clock showed then.
     showed: Duration,
@@ -42,7 +43,7 @@ impl Clockwork {
         let showed = dice.millis(1_000, 1_000_000_000);
         let rate = dice.rate(RATE_PARTS_PER_MILLION);
         let state = Mutex::new(State { dice, slow: None });
-        Clockwork(Arc::new(Inner { began: Instant::now(), showed, rate, state }))
+        Clockwork(Arc::new(Inner { number: node + 1, began: Instant::now(), showed, rate, state }))
     }
 
     /// Makes the disk take between two times for everything, or what it usually takes.
@@ -56,6 +57,10 @@ impl Clockwork {
 }
 
 impl Computer for Clockwork {
+    fn number(&self) -> usize {
+        self.0.number
+    }
+
     fn clock(&self) -> Duration {
         self.0.showed + self.0.began.elapsed().mul_f64(self.0.rate)
     }

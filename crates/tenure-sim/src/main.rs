@@ -7,12 +7,17 @@ mod entropy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::Parser;
 use tenure_core::planted;
+use tenure_raft::runtime::life;
 use tenure_sim::run::{Options, Report, run};
 use tenure_sim::trace::Trace;
+use tokio::time::Instant;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 mod batch;
 mod prove;
@@ -65,6 +70,21 @@ struct Args {
     log: bool,
 }
 
+/// Marks a line of the log with the simulated time since the first line, and the member that it comes from.
+struct Whence;
+
+impl FormatTime for Whence {
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        let now = Instant::now();
+        let elapsed = now.duration_since(*FIRST.get_or_init(|| now)).as_secs_f64();
+        match life::at_hand() {
+            Some(life) => write!(line, "{elapsed:12.6} n{}", life.number()),
+            None => write!(line, "{elapsed:12.6} --"),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if args.twice {
@@ -81,7 +101,7 @@ fn main() -> ExitCode {
     }
     if args.log {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt().with_env_filter(filter).with_timer(Whence).with_writer(std::io::stderr).init();
     }
     if let Some(Err(error)) = args.bug.as_deref().map(planted::switch_on) {
         eprintln!("tenure-sim: {error}");

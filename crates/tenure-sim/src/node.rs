@@ -12,6 +12,7 @@ use tenure_raft::{Effects, Founding, Housekeeping, NodeError, NodeOptions, Peer,
 use tenure_server::grpc::{channel_to, convert::Limits};
 use tenure_server::member::{Member, MemberOptions};
 use tenure_server::node::Node;
+use tenure_server::node::watch::RING_BYTES_MAX;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clockwork;
@@ -27,6 +28,8 @@ pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// Small, so that a short run has many segments, flushes, purges and snapshots.
 const SEGMENT_BYTES: u32 = 16 << 10;
+/// Recent events that a member keeps in memory, life after life: all that there are, some, or none.
+const WATCH_RINGS: [usize; 3] = [RING_BYTES_MAX, 16 << 10, 0];
 const HOUSEKEEPING: Housekeeping = Housekeeping {
     flush_log_bytes: 32 << 10,
     flush_entries: 64,
@@ -121,6 +124,7 @@ impl SimNode {
             net: self.net.clone(),
             life: life.clone(),
             place: self.place,
+            watch_ring_bytes_max: WATCH_RINGS[(self.place + self.lives as usize) % WATCH_RINGS.len()],
             observers: vec![Arc::new(self.witness.of_node(self.place, self.lives)) as Arc<dyn Effects>],
         };
         drop(life.spawn(live(parts, told)));
@@ -183,12 +187,13 @@ struct Parts {
     net: Net,
     life: Life,
     place: usize,
+    watch_ring_bytes_max: usize,
     observers: Vec<Arc<dyn Effects>>,
 }
 
 /// Runs a member as the server does, until its life ends.
 async fn live(parts: Parts, told: watch::Sender<Option<Result<RaftNode, String>>>) {
-    let Parts { options, machine, net, life, place, observers } = parts;
+    let Parts { options, machine, net, life, place, watch_ring_bytes_max, observers } = parts;
     let member_options = MemberOptions {
         name: format!("n{}", place + 1),
         client_urls: Vec::new(),
@@ -197,6 +202,7 @@ async fn live(parts: Parts, told: watch::Sender<Option<Result<RaftNode, String>>
         slow_request: None,
         connections_max: 1024,
         watch_progress_interval: Duration::from_secs(5),
+        watch_ring_bytes_max,
     };
     let (to_peers, of_peers) = (net.clone(), life.clone());
     let port = PeerPort::Carried(Box::new(move |service| to_peers.serve(End::Peer(place), &of_peers, service)));

@@ -12,6 +12,7 @@ use tenure_history::request::{KeyRange, Range, Request};
 use tenure_history::response::Outcome;
 use tenure_history::run::{Findings, Run, Status, Watcher};
 use tenure_history::{History, Moment, NodeId, Operation, Revision};
+use tenure_raft::RaftNode;
 use tenure_workload::client::Client;
 use tenure_workload::derive;
 use tenure_workload::recorder::{Recorder, Seen, Watched};
@@ -25,6 +26,7 @@ use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::nemesis::{Kind, Nemesis};
 use crate::net::Net;
+use crate::oracles::progress::Progress;
 use crate::oracles::{Breach, Counts, Witness};
 use crate::trace::Trace;
 
@@ -68,6 +70,8 @@ pub struct Report {
     pub lines: u64,
     /// Simulated time.
     pub lasted: Duration,
+    /// The longest that it stood still although a leader worked.
+    pub stall: Duration,
     /// Faults by kind.
     pub faults: BTreeMap<Kind, u32>,
     /// What the witness looked at.
@@ -99,7 +103,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "seed {} members {} simulated {:.1} s, {faults} faults, {asked} operations, {answered} answered, {} terms, \
-             {} runs applied, {} states compared, {} leases ended, trace {} of {} lines",
+             {} runs applied, {} states compared, {} leases ended, longest stall {:.2} s, trace {} of {} lines",
             self.seed,
             self.members,
             self.lasted.as_secs_f64(),
@@ -107,6 +111,7 @@ impl fmt::Display for Report {
             self.counts.runs,
             self.counts.compared,
             self.counts.leases,
+            self.stall.as_secs_f64(),
             self.hash,
             self.lines
         )?;
@@ -138,6 +143,7 @@ pub async fn run(options: Options, home: &Path, trace: &Trace) -> Report {
         cluster,
         nemesis: Nemesis::new(seed, trace),
         outages: Outages::default(),
+        progress: Progress::default(),
     };
     director.begin().await;
     let recorder = Arc::new(Recorder::default());
@@ -190,6 +196,7 @@ struct Director {
     cluster: Cluster,
     nemesis: Nemesis,
     outages: Outages,
+    progress: Progress,
 }
 
 impl Director {
@@ -228,6 +235,7 @@ impl Director {
             hash: trace.hash(),
             lines: trace.count(),
             lasted: trace.now(),
+            stall: self.progress.longest,
             faults: self.nemesis.done,
             counts: self.witness.counts(),
             operations: figures,
@@ -266,11 +274,23 @@ impl Director {
         }
     }
 
+    /// Whether the cluster moves while clients write.
+    fn look_at_progress(&mut self) {
+        let applied = |(place, raft): (usize, RaftNode)| {
+            let status = self.cluster.nodes[place].enter(|| raft.status())?;
+            Some(status.applied.0)
+        };
+        let furthest = self.cluster.up().filter_map(applied).max().unwrap_or(0);
+        let found = self.progress.look(self.trace.moment(), self.cluster.works(), furthest);
+        found.into_iter().for_each(|breach| self.witness.note(breach));
+    }
+
     /// Lets things go wrong for a while.
     async fn suffer(&mut self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until {
             self.tick().await;
+            self.look_at_progress();
             self.nemesis.act(&mut self.cluster).await;
         }
         self.trace.note("everything heals");

@@ -23,6 +23,9 @@ const TASKS_BETWEEN_SWEEPS: usize = 256;
 
 /// What a simulated node's computer is like.
 pub trait Computer: Send + Sync {
+    /// Its number, from 1.
+    fn number(&self) -> usize;
+
     /// The time since it booted, suspended or not.
     fn clock(&self) -> Duration;
 
@@ -84,6 +87,11 @@ impl Life {
     pub fn enter<T>(&self, act: impl FnOnce() -> T) -> T {
         let _at_hand = AtHand::new(self);
         act()
+    }
+
+    /// The number of the node's computer, from 1.
+    pub fn number(&self) -> usize {
+        self.0.computer.number()
     }
 
     /// The node's clock.

@@ -10,6 +10,7 @@ pub mod election_safety;
 pub mod leader_completeness;
 pub mod leases;
 pub mod log_matching;
+pub mod progress;
 pub mod revision_monotone;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
