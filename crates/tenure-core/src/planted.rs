@@ -51,6 +51,10 @@ pub enum Bug {
     LeaseClockCountsTwice,
     /// A promoted lessor leaves out the leases that are due, as if its predecessor had ended them.
     ForgottenLeases,
+    /// A promoted lessor gives every lease its whole TTL again.
+    ResetAtPromotion,
+    /// A renewal is answered by what the member knows, before it is in the log.
+    RenewalAckedEarly,
     /// A lessor that no longer leads does not pause, and hands what it wants to end to the leader, which believes it.
     StaleLessor,
     /// Of what is read from the history, a watcher is not told the first event.
@@ -85,7 +89,7 @@ const fn planted(bug: Bug, name: &'static str, seen_by: &'static [&'static str],
 }
 
 /// All of them.
-pub const ALL: [Planted; 24] = [
+pub const ALL: [Planted; 26] = [
     planted(
         Bug::UnconfirmedRead,
         "unconfirmed-read",
@@ -182,6 +186,18 @@ pub const ALL: [Planted; 24] = [
         "forgotten-leases",
         &["leases"],
         "a promoted lessor forgets the leases that are due, which then never end",
+    ),
+    planted(
+        Bug::ResetAtPromotion,
+        "reset-at-promotion",
+        &["leases"],
+        "a change of leader gives every lease its whole TTL again, and leases end late",
+    ),
+    planted(
+        Bug::RenewalAckedEarly,
+        "renewal-acked-early",
+        &["leases", "leases never early"],
+        "renewals are acknowledged that never come into the log, and leases end early",
     ),
     planted(
         Bug::StaleLessor,

@@ -130,7 +130,8 @@ impl Lessor {
             if is_on(Bug::ForgottenLeases) && due_ms(&row) <= self.looked_ms {
                 continue;
             }
-            self.file(id, &row);
+            let clock_ms = if is_on(Bug::ResetAtPromotion) { self.looked_ms } else { row.clock_ms };
+            self.file(id, &LeaseRow { clock_ms, ..row });
         }
     }
 
