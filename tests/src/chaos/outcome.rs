@@ -84,7 +84,7 @@ pub fn checks(rounds: &[Vec<Finding>]) -> Vec<Check> {
                     1 => finding.summary.clone(),
                     _ => format!("round {}: {}", round + 1, finding.summary),
                 };
-                let counts = findings.iter().map(each).collect::<Vec<_>>().join(" | ");
+                let counts = findings.iter().map(each).collect::<Vec<_>>().join("\n");
                 let outcome = CheckOutcome::Ok { counts };
                 checks.push(Check { name: word.to_owned(), promise: promise(word).to_owned(), outcome });
             }
@@ -143,6 +143,9 @@ pub fn summary(record: &RunRecord) -> String {
 
 fn check_text(check: &Check) -> String {
     match &check.outcome {
+        CheckOutcome::Ok { counts } if counts.contains('\n') => {
+            format!("ok         {}: in all {} rounds", check.name, counts.lines().count())
+        }
         CheckOutcome::Ok { counts } => format!("ok         {}: {counts}", check.name),
         CheckOutcome::Violation { promise, detail, evidence, .. } => {
             let lines: Vec<String> = evidence.iter().map(|line| format!("\n    {line}")).collect();
