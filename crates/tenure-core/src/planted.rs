@@ -49,6 +49,8 @@ pub enum Bug {
     RenewalWithoutTime,
     /// The lease clock of a leader counts the time since its base again and again.
     LeaseClockCountsTwice,
+    /// A member takes up a reading of the leader's lease clock only if its own is behind it.
+    LeaseClockOnlyUpwards,
     /// A promoted lessor leaves out the leases that are due, as if its predecessor had ended them.
     ForgottenLeases,
     /// A promoted lessor gives every lease its whole TTL again.
@@ -89,7 +91,7 @@ const fn planted(bug: Bug, name: &'static str, seen_by: &'static [&'static str],
 }
 
 /// All of them.
-pub const ALL: [Planted; 26] = [
+pub const ALL: [Planted; 27] = [
     planted(
         Bug::UnconfirmedRead,
         "unconfirmed-read",
@@ -180,6 +182,12 @@ pub const ALL: [Planted; 26] = [
         "lease-clock-counts-twice",
         &["leases never early", "leases"],
         "a leader's lease clock runs ahead, and leases end early",
+    ),
+    planted(
+        Bug::LeaseClockOnlyUpwards,
+        "lease-clock-only-upwards",
+        &["leases never early", "leases"],
+        "a member with a fast clock keeps its lead, and ends leases early once it is the leader",
     ),
     planted(
         Bug::ForgottenLeases,

@@ -100,6 +100,9 @@ impl Reckoning {
 
     fn told(&mut self, clock_ms: u64, term: Term, arrived: BootInstant, now: BootInstant) {
         self.told_at = now;
+        if is_on(Bug::LeaseClockOnlyUpwards) && clock_ms <= self.reading(arrived) {
+            return;
+        }
         if self.own_term != Some(term) {
             (self.base_ms, self.base_at) = (clock_ms, arrived);
         }
