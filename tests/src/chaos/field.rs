@@ -24,8 +24,9 @@ use tenure_workload::recorder::Recorder;
 
 /// A faults port that should be there answers within this, on a busy machine too.
 const PORT_PATIENCE: Duration = Duration::from_secs(15);
-/// A process whose failpoint has struck ends within this.
-const END_PATIENCE: Duration = Duration::from_secs(5);
+/// A process whose failpoint has struck ends within this. It closes its storage engine, which writes what it has in memory to
+/// a disk that others may keep busy.
+const END_PATIENCE: Duration = Duration::from_secs(30);
 /// Lines of a log that are shown when its process ended.
 const LINES_SHOWN: usize = 12;
 
