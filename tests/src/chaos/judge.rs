@@ -215,7 +215,7 @@ mod tests {
         operations.push(put(1_000, Outcome::Unknown));
         let ms = |at: Moment| at.0 / MS;
         let found: Vec<_> = outages(&operations).into_iter().map(|(from, to)| (ms(from), ms(to))).collect();
-        assert_eq!(found, [(100, 2_000), (3_000, 5_000), (5_200, 7_000)]);
+        assert_eq!(found, [(100, 2_000), (2_100, 3_000), (3_000, 5_000), (5_200, 7_000)]);
         let calm: Vec<Recorded> = (0..50).map(|at| put(at * 100, acked())).chain([put(9_000, acked())]).collect();
         let found: Vec<_> = outages(&calm).into_iter().map(|(from, to)| (ms(from), ms(to))).collect();
         assert_eq!(found, [(4_900, 9_000)]);
