@@ -9,7 +9,7 @@
 //! | [`client`] | one client: asks one thing at a time, and records what became of it |
 //! | [`stream`] | one stream of watchers |
 //! | [`stage`], [`recorder`] | what the clients of a round share |
-//! | [`derive`] | what lists and queues went through, from the operations on them |
+//! | [`mod@derive`] | what lists and queues went through, from the operations on them |
 //! | [`translate`] | between the wire and a history |
 
 pub mod client;
