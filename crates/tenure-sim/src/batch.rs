@@ -13,10 +13,11 @@ use super::Args;
 pub(super) const RUN_TIME_MAX: Duration = Duration::from_secs(300);
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-struct Running {
-    seed: u64,
-    child: Child,
-    began: Instant,
+/// A seed's run, in a process of its own.
+pub(super) struct Running {
+    pub(super) seed: u64,
+    pub(super) child: Child,
+    pub(super) began: Instant,
 }
 
 #[derive(Default)]
@@ -42,7 +43,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 /// Runs a seed twice and compares what the two say, a hash of all that happened included.
 pub(super) fn twice(args: &Args) -> ExitCode {
     let run = || -> io::Result<String> {
-        let output = start(args, args.seed)?.child.wait_with_output()?;
+        let output = start(args, args.seed, args.bug.as_deref())?.child.wait_with_output()?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
     match (run(), run()) {
@@ -73,7 +74,7 @@ fn run_all(args: &Args) -> io::Result<Tally> {
         while running.len() < args.jobs.max(1)
             && let Some(seed) = waiting.pop_front()
         {
-            running.push(start(args, seed)?);
+            running.push(start(args, seed, args.bug.as_deref())?);
         }
         std::thread::sleep(LOOK_EVERY);
         let mut still = Vec::new();
@@ -97,13 +98,8 @@ fn run_all(args: &Args) -> io::Result<Tally> {
     Ok(tally)
 }
 
-fn start(args: &Args, seed: u64) -> io::Result<Running> {
-    let child = one(args, seed, args.bug.as_deref())?.spawn()?;
-    Ok(Running { seed, child, began: Instant::now() })
-}
-
-/// The command for one seed.
-pub(super) fn one(args: &Args, seed: u64, bug: Option<&str>) -> io::Result<Command> {
+/// Starts the run of a seed, with a planted bug or without.
+pub(super) fn start(args: &Args, seed: u64, bug: Option<&str>) -> io::Result<Running> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--seed").arg(seed.to_string());
     if let Some(bug) = bug {
@@ -115,7 +111,7 @@ pub(super) fn one(args: &Args, seed: u64, bug: Option<&str>) -> io::Result<Comma
         }
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command)
+    Ok(Running { seed, child: command.spawn()?, began: Instant::now() })
 }
 
 fn end(args: &Args, mut run: Running, tally: &mut Tally) -> io::Result<()> {

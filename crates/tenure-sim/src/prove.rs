@@ -6,21 +6,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Write as _};
-use std::process::{Child, ExitCode};
+use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tenure_core::planted::{self, NoSuchBug, Planted};
 
 use super::Args;
-use super::batch::{LOOK_EVERY, RUN_TIME_MAX, one};
-
-/// A run with a bug.
-struct Running {
-    seed: u64,
-    child: Child,
-    began: Instant,
-}
+use super::batch::{LOOK_EVERY, RUN_TIME_MAX, Running, start};
 
 /// What a run came to.
 enum Came {
@@ -130,10 +123,6 @@ fn search(args: &Args, bug: &Planted) -> io::Result<Search> {
         run.child.wait()?;
     }
     Ok(search)
-}
-
-fn start(args: &Args, seed: u64, bug: Option<&str>) -> io::Result<Running> {
-    Ok(Running { seed, child: one(args, seed, bug)?.spawn()?, began: Instant::now() })
 }
 
 /// What a stream of a run says, read on the way, so that the run never waits for a reader.

@@ -16,6 +16,7 @@ use tenure_raft::log::{Keep, LogOptions, LogStore};
 use tenure_raft::{Founding, Housekeeping, NodeError, NodeOptions, PeerPort, SnapshotOptions, TcpDialer};
 use tenure_server::member::{self as server, MemberOptions};
 use tenure_server::node::Node;
+use tenure_server::node::watch::RING_BYTES_MAX;
 use tenure_storage::engine::Engine;
 use tenure_storage::store::StateStore;
 use tokio::sync::oneshot;
@@ -255,7 +256,7 @@ async fn live(
         slow_request: None,
         connections_max: 1024,
         watch_progress_interval: Duration::from_secs(600),
-        watch_ring_bytes_max: 64 << 20,
+        watch_ring_bytes_max: RING_BYTES_MAX,
     };
     let peers = PeerPort::Sockets(vec![listener.into()]);
     let starting = server::Member::start(options, member, machine.engines(), machine.files(), peers, Vec::new());
