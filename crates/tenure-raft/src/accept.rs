@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -119,14 +119,43 @@ pub fn connections(
     }))
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Option<SocketAddr>;
+/// Who is at the other end of a connection. Every request that comes over it has this among its extensions.
+#[derive(Clone, Debug, Default)]
+pub struct ClientInfo {
+    address: Option<SocketAddr>,
+    /// Set when a handshake is done, which is before the first request.
+    certificate_name: Arc<OnceLock<String>>,
+}
 
-    fn connect_info(&self) -> Option<SocketAddr> {
+impl ClientInfo {
+    pub(crate) fn at(address: Option<SocketAddr>) -> ClientInfo {
+        ClientInfo { address, ..ClientInfo::default() }
+    }
+
+    pub(crate) fn showed(&self, certificate_name: String) {
+        // A connection has one handshake.
+        drop(self.certificate_name.set(certificate_name));
+    }
+
+    /// Where it comes from; not known of a unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The common name in the certificate that it showed, if it showed one.
+    pub fn certificate_name(&self) -> Option<&str> {
+        self.certificate_name.get().map(String::as_str)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ClientInfo;
+
+    fn connect_info(&self) -> ClientInfo {
         match &self.socket {
-            Socket::Tcp(stream) => stream.peer_addr().ok(),
-            Socket::Unix(_) => None,
-            Socket::Secured(stream) => stream.from(),
+            Socket::Tcp(stream) => ClientInfo::at(stream.peer_addr().ok()),
+            Socket::Unix(_) => ClientInfo::default(),
+            Socket::Secured(stream) => stream.client().clone(),
         }
     }
 }

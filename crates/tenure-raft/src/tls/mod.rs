@@ -10,6 +10,7 @@ mod error;
 mod handshakes;
 mod reload;
 mod secured;
+mod subject;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

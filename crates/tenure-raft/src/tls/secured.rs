@@ -5,7 +5,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,6 +18,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::ServerTls;
 use super::handshakes::Turn;
+use super::subject::common_name;
+use crate::accept::ClientInfo;
 
 /// How long a handshake may take: far more than a healthy client needs over any link.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,7 +33,7 @@ pub(crate) enum Plain {
 /// See the module's header.
 pub(crate) struct Secured {
     state: State,
-    from: Option<SocketAddr>,
+    client: ClientInfo,
     tls: Arc<ServerTls>,
 }
 
@@ -48,18 +49,18 @@ impl Secured {
     }
 
     fn within(timeout: Duration, plain: Plain, tls: Arc<ServerTls>) -> Secured {
-        let from = match &plain {
+        let client = ClientInfo::at(match &plain {
             Plain::Tcp(stream) => stream.peer_addr().ok(),
             Plain::Unix(_) => None,
-        };
+        });
         let deadline = Box::pin(tokio::time::sleep(timeout));
         let turn = tls.handshakes.begin();
-        Secured { state: State::Handshake(Box::new(tls.acceptor().accept(plain)), deadline, turn), from, tls }
+        Secured { state: State::Handshake(Box::new(tls.acceptor().accept(plain)), deadline, turn), client, tls }
     }
 
-    /// Who is at the other end.
-    pub(crate) fn from(&self) -> Option<SocketAddr> {
-        self.from
+    /// Who is at the other end. A certificate is known once the handshake is done.
+    pub(crate) fn client(&self) -> &ClientInfo {
+        &self.client
     }
 
     /// The stream, once the handshake is done.
@@ -76,10 +77,16 @@ impl Secured {
                 }
             };
             match result {
-                Ok(stream) => self.state = State::Open(Box::new(stream)),
+                Ok(stream) => {
+                    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    if let Some(name) = shown.and_then(|certificate| common_name(certificate)) {
+                        self.client.showed(name);
+                    }
+                    self.state = State::Open(Box::new(stream));
+                }
                 Err(error) => {
                     self.state = State::Failed;
-                    self.tls.note_rejected(self.from, &error);
+                    self.tls.note_rejected(self.client.address(), &error);
                     return Poll::Ready(Err(error));
                 }
             }
