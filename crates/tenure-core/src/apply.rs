@@ -19,6 +19,7 @@ mod changes;
 mod compact;
 mod delete;
 mod lease;
+mod lease_end;
 mod put;
 mod txn;
 
@@ -27,12 +28,14 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Group};
 use crate::command::{Command, EntryPosition};
+use crate::ids::Term;
 use crate::outcome::{Outcome, Refusal, Response};
 use crate::row::Incarnation;
 use crate::state::StateWrite;
 use changes::Changes;
 
 pub use lease::{LEASE_MARGIN_PERCENT, due_ms};
+pub use lease_end::LEASE_ENDS_MAX;
 
 /// Why apply cannot go on. Each of these stops the node: to skip an entry would make its state differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +95,8 @@ pub fn apply_group<S: StateWrite>(
     let mut outcomes = Vec::with_capacity(group.commands.len());
     for (place, bytes) in (0..).zip(&group.commands) {
         let command = Command::decode(bytes).map_err(ApplyError::Decode)?;
-        let at = At { place: Incarnation { index: position.index, place }, timed: reading.is_some() };
+        let place = Incarnation { index: position.index, place };
+        let at = At { place, term: position.term, timed: reading.is_some() };
         let result = apply(state, at, command)?;
         outcomes.push(Outcome { revision: state.meta().revision, result });
     }
@@ -104,6 +108,8 @@ pub fn apply_group<S: StateWrite>(
 struct At {
     /// Names it, and the lease that it may grant.
     place: Incarnation,
+    /// Its entry's term.
+    term: Term,
     /// Whether its group carries a reading of the lease clock.
     timed: bool,
 }
@@ -122,7 +128,7 @@ fn apply<S: StateWrite>(state: &mut S, at: At, command: Command) -> Applied<Resp
         Command::Txn(txn) => Ok(txn::apply(state, &txn)?.map(Response::Txn)),
         Command::Compact(revision) => Ok(compact::apply(state, revision).map(|()| Response::Compact)),
         Command::LeaseGrant(grant) => lease::grant(state, at, grant),
-        Command::LeaseRevoke(revoke) => lease::revoke(state, revoke),
+        Command::LeaseRevoke(revoke) => lease::revoke(state, at, &revoke),
         Command::LeaseRenew(id) => lease::renew(state, at, id),
         Command::AlarmRaise(member, kind) => {
             alarm::raise(state, member, kind);

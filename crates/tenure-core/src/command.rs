@@ -8,7 +8,7 @@ use bytes::Bytes;
 use core::ops::Bound;
 
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
-use crate::row::{AlarmKind, Incarnation, MemberAttributes};
+use crate::row::{AlarmKind, Incarnation, LeaseHolder, MemberAttributes, RevokedBy};
 
 /// One replicated operation. Each makes its own [`crate::outcome::Outcome`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,21 +219,26 @@ pub enum CompareTarget {
 }
 
 /// Grants a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseGrant {
     /// Never [`LeaseId::NONE`].
     pub id: LeaseId,
     /// At least the configured minimum.
     pub ttl_ms: u64,
+    /// Whom it is for; empty if that was not said.
+    pub holder: LeaseHolder,
 }
 
 /// Revokes a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseRevoke {
     /// Which.
     pub id: LeaseId,
     /// Set by the lessor, absent from a client's revoke: ignored unless the lease is still this one and is due.
     pub expiry: Option<ExpiryGuard>,
+    /// Who wants it. Not told by entries of the first builds, whose members keep no record of ends: a revoke that does not
+    /// tell it leaves none, so that members of both agree on the state.
+    pub by: Option<RevokedBy>,
 }
 
 /// The compare side of an expiry (design: "expiry is a compare-and-set").

@@ -12,7 +12,9 @@ use crate::command::KeyRange;
 use crate::history::{newest_event, previous_event};
 use crate::ids::Revision;
 use crate::outcome::Refusal;
-use crate::row::{AlarmKind, AlarmRow, CurrentRow, EventRow, Incarnation, LeaseRow, MemberAttributes, Meta};
+use crate::row::{
+    AlarmKind, AlarmRow, ClientName, CurrentRow, EventRow, Incarnation, LeaseEnd, LeaseRow, MemberAttributes, Meta,
+};
 use crate::scan::try_scan_current;
 use crate::state::StateRead;
 use bytes::Bytes;
@@ -47,39 +49,82 @@ pub fn hash_kv<S: StateRead>(state: &S, revision: Revision) -> Result<Result<Has
     Ok(Ok(HashKv { hash: hasher.finalize(), compacted, revision }))
 }
 
-/// A hash of everything that is replicated: the key-values as [`hash_kv`] takes them, leases, alarms, members and the
-/// scalars. Members that applied the same entries agree on it, whatever they have purged.
+/// A hash of everything that is replicated: the key-values as [`hash_kv`] takes them, leases and how they ended,
+/// alarms, members and the scalars. Members that applied the same entries agree on it, whatever they have purged.
 pub fn hash_state<S: StateRead>(state: &S) -> Result<u32, S::Error> {
     let Ok(keys) = hash_kv(state, Revision(0))? else {
         return Err(state.corrupt("the present is compacted, or lies ahead"));
     };
     let mut hasher = Hasher::new_with_initial(keys.hash);
-    let mut numbers = |numbers: &[u64]| numbers.iter().for_each(|number| hasher.update(&number.to_be_bytes()));
-    let Meta { revision, compacted, lease_clock_ms, alarms, members } = state.meta();
-    numbers(&[revision.0.cast_unsigned(), compacted.0.cast_unsigned(), *lease_clock_ms, alarms.len() as u64]);
+    let Meta { revision, compacted, lease_clock_ms, alarms, members, lease_ends } = state.meta();
+    let scalars = [revision.0.cast_unsigned(), compacted.0.cast_unsigned(), *lease_clock_ms, alarms.len() as u64];
+    hash_numbers(&mut hasher, &scalars);
     for AlarmRow { member, kind } in alarms {
         let kind = match kind {
             AlarmKind::NoSpace => 1,
             AlarmKind::Corrupt => 2,
         };
-        numbers(&[member.0, kind]);
+        hash_numbers(&mut hasher, &[member.0, kind]);
     }
-    let mut leases = 0;
-    state.scan_leases(&mut |id, row| {
-        let LeaseRow { incarnation: Incarnation { index, place }, ttl_ms, renewals, clock_ms } = row;
-        numbers(&[id.0.cast_unsigned(), index.0, u64::from(place), ttl_ms, renewals, clock_ms]);
-        leases += 1;
+    let leases = hash_leases(state, &mut hasher)?;
+    hash_numbers(&mut hasher, &[leases, members.len() as u64]);
+    for MemberAttributes { member, name, client_urls } in members {
+        hash_numbers(&mut hasher, &[member.0]);
+        core::iter::once(name).chain(client_urls).for_each(|text| hash_bytes(&mut hasher, text.as_bytes()));
+    }
+    hash_numbers(&mut hasher, &[*lease_ends]);
+    state.scan_lease_ends(&mut |number, end| {
+        hash_lease_end(&mut hasher, number, &end);
         ControlFlow::Continue(())
     })?;
-    numbers(&[leases, members.len() as u64]);
-    for MemberAttributes { member, name, client_urls } in members {
-        hasher.update(&member.0.to_be_bytes());
-        for text in core::iter::once(name).chain(client_urls) {
-            hasher.update(&(text.len() as u64).to_be_bytes());
-            hasher.update(text.as_bytes());
-        }
-    }
     Ok(hasher.finalize())
+}
+
+/// Hashes the leases and whom they are for, and counts them.
+fn hash_leases<S: StateRead>(state: &S, hasher: &mut Hasher) -> Result<u64, S::Error> {
+    let (mut leases, mut failure) = (0, None);
+    state.scan_leases(&mut |id, row| {
+        let LeaseRow { incarnation: Incarnation { index, place }, ttl_ms, renewals, clock_ms, has_holder } = row;
+        hash_numbers(hasher, &[id.0.cast_unsigned(), index.0, u64::from(place), ttl_ms, renewals, clock_ms]);
+        leases += 1;
+        if has_holder {
+            match state.lease_holder(id) {
+                Ok(Some(holder)) => {
+                    hash_bytes(hasher, holder.name.as_bytes());
+                    hash_bytes(hasher, holder.text.as_bytes());
+                }
+                Ok(None) => failure = Some(state.corrupt("a lease's holder is missing")),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    failure.map_or(Ok(leases), Err)
+}
+
+fn hash_lease_end(hasher: &mut Hasher, number: u64, end: &LeaseEnd) {
+    let Incarnation { index, place } = end.incarnation;
+    hash_numbers(hasher, &[number, end.id.0.cast_unsigned(), index.0, u64::from(place), end.ttl_ms, end.renewals]);
+    let when = [end.renewed_ms, end.ended_ms, end.index.0, end.term.0, u64::from(end.expired), end.by.member.0];
+    hash_numbers(hasher, &when);
+    hash_numbers(hasher, &[end.keys, end.revision.0.cast_unsigned()]);
+    let (kind, name) = match &end.by.client {
+        ClientName::Unknown => (0, ""),
+        ClientName::Certificate(name) => (1, &name[..]),
+        ClientName::Address(address) => (2, &address[..]),
+    };
+    hash_numbers(hasher, &[kind]);
+    hash_bytes(hasher, name.as_bytes());
+    hash_bytes(hasher, end.holder.as_bytes());
+}
+
+fn hash_numbers(hasher: &mut Hasher, numbers: &[u64]) {
+    numbers.iter().for_each(|number| hasher.update(&number.to_be_bytes()));
+}
+
+fn hash_bytes(hasher: &mut Hasher, bytes: &[u8]) {
+    hash_numbers(hasher, &[bytes.len() as u64]);
+    hasher.update(bytes);
 }
 
 fn hash_key<S: StateRead>(

@@ -10,7 +10,7 @@ use core::ops::{Bound, ControlFlow};
 use crate::command::KeyRange;
 use crate::ids::{EventId, LeaseId, Revision};
 use crate::purge::PurgePlan;
-use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
+use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use crate::state::{StateRead, StateWrite};
 
 /// All state tables, in memory.
@@ -28,6 +28,10 @@ pub struct MemoryState {
     pub leases: BTreeMap<LeaseId, LeaseRow>,
     /// The keys attached to leases.
     pub lease_keys: BTreeSet<(LeaseId, Bytes)>,
+    /// Whom leases are for.
+    pub lease_holders: BTreeMap<LeaseId, LeaseHolder>,
+    /// How leases ended.
+    pub lease_ends: BTreeMap<u64, LeaseEnd>,
 }
 
 /// The tables contradict each other.
@@ -150,6 +154,19 @@ impl StateRead for MemoryState {
         }
         Ok(())
     }
+
+    fn lease_holder(&self, id: LeaseId) -> Result<Option<LeaseHolder>, MemoryError> {
+        Ok(self.lease_holders.get(&id).cloned())
+    }
+
+    fn scan_lease_ends(&self, visit: &mut dyn FnMut(u64, LeaseEnd) -> ControlFlow<()>) -> Result<(), MemoryError> {
+        for (number, end) in &self.lease_ends {
+            if visit(*number, end.clone()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl StateWrite for MemoryState {
@@ -190,5 +207,25 @@ impl StateWrite for MemoryState {
 
     fn detach(&mut self, id: LeaseId, key: &Bytes) {
         assert!(self.lease_keys.remove(&(id, key.clone())), "only an attached key is detached");
+    }
+
+    fn put_lease_holder(&mut self, id: LeaseId, holder: LeaseHolder) {
+        assert!(self.leases.get(&id).is_some_and(|lease| lease.has_holder), "a lease says that it has a holder");
+        assert!(!holder.is_empty(), "a holder is somebody");
+        assert!(self.lease_holders.insert(id, holder).is_none(), "a lease's holder is written once");
+    }
+
+    fn delete_lease_holder(&mut self, id: LeaseId) {
+        assert!(self.lease_holders.remove(&id).is_some(), "only a holder that is there is removed");
+    }
+
+    fn put_lease_end(&mut self, number: u64, end: LeaseEnd) {
+        let newest = self.lease_ends.last_key_value().map(|(number, _)| *number);
+        assert!(newest.is_none_or(|newest| newest < number), "ends are recorded in order");
+        self.lease_ends.insert(number, end);
+    }
+
+    fn delete_lease_end(&mut self, number: u64) {
+        self.lease_ends.remove(&number);
     }
 }

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-use crate::ids::{EventId, LeaseId, LogIndex, MemberId, Revision};
+use crate::ids::{EventId, LeaseId, LogIndex, MemberId, Revision, Term};
 
 /// What is known of a key's newest event, without its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,82 @@ pub struct LeaseRow {
     pub renewals: u64,
     /// The lease clock's reading, in milliseconds, at the grant or the last renewal.
     pub clock_ms: u64,
+    /// Whether there is a row of `lease_holders` for it.
+    pub has_holder: bool,
+}
+
+/// A row of `lease_holders`: whom a lease is for, as its client said at the grant. It stands apart from the lease, whose
+/// row is written anew by every renewal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseHolder {
+    /// A name for lists. Not unique, and not checked against anything.
+    pub name: String,
+    /// Whatever else the client wants to be told with the lease.
+    pub text: String,
+}
+
+impl LeaseHolder {
+    /// Whether it says nothing. Then there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.name.is_empty() && self.text.is_empty()
+    }
+
+    /// The bytes of what it says.
+    pub fn len_bytes(&self) -> u64 {
+        self.name.len() as u64 + self.text.len() as u64
+    }
+}
+
+/// A client, by what the member that it spoke to knows of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ClientName {
+    /// Nothing: it came by a unix socket, or it is the lessor and no client.
+    #[default]
+    Unknown,
+    /// The common name of the certificate that it showed.
+    Certificate(String),
+    /// Its address and port.
+    Address(String),
+}
+
+/// Who wanted a lease to end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevokedBy {
+    /// The member that proposed it: the leader whose lessor it was, or the one that the client spoke to.
+    pub member: MemberId,
+    /// The client.
+    pub client: ClientName,
+}
+
+/// A row of `lease_ends`: how a lease ended. Readings of the lease clock are in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseEnd {
+    /// Which.
+    pub id: LeaseId,
+    /// Which grant of the id.
+    pub incarnation: Incarnation,
+    /// Its TTL in milliseconds.
+    pub ttl_ms: u64,
+    /// How often it was renewed.
+    pub renewals: u64,
+    /// The lease clock at its grant or last renewal.
+    pub renewed_ms: u64,
+    /// The lease clock at its end: the largest reading applied until then.
+    pub ended_ms: u64,
+    /// The log entry that ended it.
+    pub index: LogIndex,
+    /// That entry's term.
+    pub term: Term,
+    /// Whether it was due; else a client revoked it.
+    pub expired: bool,
+    /// Who wanted it.
+    pub by: RevokedBy,
+    /// How many keys went with it.
+    pub keys: u64,
+    /// The revision in which they went, if there were any; else the store's.
+    pub revision: Revision,
+    /// The name of its holder, or empty.
+    pub holder: String,
 }
 
 /// An alarm that a member raised.
@@ -115,6 +191,8 @@ pub struct Meta {
     pub alarms: Vec<AlarmRow>,
     /// What the members said of themselves, sorted by member.
     pub members: Vec<MemberAttributes>,
+    /// How many ends of leases were recorded, and so the number of the next one.
+    pub lease_ends: u64,
 }
 
 impl Default for Meta {
@@ -125,6 +203,7 @@ impl Default for Meta {
             lease_clock_ms: 0,
             alarms: Vec::new(),
             members: Vec::new(),
+            lease_ends: 0,
         }
     }
 }

@@ -9,7 +9,7 @@ use core::ops::ControlFlow;
 
 use crate::command::KeyRange;
 use crate::ids::{EventId, LeaseId, Revision};
-use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
+use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 
 /// Reads of the state tables.
 pub trait StateRead {
@@ -60,6 +60,12 @@ pub trait StateRead {
 
     /// The keys attached to a lease, in ascending order.
     fn scan_lease_keys(&self, id: LeaseId, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), Self::Error>;
+
+    /// Whom a lease is for, if that was said.
+    fn lease_holder(&self, id: LeaseId) -> Result<Option<LeaseHolder>, Self::Error>;
+
+    /// The ends of leases that are kept, by number: the oldest first.
+    fn scan_lease_ends(&self, visit: &mut dyn FnMut(u64, LeaseEnd) -> ControlFlow<()>) -> Result<(), Self::Error>;
 }
 
 /// Writes of the state tables: all of a run's go into one batch.
@@ -83,4 +89,16 @@ pub trait StateWrite: StateRead {
 
     /// Detaches a key from a lease.
     fn detach(&mut self, id: LeaseId, key: &Bytes);
+
+    /// Writes whom a lease is for.
+    fn put_lease_holder(&mut self, id: LeaseId, holder: LeaseHolder);
+
+    /// Removes it.
+    fn delete_lease_holder(&mut self, id: LeaseId);
+
+    /// Records the end of a lease under a number.
+    fn put_lease_end(&mut self, number: u64, end: LeaseEnd);
+
+    /// Removes the record of that number.
+    fn delete_lease_end(&mut self, number: u64);
 }

@@ -80,7 +80,7 @@ pub fn cost_bytes(command: &Command) -> u64 {
     match command {
         Command::Put(put) => cost_put(put),
         Command::Txn(txn) => cost_txn(txn),
-        Command::LeaseGrant(_) => LEASE_BYTES,
+        Command::LeaseGrant(grant) => LEASE_BYTES + grant.holder.len_bytes(),
         Command::DeleteRange(_)
         | Command::Compact(_)
         | Command::LeaseRevoke(_)

@@ -1,4 +1,4 @@
-//! The generated gRPC code: etcd's v3 API, the health protocol, and what Tenure's members say to each other.
+//! The generated gRPC code: etcd's v3 API, the health protocol, Tenure's own API, and what its members say to each other.
 //!
 //! The code under `generated/` is committed, so that building Tenure needs neither protoc nor the generator;
 //! `tests/proto_fresh.rs` makes it from `proto/` and proves that it is fresh. Modules mirror the protobuf packages.
@@ -60,6 +60,11 @@ pub mod tenure {
         pub mod v1 {
             include!("generated/tenure.peer.v1.rs");
         }
+    }
+
+    /// For clients, version 1.
+    pub mod v1 {
+        include!("generated/tenure.v1.rs");
     }
 }
 

@@ -85,7 +85,13 @@ struct State {
 
 impl State {
     fn new() -> State {
-        let lease = LeaseRow { incarnation: Incarnation::default(), ttl_ms: TTL_MS, renewals: 0, clock_ms: 0 };
+        let lease = LeaseRow {
+            incarnation: Incarnation::default(),
+            ttl_ms: TTL_MS,
+            renewals: 0,
+            clock_ms: 0,
+            has_holder: false,
+        };
         State { clock_ms: 0, lease }
     }
 

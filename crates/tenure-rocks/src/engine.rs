@@ -20,7 +20,7 @@ pub struct RocksEngine {
 impl RocksEngine {
     /// Opens the database in a directory, or makes one there. A directory belongs to one process at a time.
     pub fn open(dir: &Path, options: &RocksOptions) -> Result<RocksEngine, EngineError> {
-        let db = DB::open_cf_descriptors(&options.database(), dir, tables(options));
+        let db = DB::open_cf_descriptors(&options.database(), dir, tables(options, |_| true));
         let db = db.map_err(|error| engine_error(&error))?;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
@@ -30,7 +30,9 @@ impl RocksEngine {
     /// Looks into the database in a directory, which somebody else may have open. Writes nothing there.
     pub fn inspect(dir: &Path, options: &RocksOptions) -> Result<Arc<dyn EngineSnapshot>, EngineError> {
         let options = options.to_inspect();
-        let db = DB::open_cf_descriptors_read_only(&options.database(), dir, tables(&options), false);
+        let there = DB::list_cf(&options.database(), dir).map_err(|error| engine_error(&error))?;
+        let opens = |table: Table| !table.came_later() || there.iter().any(|name| name == table.name());
+        let db = DB::open_cf_descriptors_read_only(&options.database(), dir, tables(&options, opens), false);
         Ok(Arc::new(RocksSnapshot::new(Arc::new(db.map_err(|error| engine_error(&error))?))))
     }
 
@@ -78,9 +80,10 @@ impl Engine for RocksEngine {
     }
 }
 
-fn tables(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
+fn tables(options: &RocksOptions, opens: impl Fn(Table) -> bool) -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(options.block_cache_bytes);
-    Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), options.table(table, &cache))).into()
+    let opened = Table::ALL.into_iter().filter(|table| opens(*table));
+    opened.map(|table| ColumnFamilyDescriptor::new(table.name(), options.table(table, &cache))).collect()
 }
 
 /// What a batch takes in RocksDB's encoding, at most: 12 bytes of head, and per row a tag, a table and two lengths.

@@ -23,7 +23,8 @@ struct Pinned<'db> {
     /// Names the snapshot. Made once, because making one costs about as much as a cached read.
     read_options: ReadOptions,
     snapshot: Snapshot<'db>,
-    families: [&'db ColumnFamily; Table::ALL.len()],
+    /// A table that a checkpoint of an earlier build lacks is missing here.
+    families: [Option<&'db ColumnFamily>; Table::ALL.len()],
 }
 
 pub(crate) struct RocksSnapshot(Held);
@@ -34,12 +35,13 @@ impl RocksSnapshot {
             let snapshot = db.snapshot();
             let mut read_options = ReadOptions::default();
             read_options.set_snapshot(&snapshot);
-            Pinned { read_options, snapshot, families: families(db) }
+            let families = Table::ALL.map(|table| db.cf_handle(table.name()));
+            Pinned { read_options, snapshot, families }
         }))
     }
 }
 
-/// The column families, by the index of their table.
+/// The column families of a database that is open to be written, by the index of their table.
 pub(crate) fn families(db: &DB) -> [&ColumnFamily; Table::ALL.len()] {
     Table::ALL.map(|table| db.cf_handle(table.name()).expect("invariant: opening names every column family"))
 }
@@ -47,7 +49,8 @@ pub(crate) fn families(db: &DB) -> [&ColumnFamily; Table::ALL.len()] {
 impl EngineSnapshot for RocksSnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.0.with_dependent(|db, pinned| {
-            let row = db.get_pinned_cf_opt(pinned.families[table.index()], key, &pinned.read_options);
+            let Some(family) = pinned.families[table.index()] else { return Ok(None) };
+            let row = db.get_pinned_cf_opt(family, key, &pinned.read_options);
             Ok(row.map_err(|error| engine_error(&error))?.map(|row| Bytes::copy_from_slice(&row)))
         })
     }
@@ -55,7 +58,7 @@ impl EngineSnapshot for RocksSnapshot {
     fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
         assert!(keys.is_sorted(), "the keys are in ascending order");
         self.0.with_dependent(|db, pinned| {
-            let family = pinned.families[table.index()];
+            let Some(family) = pinned.families[table.index()] else { return Ok(vec![None; keys.len()]) };
             let rows = db.batched_multi_get_cf_opt(family, keys.iter().copied(), true, &pinned.read_options);
             let copied = |row: rocksdb::DBPinnableSlice<'_>| Bytes::copy_from_slice(&row);
             rows.into_iter().map(|row| row.map(|row| row.map(copied)).map_err(|error| engine_error(&error))).collect()
@@ -73,12 +76,13 @@ impl EngineSnapshot for RocksSnapshot {
             return Ok(());
         }
         self.0.with_dependent(|_, pinned| {
+            let Some(family) = pinned.families[table.index()] else { return Ok(()) };
             let mut read_options = ReadOptions::default();
             read_options.set_iterate_lower_bound(bounds.lower);
             if let Some(upper) = bounds.upper {
                 read_options.set_iterate_upper_bound(upper);
             }
-            let rows = pinned.snapshot.raw_iterator_cf_opt(pinned.families[table.index()], read_options);
+            let rows = pinned.snapshot.raw_iterator_cf_opt(family, read_options);
             walk(rows, direction, visit)
         })
     }

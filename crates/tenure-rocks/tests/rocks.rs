@@ -116,6 +116,31 @@ fn a_checkpoint_is_looked_into_without_a_change_and_beside_others() {
     assert!(RocksEngine::inspect(&dirs.next(), &small()).is_err(), "no database is made by a look");
 }
 
+#[test]
+fn what_an_earlier_build_left_lacks_later_tables_and_is_looked_into_and_opened() {
+    let dirs = Dirs::new();
+    let dir = dirs.next();
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    let earlier = Table::ALL.into_iter().filter(|table| !table.came_later()).map(Table::name);
+    let db = rocksdb::DB::open_cf(&options, &dir, earlier).unwrap();
+    db.put_cf(db.cf_handle(Table::Meta.name()).unwrap(), b"key", b"value").unwrap();
+    drop(db);
+    let look = RocksEngine::inspect(&dir, &small()).unwrap();
+    assert_eq!(look.get(Table::Meta, b"key").unwrap().as_deref(), Some(&b"value"[..]));
+    for table in Table::ALL.into_iter().filter(|table| table.came_later()) {
+        assert_eq!(rows_of(&*look, table), []);
+        assert_eq!(look.get(table, b"key").unwrap(), None);
+        assert_eq!(look.get_many(table, &[b"key"]).unwrap(), [None]);
+    }
+    drop(look);
+    let engine = open(&dir);
+    engine.write(&put(Table::LeaseEnds, b"key", b"value")).unwrap();
+    assert_eq!(rows_of(&*engine.snapshot(), Table::LeaseEnds).len(), 1);
+    assert_eq!(rows_of(&*engine.snapshot(), Table::Meta).len(), 1);
+}
+
 /// All files of a directory but RocksDB's own log.
 fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let files = files_with(dir, "").into_iter().filter(|path| !path.ends_with("LOG"));

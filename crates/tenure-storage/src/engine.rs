@@ -32,12 +32,25 @@ pub enum Table {
     Locks,
     /// The scalars.
     Meta,
+    /// Lease id → whom it is for.
+    LeaseHolders,
+    /// Number → how a lease ended.
+    LeaseEnds,
 }
 
 impl Table {
     /// Every table, in the order of their [`Table::index`].
-    pub const ALL: [Table; 7] =
-        [Table::Current, Table::Live, Table::History, Table::Leases, Table::LeaseKeys, Table::Locks, Table::Meta];
+    pub const ALL: [Table; 9] = [
+        Table::Current,
+        Table::Live,
+        Table::History,
+        Table::Leases,
+        Table::LeaseKeys,
+        Table::Locks,
+        Table::Meta,
+        Table::LeaseHolders,
+        Table::LeaseEnds,
+    ];
 
     /// The table's name on disk.
     pub const fn name(self) -> &'static str {
@@ -49,7 +62,15 @@ impl Table {
             Table::LeaseKeys => "lease_keys",
             Table::Locks => "locks",
             Table::Meta => "meta",
+            Table::LeaseHolders => "lease_holders",
+            Table::LeaseEnds => "lease_ends",
         }
+    }
+
+    /// Whether the first builds did not have the table yet: what they left behind lacks it, and counts as if it were
+    /// empty there.
+    pub const fn came_later(self) -> bool {
+        matches!(self, Table::LeaseHolders | Table::LeaseEnds)
     }
 
     /// The table's place in [`Table::ALL`].

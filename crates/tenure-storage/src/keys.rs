@@ -4,6 +4,7 @@
 //! a prefix of user keys is a prefix of table keys. The layout is pinned by golden bytes below: a change needs a new
 //! [`FORMAT_VERSION`].
 
+use tenure_core::apply::LEASE_ENDS_MAX;
 use tenure_core::command::KeyRange;
 use tenure_core::{EventId, LeaseId, Revision};
 
@@ -26,6 +27,7 @@ pub const META_LOCAL: &[u8] = b"local";
 
 const HISTORY_KEY_BYTES: usize = 12;
 const LEASE_KEY_BYTES: usize = 8;
+const LEASE_END_KEY_BYTES: usize = 8;
 
 /// The key of an event in `history`: revision (8 bytes), sub (4).
 pub fn history_key(id: EventId) -> [u8; HISTORY_KEY_BYTES] {
@@ -47,7 +49,7 @@ pub fn decode_history_key(key: &[u8]) -> Result<EventId, StorageError> {
     Ok(EventId { revision: Revision(unordered(u64::from_be_bytes(*revision))), sub: u32::from_be_bytes(sub) })
 }
 
-/// The key of a lease in `leases`.
+/// The key of a lease in `leases` and `lease_holders`.
 pub fn lease_key(id: LeaseId) -> [u8; LEASE_KEY_BYTES] {
     ordered(id.0).to_be_bytes()
 }
@@ -73,6 +75,19 @@ pub fn decode_attached_key(key: &[u8]) -> Result<&[u8], StorageError> {
     match key.split_first_chunk::<LEASE_KEY_BYTES>() {
         Some((_, user_key)) => Ok(user_key),
         None => Err(StorageError::damaged(Table::LeaseKeys, "its key is shorter than a lease id")),
+    }
+}
+
+/// The key of a record in `lease_ends`.
+pub fn lease_end_key(number: u64) -> [u8; LEASE_END_KEY_BYTES] {
+    number.to_be_bytes()
+}
+
+/// The number of the record that a key of `lease_ends` names.
+pub fn decode_lease_end_key(key: &[u8]) -> Result<u64, StorageError> {
+    match <[u8; LEASE_END_KEY_BYTES]>::try_from(key) {
+        Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
+        Err(_) => Err(StorageError::damaged(Table::LeaseEnds, "its key is not 8 bytes long")),
     }
 }
 
@@ -104,15 +119,30 @@ impl ScanBounds {
         ScanBounds { lower: event_floor(first).to_vec(), upper }
     }
 
-    /// The keys of a lease's attachments in `lease_keys`.
-    pub fn of_lease(id: LeaseId) -> ScanBounds {
+    /// The keys of a lease's attachments in `lease_keys`: all, or those that follow a user key.
+    pub fn of_lease_after(id: LeaseId, after: Option<&[u8]>) -> ScanBounds {
+        let mut lower = lease_keys_key(id, after.unwrap_or_default());
+        if after.is_some() {
+            // The first key that can follow.
+            lower.push(0);
+        }
         let upper = id.0.checked_add(1).map(|beyond| lease_key(LeaseId(beyond)).to_vec());
-        ScanBounds { lower: lease_key(id).to_vec(), upper }
+        ScanBounds { lower, upper }
     }
 
-    /// A whole table.
-    pub fn of_everything() -> ScanBounds {
-        ScanBounds { lower: Vec::new(), upper: None }
+    /// The leases that follow one, or all. Nothing follows the last.
+    pub fn of_leases_after(after: Option<LeaseId>) -> Option<ScanBounds> {
+        let lower = match after {
+            None => Vec::new(),
+            Some(id) => lease_key(LeaseId(id.0.checked_add(1)?)).to_vec(),
+        };
+        Some(ScanBounds { lower, upper: None })
+    }
+
+    /// The records of `lease_ends` that are kept, when `count` were made. Those before may be gone from the table and not
+    /// from its files, where a scan would walk over them.
+    pub fn of_lease_ends(count: u64) -> ScanBounds {
+        ScanBounds { lower: lease_end_key(count.saturating_sub(LEASE_ENDS_MAX)).to_vec(), upper: None }
     }
 
     /// The bounds to hand to an engine.
@@ -145,6 +175,7 @@ mod tests {
         let id = EventId { revision: Revision(0x0102_0304), sub: 7 };
         assert_eq!(history_key(id), [0x80, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 7]);
         assert_eq!(lease_key(LeaseId(-1)), [0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(lease_end_key(258), [0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(lease_keys_key(LeaseId(258), b"a\0b"), [0x80, 0, 0, 0, 0, 0, 1, 2, b'a', 0, b'b']);
         assert_eq!(
             [META_FORMAT, META_STATE, META_APPLIED, META_MEMBERSHIP, META_LOCAL],
@@ -159,6 +190,7 @@ mod tests {
         }
         for length in (0..40).filter(|length| *length != 8) {
             assert!(decode_lease_key(&vec![0xff; length]).is_err());
+            assert!(decode_lease_end_key(&vec![0xff; length]).is_err());
         }
         for length in 0..8 {
             assert!(decode_attached_key(&vec![0xff; length]).is_err());
@@ -178,9 +210,28 @@ mod tests {
     }
 
     #[test]
+    fn pages_begin_right_behind_what_was_seen() {
+        let inside = |bounds: &ScanBounds, key: &[u8]| {
+            let bounds = bounds.as_bounds();
+            key >= bounds.lower && bounds.upper.is_none_or(|upper| key < upper)
+        };
+        let keys = ScanBounds::of_lease_after(LeaseId(7), Some(b"b"));
+        for (key, is_inside) in [(&b""[..], false), (b"a", false), (b"b", false), (b"b\0", true), (b"c", true)] {
+            assert_eq!(inside(&keys, &lease_keys_key(LeaseId(7), key)), is_inside, "{key:?}");
+        }
+        assert!(!inside(&keys, &lease_keys_key(LeaseId(8), b"c")));
+        let leases = ScanBounds::of_leases_after(Some(LeaseId(-1))).unwrap();
+        for (id, is_inside) in [(i64::MIN, false), (-1, false), (0, true), (1, true), (i64::MAX, true)] {
+            assert_eq!(inside(&leases, &lease_key(LeaseId(id))), is_inside, "{id}");
+        }
+        assert!(inside(&ScanBounds::of_leases_after(None).unwrap(), &lease_key(LeaseId(i64::MIN))));
+        assert_eq!(ScanBounds::of_leases_after(Some(LeaseId(i64::MAX))), None);
+    }
+
+    #[test]
     fn the_largest_numbers_have_bounds() {
         assert!(ScanBounds::of_revisions(Revision(1), Revision(i64::MAX)).as_bounds().upper.is_none());
-        assert!(ScanBounds::of_lease(LeaseId(i64::MAX)).as_bounds().upper.is_none());
+        assert!(ScanBounds::of_lease_after(LeaseId(i64::MAX), None).as_bounds().upper.is_none());
         assert!(ScanBounds::of_revisions(Revision(5), Revision(3)).as_bounds().is_empty());
     }
 

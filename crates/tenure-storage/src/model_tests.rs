@@ -16,10 +16,10 @@ use tenure_core::command::{
     Command, Compare, CompareResult, CompareTarget, DeleteRange, EntryPosition, GroupHeader, KeyRange, LeaseGrant,
     LeaseRevoke, Op, Put, Range, SortOrder, SortTarget, Txn,
 };
-use tenure_core::hash::hash_kv;
+use tenure_core::hash::{hash_kv, hash_state};
 use tenure_core::memory::MemoryState;
 use tenure_core::range::read_range;
-use tenure_core::row::{AlarmKind, EventRow, MemberAttributes};
+use tenure_core::row::{AlarmKind, ClientName, EventRow, LeaseEnd, LeaseHolder, MemberAttributes, RevokedBy};
 use tenure_core::state::StateRead;
 use tenure_core::{EventId, LeaseId, LogIndex, MemberId, Revision, Term, apply_group};
 
@@ -139,6 +139,15 @@ fn txn() -> impl Strategy<Value = Txn> {
     })
 }
 
+fn holder() -> impl Strategy<Value = LeaseHolder> {
+    ("n{0,2}", "t{0,2}").prop_map(|(name, text)| LeaseHolder { name, text })
+}
+
+fn revoked_by() -> impl Strategy<Value = Option<RevokedBy>> {
+    let by = (0..3u64).prop_map(|member| RevokedBy { member: MemberId(member), client: ClientName::Unknown });
+    proptest::option::weighted(0.8, by)
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let member = (0..2u64).prop_map(MemberId);
     prop_oneof![
@@ -146,9 +155,11 @@ fn command() -> impl Strategy<Value = Command> {
         4 => delete().prop_map(Command::DeleteRange),
         6 => txn().prop_map(Command::Txn),
         3 => (0..60i64).prop_map(|revision| Command::Compact(Revision(revision))),
-        2 => (-1..3i64).prop_map(|id| Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms: 1000 })),
+        2 => (-1..3i64, holder())
+            .prop_map(|(id, holder)| Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms: 1000, holder })),
         3 => (-1..3i64).prop_map(|id| Command::LeaseRenew(LeaseId(id))),
-        2 => (-1..3i64).prop_map(|id| Command::LeaseRevoke(LeaseRevoke { id: LeaseId(id), expiry: None })),
+        2 => (-1..3i64, revoked_by())
+            .prop_map(|(id, by)| Command::LeaseRevoke(LeaseRevoke { id: LeaseId(id), expiry: None, by })),
         1 => member.clone().prop_map(|member| Command::AlarmClear(member, AlarmKind::NoSpace)),
         1 => member.prop_map(|member| Command::MemberPublish(MemberAttributes {
             member,
@@ -283,6 +294,8 @@ impl Node {
         assert_eq!(view.meta(), &self.model.meta);
         assert_eq!(view.applied().index.0, self.log.len() as u64);
         assert_eq!(leases(&*view), leases(&self.model));
+        assert_eq!(hash_state(&*view).unwrap(), hash_state(&self.model).unwrap());
+        self.check_ends(&view);
         let everything = KeyRange::From(Bytes::new());
         for revision in view.meta().compacted.0.max(0)..=view.meta().revision.0 + 1 {
             let at = Revision(revision);
@@ -298,6 +311,23 @@ impl Node {
         }
     }
 
+    fn check_ends(&self, view: &StateView) {
+        let mut ends: Vec<(u64, LeaseEnd)> = Vec::new();
+        let scanned = view.scan_lease_ends(&mut |number, end| {
+            ends.push((number, end));
+            ControlFlow::Continue(())
+        });
+        assert!(scanned.is_ok());
+        assert!(ends.iter().map(|(number, end)| (number, end)).eq(&self.model.lease_ends));
+        let first = view.first_lease_end().unwrap();
+        assert_eq!(first.as_ref(), self.model.lease_ends.values().next());
+        for id in (-1..4).map(LeaseId) {
+            let last = self.model.lease_ends.values().rfind(|end| end.id == id);
+            assert_eq!(view.last_lease_end(id).unwrap().as_ref(), last);
+            assert_eq!(view.lease_holder(id).unwrap().as_ref(), self.model.lease_holders.get(&id));
+        }
+    }
+
     fn check_counts(&self) {
         let view = self.store.view();
         let (mut logical, mut in_use) = (0, 0);
@@ -309,7 +339,8 @@ impl Node {
                 in_use += event_bytes(event.key.len(), event.value.len() as u64);
             }
         }
-        assert_eq!(view.bytes(), ByteCounts { logical, in_use });
+        let holders: u64 = self.model.lease_holders.values().map(|holder| holder_bytes(Some(holder))).sum();
+        assert_eq!(view.bytes(), ByteCounts { logical: logical + holders, in_use: in_use + holders });
     }
 
     /// Purges to the end and checks that exactly what compaction asks for is left.

@@ -90,7 +90,8 @@ mod tests {
     fn lease(number: i64) -> LeaseRow {
         let place = u32::try_from(number).unwrap();
         let incarnation = Incarnation { index: LogIndex(7), place };
-        LeaseRow { incarnation, ttl_ms: 1000 + number.unsigned_abs(), renewals: 3, clock_ms: number.unsigned_abs() }
+        let (ttl_ms, clock_ms) = (1000 + number.unsigned_abs(), number.unsigned_abs());
+        LeaseRow { incarnation, ttl_ms, renewals: 3, clock_ms, has_holder: number % 2 == 0 }
     }
 
     const LEASES: i64 = 2 * 4096 + 1;

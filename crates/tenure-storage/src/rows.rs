@@ -9,12 +9,19 @@
 //!
 //! Decoding answers an error for any bytes that no encoder wrote: it never panics, and never leaves bytes unread.
 
+mod lease;
+
 use bytes::Bytes;
-use tenure_core::row::{AlarmKind, AlarmRow, EventRow, Incarnation, KeyMeta, LeaseRow, MemberAttributes, Meta};
+use tenure_core::row::{AlarmKind, AlarmRow, EventRow, KeyMeta, MemberAttributes, Meta};
 use tenure_core::{EventId, LeaseId, LogIndex, MemberId, Revision, Term};
 
 use crate::engine::Table;
 use crate::error::StorageError;
+
+pub(crate) use lease::lease_of_end;
+pub use lease::{
+    decode_lease, decode_lease_end, decode_lease_holder, encode_lease, encode_lease_end, encode_lease_holder,
+};
 
 /// The format of all rows, in the high half of their first byte.
 const ROW_FORMAT: u8 = 1 << 4;
@@ -22,6 +29,8 @@ const ROW_FORMAT: u8 = 1 << 4;
 const FLAG_VALUE_IN_HISTORY: u8 = 1;
 /// In `history`: the key had an event before this one.
 const FLAG_HAS_PREVIOUS: u8 = 1;
+/// In the scalars: ends of leases were recorded.
+const FLAG_LEASE_ENDS: u8 = 1;
 
 /// Where the value of a row of `current` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,34 +163,9 @@ pub fn decode_event(id: EventId, row: &[u8]) -> Result<EventRef<'_>, StorageErro
     Ok(EventRef { key, meta, value: reader.rest, previous })
 }
 
-/// Appends a row of `leases`.
-pub fn encode_lease(out: &mut Vec<u8>, lease: &LeaseRow) {
-    out.push(ROW_FORMAT);
-    put_unsigned(out, lease.incarnation.index.0);
-    put_unsigned(out, u64::from(lease.incarnation.place));
-    put_unsigned(out, lease.ttl_ms);
-    put_unsigned(out, lease.renewals);
-    put_unsigned(out, lease.clock_ms);
-}
-
-/// Reads a row of `leases`.
-pub fn decode_lease(row: &[u8]) -> Result<LeaseRow, StorageError> {
-    let mut reader = Reader { table: Table::Leases, rest: row };
-    reader.head(0)?;
-    let incarnation = Incarnation { index: LogIndex(reader.unsigned()?), place: reader.narrow()? };
-    let lease = LeaseRow {
-        incarnation,
-        ttl_ms: reader.unsigned()?,
-        renewals: reader.unsigned()?,
-        clock_ms: reader.unsigned()?,
-    };
-    reader.end()?;
-    Ok(lease)
-}
-
 /// Appends the row of the replicated scalars.
 pub fn encode_state(out: &mut Vec<u8>, meta: &Meta) {
-    out.push(ROW_FORMAT);
+    out.push(ROW_FORMAT | if meta.lease_ends > 0 { FLAG_LEASE_ENDS } else { 0 });
     put_signed(out, meta.revision.0);
     put_signed(out, meta.compacted.0);
     put_unsigned(out, meta.lease_clock_ms);
@@ -202,18 +186,22 @@ pub fn encode_state(out: &mut Vec<u8>, meta: &Meta) {
             put_bytes(out, url.as_bytes());
         }
     }
+    if meta.lease_ends > 0 {
+        put_unsigned(out, meta.lease_ends);
+    }
 }
 
 /// Reads the row of the replicated scalars.
 pub fn decode_state(row: &[u8]) -> Result<Meta, StorageError> {
     let mut reader = Reader { table: Table::Meta, rest: row };
-    reader.head(0)?;
+    let flags = reader.head(FLAG_LEASE_ENDS)?;
     let mut meta = Meta {
         revision: Revision(reader.signed()?),
         compacted: Revision(reader.signed()?),
         lease_clock_ms: reader.unsigned()?,
         alarms: Vec::new(),
         members: Vec::new(),
+        lease_ends: 0,
     };
     // The counts are not trusted with an allocation: a wrong one runs out of bytes first.
     for _ in 0..reader.unsigned()? {
@@ -232,6 +220,9 @@ pub fn decode_state(row: &[u8]) -> Result<Meta, StorageError> {
             attributes.client_urls.push(reader.text()?);
         }
         meta.members.push(attributes);
+    }
+    if flags & FLAG_LEASE_ENDS != 0 {
+        meta.lease_ends = reader.unsigned()?;
     }
     reader.end()?;
     Ok(meta)

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tenure_core::row::{AlarmKind, AlarmRow, EventRow, Incarnation, KeyMeta, LeaseRow, MemberAttributes, Meta};
+use tenure_core::row::{
+    AlarmKind, AlarmRow, ClientName, EventRow, Incarnation, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, MemberAttributes,
+    Meta, RevokedBy,
+};
 use tenure_core::{EventId, LeaseId, LogIndex, MemberId, Revision, Term};
 
 use super::*;
@@ -43,13 +46,50 @@ fn event_rows_keep_their_golden_bytes() {
 
 #[test]
 fn lease_rows_keep_their_golden_bytes() {
-    let lease = LeaseRow {
+    let mut lease = LeaseRow {
         incarnation: Incarnation { index: LogIndex(9), place: 3 },
         ttl_ms: 1000,
         renewals: 128,
         clock_ms: 1,
+        has_holder: false,
     };
     assert_eq!(encoded(|out| encode_lease(out, &lease)), [0x10, 9, 3, 0xe8, 7, 0x80, 1, 1]);
+    lease.has_holder = true;
+    assert_eq!(encoded(|out| encode_lease(out, &lease)), [0x11, 9, 3, 0xe8, 7, 0x80, 1, 1]);
+    let holder = LeaseHolder { name: "n1".into(), text: "up".into() };
+    assert_eq!(encoded(|out| encode_lease_holder(out, &holder)), *b"\x10\x02n1\x02up");
+}
+
+#[test]
+fn rows_of_ends_keep_their_golden_bytes() {
+    let mut end = LeaseEnd {
+        id: LeaseId(-1),
+        incarnation: Incarnation { index: LogIndex(9), place: 3 },
+        ttl_ms: 1000,
+        renewals: 2,
+        renewed_ms: 3,
+        ended_ms: 300,
+        index: LogIndex(11),
+        term: Term(4),
+        expired: true,
+        by: RevokedBy { member: MemberId(5), client: ClientName::Unknown },
+        keys: 6,
+        revision: Revision(8),
+        holder: "n1".into(),
+    };
+    let row = encoded(|out| encode_lease_end(out, &end));
+    assert_eq!(row, [0x11, 1, 9, 3, 0xe8, 7, 2, 3, 0xac, 2, 11, 4, 6, 16, 2, b'n', b'1', 5, 0]);
+    end.expired = false;
+    for (client, last) in
+        [(ClientName::Certificate("c".into()), [5, 1, 1, b'c']), (ClientName::Address("a".into()), [5, 2, 1, b'a'])]
+    {
+        end.by.client = client;
+        let row = encoded(|out| encode_lease_end(out, &end));
+        assert_eq!(row[0], 0x10);
+        assert!(row.ends_with(&last), "{row:?}");
+    }
+    let row = encoded(|out| encode_lease_end(out, &end));
+    assert!(decode_lease_end(&[&row[..row.len() - 3], &[3, 1, b'a']].concat()).is_err(), "an unknown kind of client");
 }
 
 #[test]
@@ -67,9 +107,14 @@ fn scalar_rows_keep_their_golden_bytes() {
             name: "n".into(),
             client_urls: vec!["u".into(), String::new()],
         }],
+        lease_ends: 0,
     };
     let row = encoded(|out| encode_state(out, &meta));
     assert_eq!(row, [0x10, 10, 1, 7, 2, 1, 1, 2, 2, 1, 3, 1, b'n', 2, 1, b'u', 0]);
+    assert_eq!(decode_state(&row).unwrap(), meta);
+    let meta = Meta { lease_ends: 300, ..Meta::default() };
+    let row = encoded(|out| encode_state(out, &meta));
+    assert_eq!(row, [0x11, 2, 1, 0, 0, 0, 0xac, 2]);
     assert_eq!(decode_state(&row).unwrap(), meta);
     assert_eq!(encoded(|out| encode_applied(out, LogIndex(200), Term(3))), [0x10, 0xc8, 1, 3]);
     let (purge_next, purge_complete) = (Revision(4), Revision(-1));
@@ -81,10 +126,10 @@ fn scalar_rows_keep_their_golden_bytes() {
 fn rows_of_another_format_or_with_unknown_flags_are_refused() {
     let lease = encoded(|out| {
         let incarnation = Incarnation::default();
-        encode_lease(out, &LeaseRow { incarnation, ttl_ms: 1, renewals: 0, clock_ms: 0 });
+        encode_lease(out, &LeaseRow { incarnation, ttl_ms: 1, renewals: 0, clock_ms: 0, has_holder: false });
     });
     assert!(decode_lease(&lease).is_ok());
-    for first in (0..=255).filter(|first| *first != lease[0]) {
+    for first in (0..=255u8).filter(|first| first & !1 != lease[0]) {
         let mut other = lease.clone();
         other[0] = first;
         assert!(decode_lease(&other).is_err());
@@ -136,15 +181,37 @@ proptest! {
 
     #[test]
     fn scalars_survive_a_round_trip(
-        incarnation: (u64, u32), numbers: [u64; 5], purged: (i64, i64),
+        incarnation: (u64, u32), numbers: [u64; 5], purged: (i64, i64), flag: bool, texts: (String, String),
     ) {
         let lease = LeaseRow {
             incarnation: Incarnation { index: LogIndex(incarnation.0), place: incarnation.1 },
             ttl_ms: numbers[0],
             renewals: numbers[1],
             clock_ms: numbers[2],
+            has_holder: flag,
         };
         prop_assert_eq!(decode_lease(&encoded(|out| encode_lease(out, &lease))).unwrap(), lease);
+        let holder = LeaseHolder { name: texts.0.clone(), text: texts.1.clone() };
+        prop_assert_eq!(decode_lease_holder(&encoded(|out| encode_lease_holder(out, &holder))).unwrap(), holder);
+        let client = if flag { ClientName::Certificate(texts.0) } else { ClientName::Address(texts.0) };
+        let end = LeaseEnd {
+            id: LeaseId(purged.0),
+            incarnation: lease.incarnation,
+            ttl_ms: numbers[0],
+            renewals: numbers[1],
+            renewed_ms: numbers[2],
+            ended_ms: numbers[3],
+            index: LogIndex(numbers[4]),
+            term: Term(numbers[0]),
+            expired: flag,
+            by: RevokedBy { member: MemberId(numbers[1]), client },
+            keys: numbers[2],
+            revision: Revision(purged.1),
+            holder: texts.1,
+        };
+        let row = encoded(|out| encode_lease_end(out, &end));
+        prop_assert_eq!(lease_of_end(&row).unwrap(), end.id);
+        prop_assert_eq!(decode_lease_end(&row).unwrap(), end);
         let local = LocalState {
             bytes_logical: numbers[3],
             bytes_in_use: numbers[4],
@@ -165,6 +232,9 @@ proptest! {
         drop(decode_current(&row));
         drop(decode_event(EventId::default(), &row));
         drop(decode_lease(&row));
+        drop(decode_lease_holder(&row));
+        drop(decode_lease_end(&row));
+        drop(lease_of_end(&row));
         drop(decode_state(&row));
         drop(decode_applied(&row));
         drop(decode_local(&row));

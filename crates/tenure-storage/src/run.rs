@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tenure_core::command::KeyRange;
 use tenure_core::planted::{Bug, is_on};
-use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
+use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use tenure_core::state::{StateRead, StateWrite};
 use tenure_core::{EventId, LeaseId, Revision};
 
@@ -48,6 +48,10 @@ pub(crate) struct Pending {
     pub(crate) leases: BTreeMap<LeaseId, Option<LeaseRow>>,
     /// The attachments that changed: whether they are there now.
     pub(crate) lease_keys: BTreeMap<(LeaseId, Bytes), bool>,
+    /// The holders of leases that came or went.
+    pub(crate) lease_holders: BTreeMap<LeaseId, Option<LeaseHolder>>,
+    /// The ends of leases that were recorded or forgotten.
+    pub(crate) lease_ends: BTreeMap<u64, Option<LeaseEnd>>,
 }
 
 /// What a run did to one key.
@@ -216,6 +220,18 @@ impl StateRead for Run<'_> {
         };
         merge_scan(pending, base, &mut |key, ()| visit(key))
     }
+
+    fn lease_holder(&self, id: LeaseId) -> Result<Option<LeaseHolder>, StorageError> {
+        match self.pending.lease_holders.get(&id) {
+            Some(pending) => Ok(pending.clone()),
+            None => self.view.lease_holder(id),
+        }
+    }
+
+    fn scan_lease_ends(&self, visit: &mut dyn FnMut(u64, LeaseEnd) -> ControlFlow<()>) -> Result<(), StorageError> {
+        let pending = self.pending.lease_ends.iter().map(|(number, end)| (*number, end.clone()));
+        merge_scan(pending, |visit| self.view.scan_lease_ends(visit), visit)
+    }
 }
 
 impl StateWrite for Run<'_> {
@@ -257,5 +273,21 @@ impl StateWrite for Run<'_> {
 
     fn detach(&mut self, id: LeaseId, key: &Bytes) {
         self.pending.lease_keys.insert((id, key.clone()), false);
+    }
+
+    fn put_lease_holder(&mut self, id: LeaseId, holder: LeaseHolder) {
+        self.pending.lease_holders.insert(id, Some(holder));
+    }
+
+    fn delete_lease_holder(&mut self, id: LeaseId) {
+        self.pending.lease_holders.insert(id, None);
+    }
+
+    fn put_lease_end(&mut self, number: u64, end: LeaseEnd) {
+        self.pending.lease_ends.insert(number, Some(end));
+    }
+
+    fn delete_lease_end(&mut self, number: u64) {
+        self.pending.lease_ends.insert(number, None);
     }
 }

@@ -8,15 +8,20 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use tenure_core::command::KeyRange;
-use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
+use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use tenure_core::state::StateRead;
 use tenure_core::{EventId, LeaseId, LogIndex, Revision, Term};
 
 use crate::engine::{Direction, EngineSnapshot, Table};
 use crate::error::StorageError;
-use crate::keys::{ScanBounds, decode_attached_key, decode_history_key, decode_lease_key, history_key, lease_key};
+use crate::keys::{
+    ScanBounds, decode_attached_key, decode_history_key, decode_lease_end_key, decode_lease_key, history_key, lease_key,
+};
 use crate::meta_cache::KnownKey;
-use crate::rows::{EventRef, LocalState, StoredValue, decode_current, decode_event, decode_lease};
+use crate::rows::{
+    EventRef, LocalState, StoredValue, decode_current, decode_event, decode_lease, decode_lease_end,
+    decode_lease_holder, lease_of_end,
+};
 use crate::store::read_view;
 
 /// How far the log is applied.
@@ -101,6 +106,53 @@ impl StateView {
             let id = decode_history_key(key)?;
             Ok(visit(id, decode_event(id, row)?))
         })
+    }
+
+    /// Visits the leases that follow one in the order of their ids, or all of them.
+    pub fn scan_leases_after(
+        &self,
+        after: Option<LeaseId>,
+        visit: &mut dyn FnMut(LeaseId, LeaseRow) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let Some(bounds) = ScanBounds::of_leases_after(after) else { return Ok(()) };
+        self.scan_rows(Table::Leases, &bounds, |key, row| Ok(visit(decode_lease_key(key)?, decode_lease(row)?)))
+    }
+
+    /// Visits the keys of a lease that follow one in ascending order, or all of them.
+    pub fn scan_lease_keys_after(
+        &self,
+        id: LeaseId,
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_rows(Table::LeaseKeys, &ScanBounds::of_lease_after(id, after), |key, _| {
+            Ok(visit(Bytes::copy_from_slice(decode_attached_key(key)?)))
+        })
+    }
+
+    /// How the last lease of this id ended, as far as that is still known. Reads all ends that are later.
+    pub fn last_lease_end(&self, id: LeaseId) -> Result<Option<LeaseEnd>, StorageError> {
+        let mut found = Ok(None);
+        let kept = ScanBounds::of_lease_ends(self.meta.lease_ends);
+        self.snapshot.scan(Table::LeaseEnds, kept.as_bounds(), Direction::Descending, &mut |_, row| {
+            match lease_of_end(row) {
+                Ok(other) if other != id => return ControlFlow::Continue(()),
+                Ok(_) => found = decode_lease_end(row).map(Some),
+                Err(error) => found = Err(error),
+            }
+            ControlFlow::Break(())
+        })?;
+        found
+    }
+
+    /// The end that is recorded for longest.
+    pub fn first_lease_end(&self) -> Result<Option<LeaseEnd>, StorageError> {
+        let mut first = None;
+        self.scan_lease_ends(&mut |_, end| {
+            first = Some(end);
+            ControlFlow::Break(())
+        })?;
+        Ok(first)
     }
 
     /// Reads the values that stand in `history`, and visits the rows in order.
@@ -281,9 +333,7 @@ impl StateRead for StateView {
     }
 
     fn scan_leases(&self, visit: &mut dyn FnMut(LeaseId, LeaseRow) -> ControlFlow<()>) -> Result<(), StorageError> {
-        self.scan_rows(Table::Leases, &ScanBounds::of_everything(), |key, row| {
-            Ok(visit(decode_lease_key(key)?, decode_lease(row)?))
-        })
+        self.scan_leases_after(None, visit)
     }
 
     fn scan_lease_keys(
@@ -291,8 +341,19 @@ impl StateRead for StateView {
         id: LeaseId,
         visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_rows(Table::LeaseKeys, &ScanBounds::of_lease(id), |key, _| {
-            Ok(visit(Bytes::copy_from_slice(decode_attached_key(key)?)))
+        self.scan_lease_keys_after(id, None, visit)
+    }
+
+    fn lease_holder(&self, id: LeaseId) -> Result<Option<LeaseHolder>, StorageError> {
+        match self.snapshot.get(Table::LeaseHolders, &lease_key(id))? {
+            Some(row) => Ok(Some(decode_lease_holder(&row)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn scan_lease_ends(&self, visit: &mut dyn FnMut(u64, LeaseEnd) -> ControlFlow<()>) -> Result<(), StorageError> {
+        self.scan_rows(Table::LeaseEnds, &ScanBounds::of_lease_ends(self.meta.lease_ends), |key, row| {
+            Ok(visit(decode_lease_end_key(key)?, decode_lease_end(row)?))
         })
     }
 }

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenure_core::LogIndex;
-use tenure_core::row::Meta;
+use tenure_core::row::{LeaseHolder, Meta};
+use tenure_core::state::StateRead;
 use tenure_faults::Point;
 
 use crate::engine::{Batch, Bounds, Direction, Engine, EngineSnapshot, Table};
@@ -17,13 +18,13 @@ use crate::error::{StorageError, meet};
 use crate::flusher::Flusher;
 use crate::keys::{
     FORMAT_VERSION, META_APPLIED, META_FORMAT, META_LOCAL, META_MEMBERSHIP, META_STATE, decode_history_key,
-    history_key, lease_key, lease_keys_key,
+    decode_lease_end_key, history_key, lease_end_key, lease_key, lease_keys_key,
 };
 use crate::meta_cache::{KnownKey, MetaCache};
 use crate::purge::next_purge_epoch;
 use crate::rows::{
     EVENT_OVERHEAD_BYTES, LocalState, StoredValue, decode_applied, decode_local, decode_state, encode_applied,
-    encode_current, encode_event, encode_lease, encode_local, encode_state,
+    encode_current, encode_event, encode_lease, encode_lease_end, encode_lease_holder, encode_local, encode_state,
 };
 use crate::run::Pending;
 
@@ -194,8 +195,16 @@ impl StateStore {
                 grown += event_bytes(key.len(), event.value.len() as u64);
             }
         }
+        let too_small = StorageError::damaged(Table::Meta, "its byte counts are too small");
         let in_use = (local.bytes_in_use + grown).checked_sub(shrunk);
-        local.bytes_in_use = in_use.ok_or(StorageError::damaged(Table::Meta, "its byte counts are too small"))?;
+        local.bytes_in_use = in_use.ok_or(too_small.clone())?;
+        // Holders have no history: they count as in use and as nothing else.
+        for (id, holder) in &pending.lease_holders {
+            let (before, after) = (holder_bytes(self.view.lease_holder(*id)?.as_ref()), holder_bytes(holder.as_ref()));
+            for count in [&mut local.bytes_logical, &mut local.bytes_in_use] {
+                *count = (*count + after).checked_sub(before).ok_or(too_small.clone())?;
+            }
+        }
         Ok(local)
     }
 
@@ -229,6 +238,22 @@ impl StateStore {
                 batch.put(Table::LeaseKeys, &row, b"");
             } else {
                 batch.delete(Table::LeaseKeys, &row);
+            }
+        }
+        for (id, holder) in &pending.lease_holders {
+            match holder {
+                Some(holder) => {
+                    batch.put_with(Table::LeaseHolders, &lease_key(*id), |out| encode_lease_holder(out, holder));
+                }
+                None => batch.delete(Table::LeaseHolders, &lease_key(*id)),
+            }
+        }
+        for (number, end) in &pending.lease_ends {
+            match end {
+                Some(end) => {
+                    batch.put_with(Table::LeaseEnds, &lease_end_key(*number), |out| encode_lease_end(out, end));
+                }
+                None => batch.delete(Table::LeaseEnds, &lease_end_key(*number)),
             }
         }
     }
@@ -302,6 +327,11 @@ pub(crate) fn event_bytes(key_bytes: usize, value_bytes: u64) -> u64 {
     key_bytes as u64 + value_bytes + EVENT_OVERHEAD_BYTES
 }
 
+/// What a lease's holder adds to them.
+fn holder_bytes(holder: Option<&LeaseHolder>) -> u64 {
+    holder.map_or(0, |holder| holder.len_bytes() + EVENT_OVERHEAD_BYTES)
+}
+
 /// What makes an empty engine a store.
 fn fresh_batch() -> Batch {
     let (meta, local) = (Meta::default(), LocalState::default());
@@ -364,6 +394,10 @@ fn check_scalars(view: &StateView) -> Result<(), StorageError> {
         && decode_history_key(&newest)?.revision > view.meta.revision
     {
         return wrong("the newest event is newer than the store's revision");
+    }
+    let last_end = last_key(&*view.snapshot, Table::LeaseEnds)?.as_deref().map(decode_lease_end_key).transpose()?;
+    if last_end.map(|number| number.saturating_add(1)) != Some(view.meta.lease_ends).filter(|count| *count > 0) {
+        return wrong("the ends of leases that were recorded are not those that are there");
     }
     Ok(())
 }

@@ -137,13 +137,18 @@ fn scalars_that_contradict_each_other_are_refused() {
     let wrong_meta = Meta { revision: Revision(5), compacted: Revision(6), ..Meta::default() };
     let later_event = EventId { revision: Revision(9), sub: 0 };
     let local = LocalState::default();
-    let changes: [&dyn Fn(&mut Batch); 5] = [
+    let changes: [&dyn Fn(&mut Batch); 7] = [
         &|batch| batch.put_with(Table::Meta, META_STATE, |out| encode_state(out, &wrong_meta)),
         &|batch| batch.put_with(Table::Meta, META_APPLIED, |out| encode_applied(out, LogIndex(0), Term(0))),
         &|batch| batch.put(Table::History, &history_key(later_event), b""),
         &|batch| {
             let local = LocalState { bytes_in_use: 1 << 40, ..local };
             batch.put_with(Table::Meta, META_LOCAL, |out| encode_local(out, &local));
+        },
+        &|batch| batch.put(Table::LeaseEnds, &lease_end_key(0), b""),
+        &|batch| {
+            let meta = Meta { revision: Revision(5), lease_ends: 1, ..Meta::default() };
+            batch.put_with(Table::Meta, META_STATE, |out| encode_state(out, &meta));
         },
         &|batch| {
             let local = LocalState { purge_complete: Revision(3), ..local };

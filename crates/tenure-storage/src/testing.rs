@@ -238,7 +238,7 @@ fn random_batches_equal_a_map(engine: &dyn Engine) {
     for round in 0..300u64 {
         let mut batch = Batch::new();
         for _ in 0..dice.roll(20) {
-            let table = Table::ALL[usize::try_from(dice.roll(7)).unwrap_or(0)];
+            let table = Table::ALL[usize::try_from(dice.roll(Table::ALL.len() as u64)).unwrap_or(0)];
             let key = dice.roll(40).to_string().into_bytes();
             if dice.roll(3) == 0 {
                 batch.delete(table, &key);

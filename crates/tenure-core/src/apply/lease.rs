@@ -10,12 +10,13 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use super::changes::Changes;
+use super::lease_end::{self, Leaves};
 use super::{Applied, ApplyError, At};
 use crate::command::{LeaseGrant, LeaseRevoke};
 use crate::ids::LeaseId;
 use crate::outcome::{Refusal, Response};
 use crate::planted::{Bug, is_on};
-use crate::row::LeaseRow;
+use crate::row::{LeaseHolder, LeaseRow};
 use crate::state::StateWrite;
 
 /// How much longer than its TTL a lease lives by the lease clock, in percent. The rates of any
@@ -29,7 +30,7 @@ pub fn due_ms(lease: &LeaseRow) -> u64 {
 }
 
 pub(super) fn grant<S: StateWrite>(state: &mut S, at: At, grant: LeaseGrant) -> Applied<Response, S::Error> {
-    let LeaseGrant { id, ttl_ms } = grant;
+    let LeaseGrant { id, ttl_ms, holder } = grant;
     if !at.timed {
         return Ok(Err(Refusal::NoReading));
     }
@@ -40,7 +41,11 @@ pub(super) fn grant<S: StateWrite>(state: &mut S, at: At, grant: LeaseGrant) -> 
         return Ok(Err(Refusal::LeaseExists));
     }
     let clock_ms = state.meta().lease_clock_ms;
-    state.put_lease(id, LeaseRow { incarnation: at.place, ttl_ms, renewals: 0, clock_ms });
+    let has_holder = !holder.is_empty();
+    state.put_lease(id, LeaseRow { incarnation: at.place, ttl_ms, renewals: 0, clock_ms, has_holder });
+    if has_holder {
+        state.put_lease_holder(id, holder);
+    }
     Ok(Ok(Response::LeaseGrant { id, ttl_ms }))
 }
 
@@ -64,25 +69,23 @@ pub(super) fn renew<S: StateWrite>(state: &mut S, at: At, id: LeaseId) -> Applie
 }
 
 /// Revokes a lease and deletes its keys in ascending order, in one revision.
-pub(super) fn revoke<S: StateWrite>(state: &mut S, revoke: LeaseRevoke) -> Applied<Response, S::Error> {
-    let lease = state.lease(revoke.id)?;
+pub(super) fn revoke<S: StateWrite>(state: &mut S, at: At, revoke: &LeaseRevoke) -> Applied<Response, S::Error> {
+    let Some(lease) = state.lease(revoke.id)? else {
+        return Ok(if revoke.expiry.is_some() { Ok(Response::ExpiryStale) } else { Err(Refusal::LeaseNotFound) });
+    };
     if let Some(guard) = revoke.expiry {
-        let now = state.meta().lease_clock_ms;
-        let holds = lease.is_some_and(|lease| {
-            lease.incarnation == guard.incarnation && lease.renewals == guard.renewals && now >= due_ms(&lease)
-        });
-        let unguarded = lease.is_some() && (is_on(Bug::UnguardedExpiry) || is_on(Bug::StaleLessor));
-        if !holds && !unguarded {
+        let is_same = lease.incarnation == guard.incarnation && lease.renewals == guard.renewals;
+        let holds = is_same && state.meta().lease_clock_ms >= due_ms(&lease);
+        if !holds && !is_on(Bug::UnguardedExpiry) && !is_on(Bug::StaleLessor) {
             return Ok(Ok(Response::ExpiryStale));
         }
-    } else if lease.is_none() {
-        return Ok(Err(Refusal::LeaseNotFound));
     }
     let mut keys = Vec::new();
     state.scan_lease_keys(revoke.id, &mut |key| {
         keys.push(key);
         ControlFlow::Continue(())
     })?;
+    let deleted = keys.len() as u64;
     let mut changes = Changes::new(state);
     for key in keys {
         match changes.newest(&key)?.live {
@@ -91,5 +94,12 @@ pub(super) fn revoke<S: StateWrite>(state: &mut S, revoke: LeaseRevoke) -> Appli
         }
     }
     state.delete_lease(revoke.id);
+    let mut holder = LeaseHolder::default();
+    if lease.has_holder {
+        let missing = ApplyError::Invariant("a lease's holder is missing");
+        holder = state.lease_holder(revoke.id)?.ok_or(missing)?;
+        state.delete_lease_holder(revoke.id);
+    }
+    lease_end::record(state, at, revoke, &lease, Leaves { keys: deleted, holder: holder.name })?;
     Ok(Ok(Response::LeaseRevoke))
 }

@@ -9,12 +9,14 @@ use crate::command::{
     Put, Range, SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision};
-use crate::row::{AlarmKind, Incarnation, MemberAttributes};
+use crate::row::{AlarmKind, ClientName, Incarnation, LeaseHolder, MemberAttributes, RevokedBy};
 
 const VERSION: u8 = 1;
 
 const TAG_LEASE_GRANT: u8 = 5;
 const TAG_LEASE_RENEW: u8 = 10;
+/// A grant that says whom it is for.
+const TAG_LEASE_GRANT_HELD: u8 = 11;
 
 /// What a command takes besides its keys and values: a guess that spares a plain put a reallocation.
 const OVERHEAD_BYTES_GUESS: usize = 32;
@@ -42,9 +44,14 @@ impl Command {
                 put_signed(&mut out, revision.0);
             }
             Command::LeaseGrant(grant) => {
-                out.put_u8(TAG_LEASE_GRANT);
+                let is_held = !grant.holder.is_empty();
+                out.put_u8(if is_held { TAG_LEASE_GRANT_HELD } else { TAG_LEASE_GRANT });
                 put_signed(&mut out, grant.id.0);
                 put_varint(&mut out, grant.ttl_ms);
+                if is_held {
+                    put_bytes(&mut out, grant.holder.name.as_bytes());
+                    put_bytes(&mut out, grant.holder.text.as_bytes());
+                }
             }
             Command::LeaseRevoke(revoke) => {
                 out.put_u8(6);
@@ -79,8 +86,14 @@ impl Command {
             2 => Command::DeleteRange(decode_delete(&mut reader)?),
             3 => Command::Txn(decode_txn(&mut reader, 1)?),
             4 => Command::Compact(Revision(reader.signed()?)),
-            TAG_LEASE_GRANT => {
-                Command::LeaseGrant(LeaseGrant { id: LeaseId(reader.signed()?), ttl_ms: reader.varint()? })
+            TAG_LEASE_GRANT => Command::LeaseGrant(decode_grant(&mut reader)?),
+            TAG_LEASE_GRANT_HELD => {
+                let grant = decode_grant(&mut reader)?;
+                let holder = LeaseHolder { name: reader.string()?, text: reader.string()? };
+                if holder.is_empty() {
+                    return Err(DecodeError::NotCanonical("a grant that says whom it is for"));
+                }
+                Command::LeaseGrant(LeaseGrant { holder, ..grant })
             }
             6 => Command::LeaseRevoke(decode_revoke(&mut reader)?),
             7 => Command::AlarmRaise(MemberId(reader.varint()?), decode_alarm_kind(&mut reader)?),
@@ -96,7 +109,7 @@ impl Command {
     /// Whether an encoded command is one that needs its group to carry a reading of the lease clock: a grant or a
     /// renewal. Looks at two bytes, so that it can be asked of every command that is proposed.
     pub fn needs_reading(encoded: &[u8]) -> bool {
-        matches!(encoded, [VERSION, TAG_LEASE_GRANT | TAG_LEASE_RENEW, ..])
+        matches!(encoded, [VERSION, TAG_LEASE_GRANT | TAG_LEASE_GRANT_HELD | TAG_LEASE_RENEW, ..])
     }
 
     /// The lease that an encoded command renews, if it is a renewal.
@@ -354,25 +367,63 @@ fn decode_compare(reader: &mut Reader) -> Result<Compare, DecodeError> {
     Ok(Compare { range, result, target })
 }
 
+fn decode_grant(reader: &mut Reader) -> Result<LeaseGrant, DecodeError> {
+    let id = LeaseId(reader.signed()?);
+    Ok(LeaseGrant { id, ttl_ms: reader.varint()?, holder: LeaseHolder::default() })
+}
+
 fn encode_revoke(out: &mut BytesMut, revoke: &LeaseRevoke) {
-    out.put_u8(flags([revoke.expiry.is_some()]));
+    out.put_u8(flags([revoke.expiry.is_some(), revoke.by.is_some()]));
     put_signed(out, revoke.id.0);
     if let Some(guard) = &revoke.expiry {
         put_varint(out, guard.incarnation.index.0);
         put_varint(out, u64::from(guard.incarnation.place));
         put_varint(out, guard.renewals);
     }
+    if let Some(by) = &revoke.by {
+        encode_revoked_by(out, by);
+    }
 }
 
 fn decode_revoke(reader: &mut Reader) -> Result<LeaseRevoke, DecodeError> {
-    let guarded = reader.bool("revoke flags")?;
+    let [guarded, told] = reader.flags("revoke flags")?;
     let id = LeaseId(reader.signed()?);
-    if !guarded {
-        return Ok(LeaseRevoke { id, expiry: None });
+    let mut revoke = LeaseRevoke { id, expiry: None, by: None };
+    if guarded {
+        let index = LogIndex(reader.varint()?);
+        let incarnation = Incarnation { index, place: reader.u32()? };
+        revoke.expiry = Some(ExpiryGuard { incarnation, renewals: reader.varint()? });
     }
-    let index = LogIndex(reader.varint()?);
-    let incarnation = Incarnation { index, place: reader.u32()? };
-    Ok(LeaseRevoke { id, expiry: Some(ExpiryGuard { incarnation, renewals: reader.varint()? }) })
+    if told {
+        revoke.by = Some(decode_revoked_by(reader)?);
+    }
+    Ok(revoke)
+}
+
+fn encode_revoked_by(out: &mut BytesMut, by: &RevokedBy) {
+    put_varint(out, by.member.0);
+    match &by.client {
+        ClientName::Unknown => out.put_u8(0),
+        ClientName::Certificate(name) => {
+            out.put_u8(1);
+            put_bytes(out, name.as_bytes());
+        }
+        ClientName::Address(address) => {
+            out.put_u8(2);
+            put_bytes(out, address.as_bytes());
+        }
+    }
+}
+
+fn decode_revoked_by(reader: &mut Reader) -> Result<RevokedBy, DecodeError> {
+    let member = MemberId(reader.varint()?);
+    let client = match reader.byte()? {
+        0 => ClientName::Unknown,
+        1 => ClientName::Certificate(reader.string()?),
+        2 => ClientName::Address(reader.string()?),
+        found => return Err(DecodeError::UnknownTag { what: "client name", found }),
+    };
+    Ok(RevokedBy { member, client })
 }
 
 fn encode_alarm(out: &mut BytesMut, member: MemberId, kind: AlarmKind) {

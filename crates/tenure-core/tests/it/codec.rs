@@ -8,7 +8,7 @@ use tenure_core::command::{
     LeaseRevoke, Op, Put, Range, SortOrder, SortTarget, Txn,
 };
 use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Response, TxnResponse};
-use tenure_core::row::{AlarmKind, Incarnation, MemberAttributes};
+use tenure_core::row::{AlarmKind, ClientName, Incarnation, LeaseHolder, MemberAttributes, RevokedBy};
 use tenure_core::{LeaseId, LogIndex, MemberId, Revision, Term};
 
 use crate::strategies;
@@ -105,10 +105,22 @@ fn transactions_keep_their_bytes() {
 #[test]
 fn other_commands_keep_their_bytes() {
     check(&Command::Compact(Revision(1000)), "01 04 d0 0f");
-    check(&Command::LeaseGrant(LeaseGrant { id: LeaseId(7), ttl_ms: 60_000 }), "01 05 0e e0 d4 03");
-    check(&Command::LeaseRevoke(LeaseRevoke { id: LeaseId(7), expiry: None }), "01 06 00 0e");
+    let grant = |name: &str, text: &str| {
+        let holder = LeaseHolder { name: name.into(), text: text.into() };
+        Command::LeaseGrant(LeaseGrant { id: LeaseId(7), ttl_ms: 60_000, holder })
+    };
+    check(&grant("", ""), "01 05 0e e0 d4 03");
+    check(&grant("n1", "up"), "01 0b 0e e0 d4 03 02 6e 31 02 75 70");
+    check(&grant("", "u"), "01 0b 0e e0 d4 03 00 01 75");
+    let revoke = |expiry, by| Command::LeaseRevoke(LeaseRevoke { id: LeaseId(7), expiry, by });
+    let by = |client| Some(RevokedBy { member: MemberId(300), client });
+    check(&revoke(None, None), "01 06 00 0e");
+    check(&revoke(None, by(ClientName::Unknown)), "01 06 02 0e ac 02 00");
+    check(&revoke(None, by(ClientName::Certificate("cn".into()))), "01 06 02 0e ac 02 01 02 63 6e");
+    check(&revoke(None, by(ClientName::Address("a".into()))), "01 06 02 0e ac 02 02 01 61");
     let guard = ExpiryGuard { incarnation: Incarnation { index: LogIndex(300), place: 2 }, renewals: 5 };
-    check(&Command::LeaseRevoke(LeaseRevoke { id: LeaseId(7), expiry: Some(guard) }), "01 06 01 0e ac 02 02 05");
+    check(&revoke(Some(guard), None), "01 06 01 0e ac 02 02 05");
+    check(&revoke(Some(guard), by(ClientName::Unknown)), "01 06 03 0e ac 02 02 05 ac 02 00");
     check(&Command::AlarmRaise(MemberId(1), AlarmKind::NoSpace), "01 07 01 01");
     check(&Command::AlarmClear(MemberId(1), AlarmKind::Corrupt), "01 08 01 02");
     let attributes = MemberAttributes { member: MemberId(9), name: "n1".into(), client_urls: vec!["u".into()] };
@@ -185,12 +197,23 @@ fn what_this_version_does_not_know_is_an_error() {
     let decode = |bytes: &'static [u8]| Command::decode(&Bytes::from_static(bytes));
     assert_eq!(decode(b""), Err(DecodeError::Truncated));
     assert_eq!(decode(b"\x02\x04\x02"), Err(DecodeError::UnknownVersion { what: "command", found: 2 }));
-    assert_eq!(decode(b"\x01\x0b"), Err(DecodeError::UnknownTag { what: "command", found: 11 }));
+    assert_eq!(decode(b"\x01\x0c"), Err(DecodeError::UnknownTag { what: "command", found: 12 }));
+    assert_eq!(decode(b"\x01\x06\x04\x02"), Err(DecodeError::UnknownTag { what: "revoke flags", found: 4 }));
+    let client = decode(b"\x01\x06\x02\x0e\x01\x03\x00");
+    assert_eq!(client, Err(DecodeError::UnknownTag { what: "client name", found: 3 }));
     assert_eq!(decode(b"\x01\x01\x08"), Err(DecodeError::UnknownTag { what: "put flags", found: 8 }));
     assert_eq!(decode(b"\x01\x02\x00\x03"), Err(DecodeError::UnknownTag { what: "key range", found: 3 }));
     assert_eq!(decode(b"\x01\x04\x02\x00"), Err(DecodeError::TrailingBytes));
     let group = Group::decode(&Bytes::from_static(b"\x01\x04\x00\x00\x00\x00"));
     assert_eq!(group, Err(DecodeError::UnknownTag { what: "group flags", found: 4 }));
+}
+
+#[test]
+fn a_grant_to_nobody_has_one_form_only() {
+    let held = Command::decode(&Bytes::from_static(b"\x01\x0b\x0e\x01\x00\x00"));
+    assert_eq!(held, Err(DecodeError::NotCanonical("a grant that says whom it is for")));
+    let text = Command::decode(&Bytes::from_static(b"\x01\x0b\x0e\x01\x01\xff\x00"));
+    assert_eq!(text, Err(DecodeError::NotCanonical("a text")));
 }
 
 #[test]

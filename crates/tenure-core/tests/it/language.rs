@@ -6,6 +6,8 @@
 //!          get RANGE [limit=N] [rev=N] [order=asc|desc] [by=key|version|create|mod|value] [keys] [count]
 //!                    [min_mod=N] [max_mod=N] [min_create=N] [max_create=N]
 //!          del RANGE [prev]
+//!          grant LEASE MS [holder=NAME] [text=TEXT]
+//!          revoke LEASE [by=MEMBER] [certificate=NAME] [address=TEXT]
 //!          { [if TARGET RANGE OP VALUE [and …]] [then OP ; …] [else OP ; …] }
 //! ```
 
@@ -14,7 +16,8 @@ use tenure_core::command::{
     Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseGrant, LeaseRevoke, Op, Put, Range,
     SortOrder, SortTarget, Txn,
 };
-use tenure_core::{LeaseId, Revision};
+use tenure_core::row::{ClientName, LeaseHolder, RevokedBy};
+use tenure_core::{LeaseId, MemberId, Revision};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -100,6 +103,35 @@ impl<'a> Tokens<'a> {
             Ok(())
         })?;
         Ok(put)
+    }
+
+    fn holder(&mut self) -> Result<LeaseHolder> {
+        let mut holder = LeaseHolder::default();
+        self.options(|name, value| {
+            match name {
+                "holder" => holder.name = value.into(),
+                "text" => holder.text = value.into(),
+                _ => return Err(format!("what is {name}?").into()),
+            }
+            Ok(())
+        })?;
+        Ok(holder)
+    }
+
+    /// Who wants a lease to end, if that is told.
+    pub(crate) fn revoked_by(&mut self) -> Result<Option<RevokedBy>> {
+        let mut by = None;
+        self.options(|name, value| {
+            let told: &mut RevokedBy = by.get_or_insert_default();
+            match name {
+                "by" => told.member = MemberId(value.parse()?),
+                "certificate" => told.client = ClientName::Certificate(value.into()),
+                "address" => told.client = ClientName::Address(value.into()),
+                _ => return Err(format!("what is {name}?").into()),
+            }
+            Ok(())
+        })?;
+        Ok(by)
     }
 
     pub(crate) fn delete(&mut self) -> Result<DeleteRange> {
@@ -223,9 +255,13 @@ pub(crate) fn command(name: &str, tokens: &mut Tokens<'_>) -> Result<Option<Comm
         "compact" => Command::Compact(Revision(tokens.number()?)),
         "grant" => {
             let id = LeaseId(tokens.number()?);
-            Command::LeaseGrant(LeaseGrant { id, ttl_ms: tokens.next()?.parse()? })
+            let ttl_ms = tokens.next()?.parse()?;
+            Command::LeaseGrant(LeaseGrant { id, ttl_ms, holder: tokens.holder()? })
         }
-        "revoke" => Command::LeaseRevoke(LeaseRevoke { id: LeaseId(tokens.number()?), expiry: None }),
+        "revoke" => {
+            let id = LeaseId(tokens.number()?);
+            Command::LeaseRevoke(LeaseRevoke { id, expiry: None, by: tokens.revoked_by()? })
+        }
         "renew" => Command::LeaseRenew(LeaseId(tokens.number()?)),
         _ => return Ok(None),
     };

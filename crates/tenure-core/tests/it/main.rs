@@ -5,6 +5,8 @@ mod bounds;
 #[cfg(test)]
 mod codec;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod halts;
 #[cfg(test)]
 mod language;

@@ -9,8 +9,8 @@ use tenure_core::command::{
     SortTarget, Txn,
 };
 use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
-use tenure_core::row::{AlarmKind, AlarmRow, Incarnation, LeaseRow};
-use tenure_core::{EventId, LeaseId, Revision};
+use tenure_core::row::{AlarmKind, AlarmRow, Incarnation, LeaseEnd, LeaseHolder, LeaseRow};
+use tenure_core::{EventId, LeaseId, Revision, Term};
 
 pub(crate) type Keys = BTreeMap<Bytes, KeyValue>;
 
@@ -23,7 +23,12 @@ pub(crate) struct Model {
     pub(crate) events: BTreeMap<EventId, Event>,
     pub(crate) compacted: i64,
     pub(crate) leases: BTreeMap<LeaseId, LeaseRow>,
+    pub(crate) holders: BTreeMap<LeaseId, LeaseHolder>,
+    /// The ends of leases that are to be remembered. Too few are told of for any to be forgotten.
+    pub(crate) ends: Vec<LeaseEnd>,
     pub(crate) clock_ms: u64,
+    /// Of all entries.
+    pub(crate) term: Term,
     pub(crate) alarms: Vec<AlarmRow>,
 }
 
@@ -34,7 +39,10 @@ impl Default for Model {
             events: BTreeMap::new(),
             compacted: -1,
             leases: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            ends: Vec::new(),
             clock_ms: 0,
+            term: Term(3),
             alarms: Vec::new(),
         }
     }
@@ -112,10 +120,15 @@ impl Model {
                     return Err(Refusal::LeaseExists);
                 }
                 let (ttl_ms, clock_ms) = (grant.ttl_ms, self.clock_ms);
-                self.leases.insert(grant.id, LeaseRow { incarnation: place, ttl_ms, renewals: 0, clock_ms });
+                let has_holder = grant.holder != LeaseHolder::default();
+                self.leases
+                    .insert(grant.id, LeaseRow { incarnation: place, ttl_ms, renewals: 0, clock_ms, has_holder });
+                if has_holder {
+                    self.holders.insert(grant.id, grant.holder.clone());
+                }
                 Ok(Response::LeaseGrant { id: grant.id, ttl_ms: grant.ttl_ms })
             }
-            Command::LeaseRevoke(revoke) => self.revoke(revoke),
+            Command::LeaseRevoke(revoke) => self.revoke(revoke, place),
             Command::LeaseRenew(id) => {
                 let lease = self.leases.get_mut(id).ok_or(Refusal::LeaseNotFound)?;
                 lease.renewals += 1;
@@ -135,7 +148,7 @@ impl Model {
         }
     }
 
-    fn revoke(&mut self, revoke: &LeaseRevoke) -> Result<Response, Refusal> {
+    fn revoke(&mut self, revoke: &LeaseRevoke, place: Incarnation) -> Result<Response, Refusal> {
         let lease = self.leases.get(&revoke.id);
         if let Some(guard) = revoke.expiry {
             let due = |lease: &LeaseRow| lease.clock_ms + lease.ttl_ms + lease.ttl_ms.div_ceil(100);
@@ -150,15 +163,35 @@ impl Model {
         } else if lease.is_none() {
             return Err(Refusal::LeaseNotFound);
         }
-        self.leases.remove(&revoke.id);
-        self.change(|model, draft| {
+        let lease = self.leases.remove(&revoke.id).unwrap();
+        let holder = self.holders.remove(&revoke.id).unwrap_or_default();
+        let keys = self.now().values().filter(|kv| kv.lease == revoke.id).count();
+        let answer = self.change(|model, draft| {
             let keys: Vec<Bytes> =
                 model.now().values().filter(|kv| kv.lease == revoke.id).map(|kv| kv.key.clone()).collect();
             for key in keys {
                 draft.delete(&DeleteRange { range: KeyRange::One(key), prev_kv: false });
             }
             Response::LeaseRevoke
-        })
+        });
+        if let Some(by) = &revoke.by {
+            self.ends.push(LeaseEnd {
+                id: revoke.id,
+                incarnation: lease.incarnation,
+                ttl_ms: lease.ttl_ms,
+                renewals: lease.renewals,
+                renewed_ms: lease.clock_ms,
+                ended_ms: self.clock_ms,
+                index: place.index,
+                term: self.term,
+                expired: revoke.expiry.is_some(),
+                by: by.clone(),
+                keys: keys as u64,
+                revision: Revision(self.revision()),
+                holder: holder.name,
+            });
+        }
+        answer
     }
 
     /// Makes a revision of what `change` does, if it does anything.

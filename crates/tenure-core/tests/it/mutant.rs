@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use tenure_core::command::KeyRange;
 use tenure_core::memory::{MemoryError, MemoryState};
-use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseRow, Meta};
+use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use tenure_core::state::{StateRead, StateWrite};
 use tenure_core::{EventId, LeaseId, Revision};
 
@@ -29,9 +29,13 @@ pub(crate) enum Bug {
     DetachForgotten,
     /// A range without end is counted without its first key.
     CountOneShort,
+    /// A lease's end is not recorded.
+    EndForgotten,
+    /// A lease's holder outlives it.
+    HolderKept,
 }
 
-pub(crate) const BUGS: [Bug; 8] = [
+pub(crate) const BUGS: [Bug; 10] = [
     Bug::CreateForgotten,
     Bug::PreviousForgotten,
     Bug::SubSkipped,
@@ -40,6 +44,8 @@ pub(crate) const BUGS: [Bug; 8] = [
     Bug::RenewalUncounted,
     Bug::DetachForgotten,
     Bug::CountOneShort,
+    Bug::EndForgotten,
+    Bug::HolderKept,
 ];
 
 #[derive(Clone, Default)]
@@ -152,6 +158,14 @@ impl StateRead for Mutant {
     fn scan_lease_keys(&self, id: LeaseId, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), MemoryError> {
         self.state.scan_lease_keys(id, visit)
     }
+
+    fn lease_holder(&self, id: LeaseId) -> Result<Option<LeaseHolder>, MemoryError> {
+        self.state.lease_holder(id)
+    }
+
+    fn scan_lease_ends(&self, visit: &mut dyn FnMut(u64, LeaseEnd) -> ControlFlow<()>) -> Result<(), MemoryError> {
+        self.state.scan_lease_ends(visit)
+    }
 }
 
 impl StateWrite for Mutant {
@@ -196,5 +210,28 @@ impl StateWrite for Mutant {
         if self.bug != Some(Bug::DetachForgotten) {
             self.state.detach(id, key);
         }
+    }
+
+    fn put_lease_holder(&mut self, id: LeaseId, holder: LeaseHolder) {
+        if self.bug == Some(Bug::HolderKept) {
+            self.state.lease_holders.remove(&id);
+        }
+        self.state.put_lease_holder(id, holder);
+    }
+
+    fn delete_lease_holder(&mut self, id: LeaseId) {
+        if self.bug != Some(Bug::HolderKept) {
+            self.state.delete_lease_holder(id);
+        }
+    }
+
+    fn put_lease_end(&mut self, number: u64, end: LeaseEnd) {
+        if self.bug != Some(Bug::EndForgotten) {
+            self.state.put_lease_end(number, end);
+        }
+    }
+
+    fn delete_lease_end(&mut self, number: u64) {
+        self.state.delete_lease_end(number);
     }
 }

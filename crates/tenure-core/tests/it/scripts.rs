@@ -6,9 +6,9 @@
 //!
 //! ```text
 //! group COMMAND , COMMAND …    several commands in one log entry (quoted)         clock MS   a reading of the lease clock
-//! expire LEASE INDEX PLACE RENEWALS    the lessor's revoke                         alarm raise|clear MEMBER KIND
+//! expire LEASE INDEX PLACE RENEWALS [by=MEMBER]    the lessor's revoke             alarm raise|clear MEMBER KIND
 //! publish MEMBER NAME URL…     purge [MAX]     hash [REV]     prev REV SUB         read …     a transaction as a read
-//! rows  events  leases  meta   dump a table    damage REV SUB VALUE                [fenced]   proposed in a former term
+//! rows  events  leases  ends  meta   dump a table    damage REV SUB VALUE                [fenced]   proposed in a former term
 //! [timeless]   without a reading of the lease clock (else the clock as it is)
 //! ```
 //!
@@ -193,7 +193,8 @@ impl Runner {
         let id = LeaseId(tokens.number()?);
         let incarnation = Incarnation { index: LogIndex(tokens.next()?.parse()?), place: tokens.next()?.parse()? };
         let expiry = Some(ExpiryGuard { incarnation, renewals: tokens.next()?.parse()? });
-        self.apply(&[Command::LeaseRevoke(LeaseRevoke { id, expiry })], None, false)
+        let by = tokens.revoked_by()?;
+        self.apply(&[Command::LeaseRevoke(LeaseRevoke { id, expiry, by })], None, false)
     }
 
     fn alarm(&mut self, tokens: &mut Tokens<'_>) -> Result<String, Box<dyn Error>> {
@@ -249,7 +250,18 @@ impl Runner {
                     let renewed =
                         if lease.renewals > 0 { format!(", renewed {}", lease.renewals) } else { String::new() };
                     write!(out, "{id}: {ttl} ms since {clock} ms{renewed}, ")?;
-                    writeln!(out, "granted at {index}/{place}, keys {keys:?}")?;
+                    write!(out, "granted at {index}/{place}, keys {keys:?}")?;
+                    let holder = self.state.lease_holders.get(id);
+                    writeln!(
+                        out,
+                        "{}",
+                        holder.map_or(String::new(), |of| format!(", for {:?}: {:?}", of.name, of.text))
+                    )?;
+                }
+            }
+            "ends" => {
+                for (number, end) in &self.state.lease_ends {
+                    writeln!(out, "{number}: {end:?}")?;
                 }
             }
             "meta" => {

@@ -14,17 +14,17 @@ use tenure_core::command::{
     Command, Compare, CompareTarget, DeleteRange, EntryPosition, ExpiryGuard, GroupHeader, LeaseGrant, LeaseRevoke, Op,
     Put, Range, Txn,
 };
-use tenure_core::hash::hash_kv;
+use tenure_core::hash::{hash_kv, hash_state};
 use tenure_core::outcome::{Outcome, RangeResult, Refusal, Response};
 use tenure_core::purge::plan_purge;
 use tenure_core::range::{key_at, prev_kv, read_range};
-use tenure_core::row::{AlarmKind, Incarnation};
+use tenure_core::row::{AlarmKind, Incarnation, RevokedBy};
 use tenure_core::txn::read_txn;
 use tenure_core::{LeaseId, LogIndex, MemberId, Revision, Term, apply_group};
 
 use crate::model::Model;
 use crate::mutant::{BUGS, Bug, Mutant};
-use crate::strategies::{compare_result, key_range, sort};
+use crate::strategies::{compare_result, holder, key_range, revoked_by, sort};
 use crate::tables;
 
 const KEYS: [&str; 6] = ["a", "a\0", "ab", "b", "c", "d"];
@@ -43,6 +43,7 @@ enum Step {
         lease: LeaseId,
         /// How far off its incarnation's place and its renewals are.
         off: (u32, u64),
+        by: Option<RevokedBy>,
     },
     Read(Range),
     ReadTxn(Txn),
@@ -163,10 +164,11 @@ fn command() -> impl Strategy<Value = Command> {
         12 => delete().prop_map(Command::DeleteRange),
         20 => txn().prop_map(Command::Txn),
         8 => (-2..20i64).prop_map(|revision| Command::Compact(Revision(revision))),
-        16 => (0..4i64, 1..1500u64)
-            .prop_map(|(id, ttl_ms)| Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms })),
+        16 => (0..4i64, 1..1500u64, holder())
+            .prop_map(|(id, ttl_ms, holder)| Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms, holder })),
         10 => granted().prop_map(Command::LeaseRenew),
-        6 => granted().prop_map(|id| Command::LeaseRevoke(LeaseRevoke { id, expiry: None })),
+        6 => (granted(), revoked_by())
+            .prop_map(|(id, by)| Command::LeaseRevoke(LeaseRevoke { id, expiry: None, by })),
         1 => alarm().prop_map(|(member, kind)| Command::AlarmRaise(MemberId(member), kind)),
         4 => alarm().prop_map(|(member, kind)| Command::AlarmClear(MemberId(member), kind)),
     ]
@@ -178,7 +180,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (vec(command(), 0..3), clock, proptest::bool::weighted(0.03))
             .prop_map(|(commands, clock_ms, fenced)| Step::Group { commands, clock_ms, fenced }),
-        3 => (granted(), off).prop_map(|(lease, off)| Step::Expire { lease, off }),
+        3 => (granted(), off, revoked_by()).prop_map(|(lease, off, by)| Step::Expire { lease, off, by }),
         5 => range().prop_map(Step::Read),
         2 => read_only_txn().prop_map(Step::ReadTxn),
         2 => (0..6usize).prop_map(|max_events| Step::Purge { max_events }),
@@ -205,8 +207,8 @@ impl World {
     fn step(&mut self, step: &Step) -> Checked {
         match step {
             Step::Group { commands, clock_ms, fenced } => self.apply(commands, *clock_ms, *fenced),
-            Step::Expire { lease, off } => {
-                let expiry = self.expiry(*lease, *off);
+            Step::Expire { lease, off, by } => {
+                let expiry = self.expiry(*lease, *off, by.clone());
                 self.apply(&[expiry], None, false)
             }
             Step::Read(range) => self.check_read(range),
@@ -220,12 +222,12 @@ impl World {
         }
     }
 
-    fn expiry(&self, id: LeaseId, off: (u32, u64)) -> Command {
+    fn expiry(&self, id: LeaseId, off: (u32, u64), by: Option<RevokedBy>) -> Command {
         let row = self.model.leases.get(&id);
         let (mut incarnation, mut renewals) = row.map(|row| (row.incarnation, row.renewals)).unwrap_or_default();
         incarnation.place += off.0;
         renewals += off.1;
-        Command::LeaseRevoke(LeaseRevoke { id, expiry: Some(ExpiryGuard { incarnation, renewals }) })
+        Command::LeaseRevoke(LeaseRevoke { id, expiry: Some(ExpiryGuard { incarnation, renewals }), by })
     }
 
     fn apply(&mut self, commands: &[Command], clock_ms: Option<u64>, fenced: bool) -> Checked {
@@ -288,6 +290,11 @@ impl World {
         prop_assert_eq!(self.kept.state.meta.lease_clock_ms, model.clock_ms);
         prop_assert_eq!(&self.kept.state.leases, &model.leases);
         prop_assert_eq!(&self.purged.state.leases, &model.leases);
+        prop_assert_eq!(&self.kept.state.lease_holders, &model.holders);
+        let ends: Vec<_> = self.kept.state.lease_ends.values().cloned().collect();
+        prop_assert_eq!(&ends, &model.ends);
+        prop_assert_eq!(&self.purged.state.lease_ends, &self.kept.state.lease_ends);
+        prop_assert_eq!(hash_state(&self.purged).unwrap(), hash_state(&self.kept).unwrap());
         for revision in model.compacted.max(1)..=model.revision() {
             let revision = Revision(revision);
             let expected = &model.at[usize::try_from(revision.0).unwrap()];
@@ -426,9 +433,9 @@ fn stories_are_eventful() {
     let told = runner.run(&vec(step(), 1..40), |steps| {
         let mut world = World::new(None);
         for step in &steps {
-            if let Step::Expire { lease, off } = step {
+            if let Step::Expire { lease, off, by } = step {
                 world.index += 1;
-                let expiry = world.expiry(*lease, *off);
+                let expiry = world.expiry(*lease, *off, by.clone());
                 for outcome in world.expect(&[expiry], None, false) {
                     note(format!("expiry {:?}", outcome.result));
                 }

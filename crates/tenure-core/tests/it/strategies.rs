@@ -8,7 +8,7 @@ use tenure_core::command::{
     Put, Range, SortOrder, SortTarget, Txn,
 };
 use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
-use tenure_core::row::{AlarmKind, Incarnation, MemberAttributes};
+use tenure_core::row::{AlarmKind, ClientName, Incarnation, LeaseHolder, MemberAttributes, RevokedBy};
 use tenure_core::{LeaseId, LogIndex, MemberId, Revision};
 
 /// Any bytes, short.
@@ -117,13 +117,32 @@ fn txn() -> impl Strategy<Value = Txn> {
     })
 }
 
+/// Whom a lease is for: nobody, or somebody.
+pub(crate) fn holder() -> impl Strategy<Value = LeaseHolder> {
+    prop_oneof![2 => Just(LeaseHolder::default()), 1 => (".{0,3}", ".{0,3}").prop_map(|(name, text)| LeaseHolder { name, text })]
+}
+
+/// Who wants a lease to end: somebody, if it is told.
+pub(crate) fn revoked_by() -> impl Strategy<Value = Option<RevokedBy>> {
+    let client = prop_oneof![
+        Just(ClientName::Unknown),
+        ".{0,3}".prop_map(ClientName::Certificate),
+        ".{0,3}".prop_map(ClientName::Address),
+    ];
+    proptest::option::weighted(
+        0.8,
+        (any::<u64>(), client).prop_map(|(member, client)| RevokedBy { member: MemberId(member), client }),
+    )
+}
+
 fn revoke() -> impl Strategy<Value = LeaseRevoke> {
-    (lease(), proptest::option::of(any::<(u64, u32, u64)>())).prop_map(|(id, guard)| LeaseRevoke {
+    (lease(), proptest::option::of(any::<(u64, u32, u64)>()), revoked_by()).prop_map(|(id, guard, by)| LeaseRevoke {
         id,
         expiry: guard.map(|(index, place, renewals)| ExpiryGuard {
             incarnation: Incarnation { index: LogIndex(index), place },
             renewals,
         }),
+        by,
     })
 }
 
@@ -138,7 +157,11 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         delete().prop_map(Command::DeleteRange),
         txn().prop_map(Command::Txn),
         any::<i64>().prop_map(|revision| Command::Compact(Revision(revision))),
-        (lease(), any::<u64>()).prop_map(|(id, ttl_ms)| Command::LeaseGrant(LeaseGrant { id, ttl_ms })),
+        (lease(), any::<u64>(), holder()).prop_map(|(id, ttl_ms, holder)| Command::LeaseGrant(LeaseGrant {
+            id,
+            ttl_ms,
+            holder
+        })),
         revoke().prop_map(Command::LeaseRevoke),
         lease().prop_map(Command::LeaseRenew),
         (any::<u64>(), alarm()).prop_map(|(member, kind)| Command::AlarmRaise(MemberId(member), kind)),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tenure_core::LeaseId;
+use tenure_core::apply::LEASE_ENDS_MAX;
 use tenure_core::memory::MemoryState;
 
 /// Checks the tables against each other.
@@ -20,6 +21,10 @@ pub(crate) fn check(state: &MemoryState) {
     assert_eq!(state.lease_keys, attached, "keys and leases agree on what is attached");
     let leases: BTreeSet<LeaseId> = state.leases.keys().copied().collect();
     assert!(attached.iter().all(|(lease, _)| leases.contains(lease)), "no key is on a lease that is gone");
+    let held: BTreeSet<_> = state.leases.iter().filter(|(_, lease)| lease.has_holder).map(|(id, _)| *id).collect();
+    assert_eq!(held, state.lease_holders.keys().copied().collect(), "leases and holders agree on who has one");
+    let numbers = state.meta.lease_ends.saturating_sub(LEASE_ENDS_MAX)..state.meta.lease_ends;
+    assert!(state.lease_ends.keys().copied().eq(numbers), "the last ends are kept, without a gap");
 
     check_events(state);
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tenure_core::codec::TXN_DEPTH_MAX;
 use tenure_core::command::{Command, LeaseGrant, Txn};
+use tenure_core::row::LeaseHolder;
 use tenure_core::validate::{InvalidTxn, cost_bytes, txn_is_read_only, validate_txn};
 use tenure_core::{LeaseId, Revision};
 
@@ -89,7 +90,9 @@ fn costs_are_those_of_the_dearest_branch() {
     assert_eq!(cost("then get a ; del b"), 0);
     assert_eq!(cost("then put a 1 else put bb 22 ; put c 3"), 256 + 4 + 256 + 2);
     assert_eq!(cost("then put a 1 ; { then put b 22 else put c 4444 }"), 256 + 2 + 256 + 5);
-    assert_eq!(cost_bytes(&Command::LeaseGrant(LeaseGrant { id: LeaseId(1), ttl_ms: 1 })), 64);
+    let grant = |holder| Command::LeaseGrant(LeaseGrant { id: LeaseId(1), ttl_ms: 1, holder });
+    assert_eq!(cost_bytes(&grant(LeaseHolder::default())), 64);
+    assert_eq!(cost_bytes(&grant(LeaseHolder { name: "name".into(), text: "text".into() })), 72);
     assert_eq!(cost_bytes(&Command::Compact(Revision(1))), 0);
 }
 

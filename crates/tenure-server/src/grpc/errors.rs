@@ -49,6 +49,9 @@ pub enum ApiError {
     StreamSortOrder,
     #[error("RangeStream does not support revision filters")]
     StreamRevisionFilters,
+    /// A request of Tenure's own API: what it may be instead.
+    #[error("tenure: {0}")]
+    Invalid(&'static str),
     /// A call of the API that this version does not serve.
     #[error("etcdserver: {0} is not implemented in this version of Tenure")]
     Unimplemented(&'static str),
@@ -223,6 +226,7 @@ impl ApiError {
             | E::InvalidSortOption
             | E::RequestTooLarge
             | E::UnknownEnum { .. }
+            | E::Invalid(_)
             | E::MemberBadUrls
             | E::UserEmpty
             | E::RoleEmpty
@@ -466,6 +470,7 @@ mod tests {
             ApiError::UnknownEnum { what: "compare target", value: -7 },
             "etcdserver: unknown compare target -7",
         ),
+        (Code::InvalidArgument, ApiError::Invalid("more is needed"), "tenure: more is needed"),
         (Code::Internal, ApiError::Internal("no answer"), "etcdserver: internal error: no answer"),
     ];
 

@@ -37,6 +37,7 @@ const STREAMS: &[&str] = &[
     "/etcdserverpb.Maintenance/Snapshot",
     "/etcdserverpb.Watch/Watch",
     "/grpc.health.v1.Health/Watch",
+    "/tenure.v1.Leases/KeepAlive",
     "/v3electionpb.Election/Observe",
 ];
 
@@ -203,6 +204,7 @@ mod tests {
         let protocols = [
             include_str!("../../../../proto/etcdserverpb/rpc.proto"),
             include_str!("../../../../proto/grpc/health/v1/health.proto"),
+            include_str!("../../../../proto/tenure/v1/leases.proto"),
             include_str!("../../../../proto/v3electionpb/v3election.proto"),
             include_str!("../../../../proto/v3lockpb/v3lock.proto"),
         ];

@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use futures::stream::{BoxStream, StreamExt};
 use tenure_core::LeaseId;
+use tenure_core::command::Command;
 use tenure_core::outcome::{Outcome, Refusal};
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::lease_server::Lease;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::client::client_name;
 use super::convert;
 use super::errors::ApiError;
 use super::header;
@@ -24,15 +26,22 @@ impl LeaseService {
         LeaseService { node }
     }
 
-    /// Grants a lease. One whose id the client left to the server gets ids picked until one is free.
     async fn grant(&self, request: &pb::LeaseGrantRequest) -> Result<Outcome, ApiError> {
-        loop {
-            let command = convert::lease_grant_command(request, pick_lease_id(), self.node.lease_ttl_min())?;
-            let outcome = self.node.write(&command).await?;
-            let picked = !LeaseId(request.id).is_some();
-            if !picked || outcome.result != Err(Refusal::LeaseExists) {
-                return Ok(outcome);
-            }
+        let ttl_min = self.node.lease_ttl_min();
+        grant(&self.node, LeaseId(request.id), |picked| convert::lease_grant_command(request, picked, ttl_min)).await
+    }
+}
+
+/// Grants a lease. One whose id the client left to the server gets ids picked until one is free.
+pub(super) async fn grant(
+    node: &Node,
+    asked: LeaseId,
+    command: impl Fn(LeaseId) -> Result<Command, ApiError>,
+) -> Result<Outcome, ApiError> {
+    loop {
+        let outcome = node.write(&command(pick_lease_id())?).await?;
+        if asked.is_some() || outcome.result != Err(Refusal::LeaseExists) {
+            return Ok(outcome);
         }
     }
 }
@@ -50,7 +59,7 @@ fn keep_alive(node: Node, requests: Streaming<pb::LeaseKeepAliveRequest>) -> Kee
 }
 
 /// As in etcd, a keepalive that waited for a leader in vain says so; other requests time out.
-fn unanswered(node: &Node, error: RequestError) -> ApiError {
+pub(super) fn unanswered(node: &Node, error: RequestError) -> ApiError {
     match error {
         RequestError::Timeout if node.shared().raft.present_leader().is_none() => ApiError::NoLeader,
         error => error.into(),
@@ -79,8 +88,9 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let started = Instant::now();
-        let command = convert::lease_revoke_command(&request.into_inner());
-        let outcome = self.node.revoke_lease(&command).await.map_err(ApiError::from)?;
+        let client = client_name(request.extensions());
+        let id = LeaseId(request.into_inner().id);
+        let outcome = self.node.revoke_lease(id, client).await.map_err(ApiError::from)?;
         self.node.note_duration("LeaseRevoke", started);
         Ok(Response::new(convert::lease_revoke_answer(header(&self.node, outcome.revision), outcome)?))
     }

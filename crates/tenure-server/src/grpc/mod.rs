@@ -1,5 +1,6 @@
 //! The gRPC services, thin: decode, convert, ask the node, convert back. And the listener that serves them beside HTTP.
 
+mod client;
 mod cluster;
 pub mod convert;
 pub mod errors;
@@ -8,6 +9,7 @@ mod gate;
 mod health;
 mod kv;
 mod lease;
+mod leases;
 mod maintenance;
 mod services;
 mod snapshot;
@@ -23,6 +25,7 @@ use tenure_proto::etcdserverpb::lease_server::LeaseServer;
 use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_proto::etcdserverpb::watch_server::WatchServer;
 use tenure_proto::grpc::health::v1::health_server::HealthServer;
+use tenure_proto::tenure::v1::leases_server::LeasesServer;
 use tenure_raft::PeerChannel;
 use tenure_raft::accept::{Listening, connections};
 use tokio::task::JoinSet;
@@ -118,14 +121,17 @@ fn routes(node: &Node, limits: Limits, draining: &tokio::sync::watch::Receiver<b
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(usize::MAX);
     let lease = LeaseServer::new(lease::LeaseService::new(node.clone()));
+    let leases = LeasesServer::new(leases::LeasesService::new(node.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
     let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
     let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
     let watch = WatchServer::new(watch::WatchService::new(node.clone(), message_bytes_max, draining.clone()))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(usize::MAX);
     let health = HealthServer::new(health::HealthService);
-    let services =
-        services::Services::default().add(kv).add(watch).add(lease).add(cluster).add(maintenance).add(health);
+    let of_etcd = services::Services::default().add(kv).add(watch).add(lease).add(cluster).add(maintenance);
+    let services = of_etcd.add(leases).add(health);
     let router = services.routes().into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
     Routes::from(router)
 }

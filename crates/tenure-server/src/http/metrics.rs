@@ -111,7 +111,8 @@ fn snapshots(page: &mut Page, done: &SnapshotCounters) {
 fn leases(page: &mut Page, node: &Node) {
     let clock_ms = node.shared().raft.lease_clock().reading(BootInstant::now());
     let of_leases = node.shared().groups.of_leases.load(Ordering::Relaxed);
-    let LessorReport { live, oldest_overdue, promotions, promotion_took, ticks, tally } = node.shared().lessor.read();
+    let LessorReport { live, oldest_overdue, promotions, promotion_took, promotions_took, ticks, tally } =
+        node.shared().lessor.read();
     page.counter("tenure_lease_proposals_total", "Groups of renewals and revokes proposed here.", of_leases);
     page.gauge("tenure_lease_clock_millis", "The replicated lease clock.", clock_ms);
     page.counter("tenure_lease_clock_ticks_total", "Log entries that only told the time.", ticks);
@@ -127,6 +128,10 @@ fn leases(page: &mut Page, node: &Node) {
     page.counter("tenure_lessor_promotions_total", "How often this member's lessor took over.", promotions);
     let took = promotion_took.as_micros();
     page.gauge("tenure_lessor_promotion_micros", "How long its last promotion took.", took);
+    let took = promotions_took.as_micros();
+    page.counter("tenure_lessor_promotion_micros_total", "How long all of them took.", took);
+    let ends = node.shared().raft.view().meta().lease_ends;
+    page.counter("tenure_lease_ends_recorded_total", "Ends of leases recorded in the state.", ends);
 }
 
 fn watches(page: &mut Page, stats: HubStats) {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 use tenure_core::LeaseId;
-use tenure_core::command::Command;
+use tenure_core::command::{Command, LeaseRevoke};
 use tenure_core::outcome::{Outcome, Response};
 use tenure_core::planted::{Bug, is_on};
-use tenure_core::row::LeaseRow;
+use tenure_core::row::{ClientName, LeaseRow, RevokedBy};
 use tenure_core::state::StateRead;
 use tenure_raft::runtime::{self, BootInstant};
 use tenure_storage::state_view::StateView;
@@ -30,7 +30,7 @@ pub struct LeaseInfo {
 }
 
 impl LeaseInfo {
-    fn new(id: LeaseId, row: &LeaseRow, reading: u64) -> LeaseInfo {
+    pub(super) fn new(id: LeaseId, row: &LeaseRow, reading: u64) -> LeaseInfo {
         let end = row.clock_ms.saturating_add(row.ttl_ms);
         LeaseInfo { id, ttl_ms: row.ttl_ms, left_ms: end.saturating_sub(reading).min(row.ttl_ms), keys: Vec::new() }
     }
@@ -45,7 +45,9 @@ impl Node {
     }
 
     /// Revokes a lease for a client.
-    pub async fn revoke_lease(&self, command: &Command) -> Result<Outcome, RequestError> {
+    pub async fn revoke_lease(&self, id: LeaseId, client: ClientName) -> Result<Outcome, RequestError> {
+        let by = Some(RevokedBy { member: self.shared.raft.member(), client });
+        let command = Command::LeaseRevoke(LeaseRevoke { id, expiry: None, by });
         Ok(self.proposer.propose_revoke(command.encode()).await?.outcome)
     }
 

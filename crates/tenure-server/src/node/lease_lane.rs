@@ -157,7 +157,7 @@ mod tests {
     }
 
     async fn revoke() -> Pending {
-        pending(&Command::LeaseRevoke(LeaseRevoke { id: LeaseId(7), expiry: None })).await
+        pending(&Command::LeaseRevoke(LeaseRevoke { id: LeaseId(7), expiry: None, by: None })).await
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ mod auto_compaction;
 mod error;
 mod keepalives;
 mod lease;
+mod lease_detail;
 mod lease_lane;
 mod lessor;
 mod proposer;
@@ -38,8 +39,11 @@ use tokio::sync::Semaphore;
 pub use auto_compaction::AutoCompaction;
 pub(crate) use auto_compaction::auto_compaction_loop;
 pub use error::RequestError;
-pub use keepalives::KeptAlive;
+pub use keepalives::{KeptAlive, LEASES_PER_BATCH_MAX};
 pub use lease::{LeaseInfo, pick_lease_id};
+pub use lease_detail::{
+    KEY_BYTES_PER_PAGE_MAX, KEYS_PER_PAGE_MAX, KeysAfter, LEASES_PER_PAGE_MAX, LeaseDetail, LeaseExplained, Page,
+};
 pub use lessor::{LATENESS_BOUNDS_MS, Lateness, LeaseFeed, LessorReport, LessorReports, LessorThread, Tally};
 pub use proposer::{GroupCounters, Proposer, Written};
 pub use range_stream::{ChunkLimits, RangeChunk, RangeChunks, RangeEnd};
@@ -86,6 +90,7 @@ pub struct Node {
     reads: ReadBarrier,
     long_reads: Arc<Semaphore>,
     range_streams: Arc<Semaphore>,
+    explanations: Arc<Semaphore>,
 }
 
 /// The result of a read, and the revision and term for its header.
@@ -104,7 +109,8 @@ impl Node {
         let reads = ReadBarrier::start(shared.raft.clone(), shared.request_timeout);
         let long_reads = Arc::new(Semaphore::new(LONG_READS_MAX));
         let range_streams = Arc::new(Semaphore::new(range_stream::RANGE_STREAMS_MAX));
-        Node { shared, proposer, reads, long_reads, range_streams }
+        let explanations = Arc::new(Semaphore::new(lease_detail::EXPLANATIONS_MAX));
+        Node { shared, proposer, reads, long_reads, range_streams, explanations }
     }
 
     /// What every runtime shares.

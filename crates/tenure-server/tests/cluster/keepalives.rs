@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::{FutureExt, join, join_all};
 use futures::stream::{BoxStream, StreamExt};
 use tenure_core::LeaseId;
-use tenure_core::outcome::Response;
+use tenure_core::outcome::{Refusal, Response};
 use tenure_core::state::StateRead;
 use tenure_server::node::{KeptAlive, Node, RequestError};
 use tokio::sync::mpsc;
@@ -58,6 +58,50 @@ fn no_lease_of_a_stream_is_lost_when_all_their_answers_come_late() {
                 let (answered, told_ms) = next(&mut answers).await;
                 assert_eq!(answered, id, "in the order of the requests");
                 assert!((1000..=3000).contains(&told_ms), "{told_ms} ms");
+            }
+        };
+        join(all, release).await;
+        drop(ask);
+        assert!(within("the end", answers.next()).await.is_none());
+    });
+}
+
+#[test]
+fn no_lease_of_a_batch_is_lost_when_its_answer_comes_late_or_is_read_late() {
+    run(async {
+        let (cluster, nodes) = Cluster::running(3, &Settings::with_a_lasting_leader()).await;
+        let leader = cluster.leader(&nodes).await;
+        let followers = [(leader + 1) % 3, (leader + 2) % 3];
+        let ttl = Duration::from_secs(3);
+        let ids: Vec<LeaseId> = (1..=300).map(LeaseId).collect();
+        join_all(ids.iter().map(|id| Held::granted(&nodes[leader], id.0, ttl))).await;
+        followers.iter().for_each(|place| cluster.members[*place].machine.hold(Step::Sync));
+        let (ask, asked) = mpsc::channel(4);
+        let mut answers = nodes[followers[0]].keep_batches_alive::<Infallible>(ReceiverStream::new(asked));
+        // One that nobody granted stands among them, and one is named twice.
+        let batch: Vec<LeaseId> = ids.iter().copied().chain([LeaseId(1000), LeaseId(1)]).collect();
+        for _ in 0..2 {
+            ask.try_send(Ok(batch.clone())).expect("room");
+        }
+        let release = async {
+            // So long that less than a second is left, and no lease is due.
+            tokio::time::sleep(ttl - Duration::from_millis(800)).await;
+            followers.iter().for_each(|place| cluster.members[*place].machine.release(Step::Sync));
+        };
+        let all = async {
+            for _ in 0..2 {
+                let Ok(kept) = within("an answer", answers.next()).await.expect("the stream is open");
+                assert!(kept.iter().map(|(id, _)| id).eq(&batch), "in the order of the request");
+                for (id, outcome) in kept {
+                    match outcome.expect("an outcome").result {
+                        Ok(Response::LeaseRenew { ttl_ms }) => assert!((1000..=3000).contains(&ttl_ms), "{ttl_ms} ms"),
+                        other => {
+                            assert!(id == LeaseId(1000) && other == Err(Refusal::LeaseNotFound), "{id}: {other:?}");
+                        }
+                    }
+                }
+                // The second answer waits meanwhile, until it is too old to be told as it is.
+                tokio::time::sleep(ttl * 2 / 5).await;
             }
         };
         join(all, release).await;

@@ -10,6 +10,7 @@ mod http;
 mod leases;
 mod maintenance;
 mod metadata;
+mod own_leases;
 mod ranges;
 mod reflection;
 mod sockets;

@@ -10,13 +10,14 @@ use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionCli
 use crate::support::{cluster, run};
 
 /// Services that must be told of; more may be.
-const SERVED: [&str; 6] = [
+const SERVED: [&str; 7] = [
     "etcdserverpb.Cluster",
     "etcdserverpb.KV",
     "etcdserverpb.Lease",
     "etcdserverpb.Maintenance",
     "etcdserverpb.Watch",
     "grpc.health.v1.Health",
+    "tenure.v1.Leases",
 ];
 
 #[test]

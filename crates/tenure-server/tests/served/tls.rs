@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::kv_client::KvClient;
+use tenure_proto::etcdserverpb::lease_client::LeaseClient;
+use tenure_proto::tenure::v1;
+use tenure_proto::tenure::v1::lease_end::Client;
+use tenure_proto::tenure::v1::leases_client::LeasesClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
@@ -117,6 +121,36 @@ fn with_a_client_ca_nobody_is_served_without_a_certificate_of_it() {
         let answer = known.get(server.clients, "/health").await.expect("an answer");
         assert!(answer.ends_with("{\"health\":\"true\",\"reason\":\"\"}"), "{answer}");
         assert_eq!(put(&server, &known).await.expect("a put"), 3, "nothing was written for those");
+    });
+}
+
+#[test]
+fn who_revokes_a_lease_is_known_by_the_name_in_the_certificate() {
+    run(async {
+        let (ca, clients) = (Ca::new(), Ca::new());
+        let dialer = Dialer::new(&ca.file(), Some(&clients.issue("billing-7", &[])));
+        for by_name in [true, false] {
+            let server = server(&ca, by_name.then_some(&clients));
+            put(&server, &dialer).await.expect("it serves");
+            let channel = dialer.channel(server.clients).await.expect("a connection");
+            let mut leases = LeasesClient::new(channel.clone());
+            // Through either service.
+            for id in [7, 8] {
+                let grant = v1::LeaseGrantRequest { id, ttl_ms: 60_000, holder: None };
+                within("a grant", leases.grant(grant)).await.expect("a lease");
+            }
+            within("a revoke", leases.revoke(v1::LeaseRevokeRequest { id: 7 })).await.expect("it was there");
+            let revoke = pb::LeaseRevokeRequest { id: 8 };
+            within("a revoke", LeaseClient::new(channel).lease_revoke(revoke)).await.expect("it was there");
+            for id in [7, 8] {
+                let answer = within("an answer", leases.explain(v1::LeaseExplainRequest { id })).await;
+                match answer.expect("an answer").into_inner().ended.expect("an end").client {
+                    Some(Client::CertificateName(name)) => assert!(by_name && name == "billing-7", "{name}"),
+                    Some(Client::Address(address)) => assert!(!by_name && address.starts_with("127."), "{address}"),
+                    None => panic!("somebody revoked it"),
+                }
+            }
+        }
     });
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Messages come in by value and `Bytes` are moved, so a key or a value is never copied on its way through.
 
+mod leases;
 mod request;
 mod response;
 mod txn;
@@ -15,9 +16,13 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use leases::{
+    lease_explain_response, lease_kept, lease_state, leases_grant_answer, leases_grant_command, leases_revoke_answer,
+    leases_to_renew,
+};
 pub use request::{
-    RangeCall, compact_command, delete_range_command, key_range, lease_grant_command, lease_revoke_command,
-    put_command, range_call, range_stream_call,
+    RangeCall, compact_command, delete_range_command, key_range, lease_grant_command, put_command, range_call,
+    range_stream_call,
 };
 pub use response::{
     compaction_answer, delete_range_answer, delete_range_response, key_value, lease_grant_answer,

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use tenure_core::command::{
-    Command, DeleteRange, KeyRange, LeaseGrant, LeaseRevoke, Put, Range, SortOrder, SortTarget,
-};
+use tenure_core::command::{Command, DeleteRange, KeyRange, LeaseGrant, Put, Range, SortOrder, SortTarget};
+use tenure_core::row::LeaseHolder;
 use tenure_core::{LeaseId, Revision};
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::range_request;
@@ -18,7 +17,7 @@ use super::Limits;
 use crate::grpc::errors::ApiError;
 
 /// etcd's bound on a TTL, about 285 years: from there on its own arithmetic in nanoseconds would overflow.
-const LEASE_TTL_SECS_MAX: i64 = 9_000_000_000;
+pub(super) const LEASE_TTL_SECS_MAX: i64 = 9_000_000_000;
 
 /// A read, and how fresh it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,12 +159,7 @@ pub fn lease_grant_command(
     let ttl_ms = u64::try_from(asked.max(ttl_min).as_millis()).map_err(|_| ApiError::LeaseTtlTooLarge)?;
     let asked_id = LeaseId(request.id);
     let id = if asked_id.is_some() { asked_id } else { picked };
-    Ok(Command::LeaseGrant(LeaseGrant { id, ttl_ms }))
-}
-
-/// A client's lease revoke. Unlike the lessor's it always applies.
-pub fn lease_revoke_command(request: &pb::LeaseRevokeRequest) -> Command {
-    Command::LeaseRevoke(LeaseRevoke { id: LeaseId(request.id), expiry: None })
+    Ok(Command::LeaseGrant(LeaseGrant { id, ttl_ms, holder: LeaseHolder::default() }))
 }
 
 pub(super) fn check_size(size: usize, limits: &Limits) -> Result<(), ApiError> {

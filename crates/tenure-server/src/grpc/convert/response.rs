@@ -24,7 +24,7 @@ use crate::grpc::errors::ApiError;
 use crate::node::{LeaseInfo, RangeChunk};
 
 /// An outcome belongs to another command than the one that was asked. Its own text would be a lie to the client.
-const MISMATCH: ApiError = ApiError::Internal("the outcome answers another command");
+pub(super) const MISMATCH: ApiError = ApiError::Internal("the outcome answers another command");
 
 /// A key-value.
 pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {

@@ -11,7 +11,8 @@ fn view() -> Arc<StateView> {
 }
 
 fn run(view: &Arc<StateView>, leases: usize) -> AppliedRun {
-    let row = LeaseRow { incarnation: Incarnation::default(), ttl_ms: 1000, renewals: 0, clock_ms: 0 };
+    let row =
+        LeaseRow { incarnation: Incarnation::default(), ttl_ms: 1000, renewals: 0, clock_ms: 0, has_holder: false };
     let leases: Vec<_> = (1..).map(|id| (LeaseId(id), Some(row))).take(leases).collect();
     AppliedRun { view: view.clone(), events: Arc::from([]), leases: leases.into(), log_bytes: 0 }
 }
@@ -49,7 +50,8 @@ fn a_reader_that_falls_behind_gets_the_last_change_of_each_lease() {
     for _ in 0..100 {
         feed.applied(&run(&view, WAITING_MAX / 4));
     }
-    let last = LeaseRow { incarnation: Incarnation::default(), ttl_ms: 1000, renewals: 9, clock_ms: 7 };
+    let last =
+        LeaseRow { incarnation: Incarnation::default(), ttl_ms: 1000, renewals: 9, clock_ms: 7, has_holder: false };
     let leases = Arc::from([(LeaseId(1), Some(last)), (LeaseId(2), None)]);
     feed.applied(&AppliedRun { leases, ..run(&view, 0) });
     let Waiting::Latest(latest) = feed.take() else { panic!("too many to be told one by one") };

@@ -307,7 +307,7 @@ impl Lessor {
             if let Some(timed) = self.leases.get_mut(id) {
                 timed.place = Place::InFlight(number);
                 let guard = ExpiryGuard { incarnation: timed.incarnation, renewals: timed.renewals };
-                revokes.push(LeaseRevoke { id: *id, expiry: Some(guard) });
+                revokes.push(LeaseRevoke { id: *id, expiry: Some(guard), by: None });
             }
         }
         self.flights.insert(number, chosen.iter().map(|(_, id)| *id).collect());

@@ -13,7 +13,7 @@ const GRACE_MS: u64 = 1000;
 /// A lease of ten seconds, granted at a reading by a log entry.
 fn row(granted_at: u64, clock_ms: u64) -> LeaseRow {
     let incarnation = Incarnation { index: LogIndex(granted_at), place: 0 };
-    LeaseRow { incarnation, ttl_ms: 10_000, renewals: 0, clock_ms }
+    LeaseRow { incarnation, ttl_ms: 10_000, renewals: 0, clock_ms, has_holder: false }
 }
 
 fn renewed(row: LeaseRow, clock_ms: u64) -> LeaseRow {
@@ -54,8 +54,8 @@ fn a_lease_is_revoked_by_name_once_it_is_due_and_again_until_it_is_gone() {
     let due = 10_100 + SLOT_MS_SLACK;
     let flights = revokes(&mut lessor, due);
     let guard = ExpiryGuard { incarnation: granted.incarnation, renewals: 0 };
-    let revoke = LeaseRevoke { id: LeaseId(1), expiry: Some(guard) };
-    assert_eq!(flights, [Flight { number: 0, revokes: vec![revoke] }]);
+    let revoke = LeaseRevoke { id: LeaseId(1), expiry: Some(guard), by: None };
+    assert_eq!(flights, [Flight { number: 0, revokes: vec![revoke.clone()] }]);
     assert_eq!(revokes(&mut lessor, due + 500), [], "once is enough while it is on its way");
     lessor.landed(0, due + 500);
     assert_eq!(revokes(&mut lessor, due + 500), [], "what failed is not tried at once");

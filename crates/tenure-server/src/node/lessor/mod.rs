@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tenure_core::command::Command;
+use tenure_core::command::{Command, LeaseRevoke};
 use tenure_core::planted::{Bug, is_on};
-use tenure_core::row::{AlarmKind, LeaseRow};
+use tenure_core::row::{AlarmKind, ClientName, LeaseRow, RevokedBy};
 use tenure_core::state::StateRead;
 use tenure_core::{LeaseId, LogIndex, Term};
 use tenure_raft::RaftNode;
@@ -55,6 +55,8 @@ pub struct LessorReport {
     pub promotions: u64,
     /// How long the last one took.
     pub promotion_took: Duration,
+    /// How long all of them took.
+    pub promotions_took: Duration,
     /// Groups that only told the time.
     pub ticks: u64,
     /// What happened to leases.
@@ -202,6 +204,7 @@ impl Shell {
         let mut report = self.reports.report();
         report.promotions += 1;
         report.promotion_took = took;
+        report.promotions_took += took;
         drop(report);
         self.leading = Some(Leading { term, lessor, begun_at, ticking: false, tick_again_at: None });
     }
@@ -277,8 +280,9 @@ impl Shell {
 
     fn propose(&mut self, flight: Flight) {
         let raft = self.raft.clone();
-        let commands: Vec<Bytes> =
-            flight.revokes.into_iter().map(|revoke| Command::LeaseRevoke(revoke).encode()).collect();
+        let by = RevokedBy { member: raft.member(), client: ClientName::Unknown };
+        let told = flight.revokes.into_iter().map(|revoke| LeaseRevoke { by: Some(by.clone()), ..revoke });
+        let commands: Vec<Bytes> = told.map(|revoke| Command::LeaseRevoke(revoke).encode()).collect();
         runtime::spawn_on(&mut self.proposals, async move {
             // Whatever became of them: those whose leases are still there are proposed again.
             let proposed = tokio::time::timeout(PROPOSAL_TIMEOUT, raft.propose_timed(commands.iter())).await;

@@ -14,7 +14,7 @@ use tenure_core::command::{Command, KeyRange, LeaseGrant, LeaseRevoke, Range, So
 use tenure_core::hash::{HashKv, hash_kv};
 use tenure_core::outcome::{KeyValue, Outcome};
 use tenure_core::range::read_range;
-use tenure_core::row::EventRow;
+use tenure_core::row::{EventRow, LeaseHolder, RevokedBy};
 use tenure_core::state::StateRead;
 use tenure_core::{LeaseId, Revision};
 use tenure_server::node::{Node, RequestError};
@@ -254,13 +254,19 @@ impl Known {
 
 impl Request {
     pub(crate) fn grant(id: LeaseId) -> Request {
-        Request { command: Command::LeaseGrant(LeaseGrant { id, ttl_ms: 60_000 }), changes: Vec::new() }
+        Request {
+            command: Command::LeaseGrant(LeaseGrant { id, ttl_ms: 60_000, holder: LeaseHolder::default() }),
+            changes: Vec::new(),
+        }
     }
 
     /// Revokes a lease that holds these keys.
     pub(crate) fn revoke(id: LeaseId, keys: &[&str]) -> Request {
         let changes = keys.iter().map(|key| Change { key: bytes(key), put: None }).collect();
-        Request { command: Command::LeaseRevoke(LeaseRevoke { id, expiry: None }), changes }
+        Request {
+            command: Command::LeaseRevoke(LeaseRevoke { id, expiry: None, by: Some(RevokedBy::default()) }),
+            changes,
+        }
     }
 
     pub(crate) fn compact(revision: Revision) -> Request {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tenure_core::LeaseId;
 use tenure_core::Revision;
-use tenure_core::command::{Command, LeaseGrant, LeaseRevoke};
+use tenure_core::command::{Command, LeaseGrant};
 use tenure_core::outcome::{Outcome, Refusal, Response};
-use tenure_core::row::EventRow;
+use tenure_core::row::{ClientName, EventRow, LeaseHolder};
 use tenure_core::state::StateRead;
 use tenure_raft::runtime::BootInstant;
 use tenure_server::node::{Node, RequestError};
@@ -27,7 +27,7 @@ impl Held {
     /// Gets a lease, however often it must be asked for.
     pub(crate) async fn granted(node: &Node, id: i64, ttl: Duration) -> Held {
         let ttl_ms = u64::try_from(ttl.as_millis()).expect("a short time");
-        let command = Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms });
+        let command = Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms, holder: LeaseHolder::default() });
         let mut held = Held { id: LeaseId(id), ttl, sent: BootInstant::now() };
         within("a grant", async {
             loop {
@@ -81,8 +81,7 @@ impl Held {
 
 /// A client's revoke.
 pub(crate) async fn revoke(node: &Node, id: i64) -> Result<Response, Refusal> {
-    let command = Command::LeaseRevoke(LeaseRevoke { id: LeaseId(id), expiry: None });
-    within("a revoke", node.revoke_lease(&command)).await.expect("an answer").result
+    within("a revoke", node.revoke_lease(LeaseId(id), ClientName::Unknown)).await.expect("an answer").result
 }
 
 /// The events from a revision on.

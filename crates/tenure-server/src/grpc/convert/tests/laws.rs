@@ -17,6 +17,7 @@ use tenure_core::command::Command;
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::compare::TargetUnion;
 use tenure_proto::etcdserverpb::request_op::Request;
+use tenure_proto::tenure::v1;
 
 use crate::grpc::convert::*;
 
@@ -161,12 +162,19 @@ proptest! {
     }
 
     #[test]
-    fn an_admitted_lease_survives_the_log(id in number(), ttl in number(), ttl_min in any::<u64>()) {
+    fn an_admitted_lease_survives_the_log(
+        id in number(), ttl in number(), ttl_min in any::<u64>(), name in 0..200usize, text in 0..2000usize,
+    ) {
         let request = pb::LeaseGrantRequest { ttl, id };
         if let Ok(command) = lease_grant_command(&request, LeaseId(7), Duration::from_millis(ttl_min)) {
             survives_the_log(command)?;
         }
-        survives_the_log(lease_revoke_command(&pb::LeaseRevokeRequest { id }))?;
+        let ttl_ms = ttl.unsigned_abs();
+        let holder = Some(v1::LeaseHolder { name: "n".repeat(name), text: "t".repeat(text) });
+        if let Ok(command) = leases_grant_command(&v1::LeaseGrantRequest { id, ttl_ms, holder }, LeaseId(7)) {
+            prop_assert!(ttl_ms >= 1000 && name <= 128 && text <= 1024);
+            survives_the_log(command)?;
+        }
         survives_the_log(compact_command(&pb::CompactionRequest { revision: id, physical: true }))?;
     }
 

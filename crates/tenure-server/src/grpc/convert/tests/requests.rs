@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use tenure_core::command::{
-    Command, CompareTarget, DeleteRange, KeyRange, LeaseGrant, LeaseRevoke, Op, Put, Range, SortOrder, SortTarget,
+    Command, CompareTarget, DeleteRange, KeyRange, LeaseGrant, Op, Put, Range, SortOrder, SortTarget,
 };
+use tenure_core::row::LeaseHolder;
 use tenure_core::{LeaseId, Revision};
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::compare::TargetUnion;
@@ -224,17 +225,13 @@ fn a_lease_has_an_id_and_at_least_the_least_ttl() {
     ];
     for (id, ttl, expected) in cases {
         let request = pb::LeaseGrantRequest { id, ttl };
-        let expected = expected.map(|(id, ttl_ms)| Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms }));
+        let expected = expected.map(|(id, ttl_ms)| {
+            Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_ms, holder: LeaseHolder::default() })
+        });
         assert_eq!(lease_grant_command(&request, LeaseId(77), Duration::from_secs(2)), expected, "{request:?}");
     }
     let longest = lease_grant_command(&pb::LeaseGrantRequest::default(), LeaseId(1), Duration::MAX);
     assert_eq!(longest, Err(ApiError::LeaseTtlTooLarge));
-}
-
-#[test]
-fn a_clients_revoke_names_a_lease_and_no_guard() {
-    let revoke = LeaseRevoke { id: LeaseId(-3), expiry: None };
-    assert_eq!(lease_revoke_command(&pb::LeaseRevokeRequest { id: -3 }), Command::LeaseRevoke(revoke));
 }
 
 #[test]
