@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use crate::arguments::Command;
 use crate::client::{Client, ClientError, Endpoint, Refusal, Refused, Setback, Timeouts, Update, WatchSpec, Watcher};
-use crate::commands::{Session, size};
+use crate::commands::{Session, size, why_gone};
 use crate::failure::Failure;
-use crate::ids::{MemberId, Revision};
+use crate::ids::{LeaseId, MemberId, Revision};
 use crate::output::{Format, Output, complain};
 
 /// For questions asked only to explain.
@@ -106,6 +106,9 @@ fn client_kind(error: &ClientError) -> &'static str {
 /// Explains a command's failure, asking the cluster what it needs to know.
 pub(crate) async fn explain(session: &Session, failure: &Failure) -> Explanation {
     let explanation = plain(failure);
+    if let Failure::NoLease(id) = failure {
+        return no_lease(session, explanation, *id).await;
+    }
     let Failure::Client(error) = failure else { return explanation };
     match error {
         ClientError::Unreachable(tried) => unreachable(session, explanation, tried),
@@ -194,11 +197,27 @@ async fn refused_by_server(session: &Session, explanation: Explanation, refused:
         Refusal::FutureRevision => future(session, explanation).await,
         Refusal::NoSpace => no_space(explanation, &states(&session.client).await),
         Refusal::LeaseNotFound => {
-            let lease = session.command.lease().map_or_else(String::new, |lease| format!(" {lease}"));
-            Explanation { message: format!("there is no lease{lease}"), hint: Some(NO_LEASE.to_owned()), ..explanation }
+            let hint = Some(NO_LEASE.to_owned());
+            match session.command.lease() {
+                Some(id) => {
+                    let message = format!("there is no lease {id}");
+                    no_lease(session, Explanation { message, hint, ..explanation }, id).await
+                }
+                None => Explanation { message: "there is no lease".to_owned(), hint, ..explanation },
+            }
         }
         other => Explanation { hint: advice(other).map(str::to_owned), ..explanation },
     }
+}
+
+/// Adds why a lease is gone, if the server has a record of it. etcd has none.
+async fn no_lease(session: &Session, explanation: Explanation, id: LeaseId) -> Explanation {
+    let timeouts = Timeouts { dial: PATIENCE, command: PATIENCE };
+    let client = Client::new(session.client.endpoints().cloned().collect(), timeouts);
+    let Ok(Some(reason)) = client.lease_explain(id).await.map(|answer| why_gone(&answer)) else { return explanation };
+    let hint =
+        format!("`tenurectl explain lease {id}` tells all about its end; `tenurectl lease list` shows what is left.");
+    Explanation { details: vec![reason], hint: Some(hint), ..explanation }
 }
 
 /// What to do about refusals that need no further question.

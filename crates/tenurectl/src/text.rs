@@ -76,6 +76,11 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// A text from elsewhere on one line, with nothing in it that a terminal obeys.
+pub(crate) fn one_line(text: &str) -> String {
+    escape(text.as_bytes())
+}
+
 fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

@@ -111,6 +111,9 @@ pub(crate) enum Command {
     /// Grant, renew, revoke and show leases
     #[command(subcommand)]
     Lease(LeaseCommand),
+    /// Why something is as it is: what became of a lease
+    #[command(subcommand)]
+    Explain(ExplainCommand),
     /// Hand leadership to a member
     MoveLeader(MoveLeaderArgs),
     /// Show and clear alarms
@@ -174,6 +177,15 @@ pub(crate) struct MoveLeaderArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ExplainCommand {
+    /// Whether a lease is there, and if not, who ended it, when and why
+    Lease {
+        /// The lease's id
+        id: LeaseId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum AlarmCommand {
     /// The alarms that are raised
     List,
@@ -224,6 +236,7 @@ impl Command {
         match self {
             Command::Put(args) => args.lease,
             Command::Lease(command) => command.id(),
+            Command::Explain(ExplainCommand::Lease { id }) => Some(*id),
             _ => None,
         }
     }

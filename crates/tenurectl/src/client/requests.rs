@@ -9,6 +9,8 @@ use tenure_proto::etcdserverpb::cluster_client::ClusterClient;
 use tenure_proto::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::lease_client::LeaseClient;
 use tenure_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use tenure_proto::tenure::v1;
+use tenure_proto::tenure::v1::leases_client::LeasesClient;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -102,6 +104,12 @@ impl Client {
         let send = |channel, request| async move { lease(channel).lease_time_to_live(request).await };
         let request = pb::LeaseTimeToLiveRequest { id: id.0, keys };
         self.call(Effect::Read, self.timeouts.command, request, send).await
+    }
+
+    /// What became of a lease.
+    pub(crate) async fn lease_explain(&self, id: LeaseId) -> Result<v1::LeaseExplainResponse, ClientError> {
+        let send = |channel, request| async move { LeasesClient::new(channel).explain(request).await };
+        self.call(Effect::Read, self.timeouts.command, v1::LeaseExplainRequest { id: id.0 }, send).await
     }
 
     /// The ids of all leases.

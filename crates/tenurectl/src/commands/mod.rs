@@ -3,6 +3,7 @@
 mod alarm;
 mod check;
 mod completions;
+mod explain;
 mod keys;
 mod lease;
 mod member;
@@ -14,6 +15,7 @@ mod version;
 mod view;
 mod watch;
 
+pub(crate) use explain::why_gone;
 pub(crate) use status::reason;
 pub(crate) use view::size;
 
@@ -24,7 +26,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::arguments::{AlarmCommand, Command, EndpointCommand, LeaseCommand, MemberCommand, SnapshotCommand};
+use crate::arguments::{
+    AlarmCommand, Command, EndpointCommand, ExplainCommand, LeaseCommand, MemberCommand, SnapshotCommand,
+};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -68,6 +72,7 @@ fn dispatch(session: &Session) -> Pin<Box<dyn Future<Output = Result<(), Failure
         Command::Lease(LeaseCommand::Revoke { id }) => Box::pin(lease::revoke(session, *id)),
         Command::Lease(LeaseCommand::List(args)) => Box::pin(lease::list(session, args)),
         Command::Lease(LeaseCommand::Show(args)) => Box::pin(lease::show(session, args)),
+        Command::Explain(ExplainCommand::Lease { id }) => Box::pin(explain::lease(session, *id)),
         Command::Alarm(AlarmCommand::List) => Box::pin(alarm::list(session)),
         Command::Alarm(AlarmCommand::Disarm) => Box::pin(alarm::disarm(session)),
         Command::Snapshot(SnapshotCommand::Save { file }) => Box::pin(snapshot::save(session, file)),

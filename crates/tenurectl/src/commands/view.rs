@@ -77,6 +77,19 @@ pub(super) fn count(number: impl TryInto<u64>, thing: &str) -> String {
     }
 }
 
+/// `680 ms`, `12.3 s`, `1 min 0 s`, `2 h 5 min`, `3 d 4 h`.
+pub(super) fn span(ms: u64) -> String {
+    let secs = ms / 1000;
+    let (mins, hours) = (secs / 60, secs / 3600);
+    match secs {
+        0 => format!("{ms} ms"),
+        1..60 => format!("{secs}.{} s", ms % 1000 / 100),
+        60..3600 => format!("{mins} min {} s", secs % 60),
+        3600..86_400 => format!("{hours} h {} min", mins % 60),
+        _ => format!("{} d {} h", hours / 24, hours % 24),
+    }
+}
+
 /// `20.5 KiB`.
 pub(crate) fn size(bytes: i64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -108,6 +121,22 @@ mod tests {
             (i64::MAX, "8191.9 PiB"),
         ] {
             assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn spans_have_the_units_that_fit() {
+        for (ms, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1000, "1.0 s"),
+            (59_999, "59.9 s"),
+            (60_000, "1 min 0 s"),
+            (3_600_000, "1 h 0 min"),
+            (90_000_000, "1 d 1 h"),
+            (u64::MAX, "213503982334 d 14 h"),
+        ] {
+            assert_eq!(span(ms), text);
         }
     }
 

@@ -115,7 +115,7 @@ fn a_compacted_watch_says_where_to_go_on() {
 
 #[test]
 fn programs_get_the_kind_and_the_exit_code() {
-    let told = plain(&Failure::NoLease(crate::ids::LeaseId(31)));
+    let told = plain(&Failure::NoLease(LeaseId(31)));
     let json = serde_json::to_string(&Wrapped { error: &told }).expect("json");
     let expected = concat!(
         r#"{"error":{"kind":"lease_not_found","message":"there is no lease 000000000000001f","hint":"It was revoked, or "#,

@@ -60,11 +60,48 @@ pub(crate) async fn leases(program: Program, home: &Path) -> Result<()> {
     let revoked = ctl.says(&["lease", "revoke", "1f"]).await?;
     same(&revoked, "lease 000000000000001f revoked (revision 4)\n")?;
     same(&ctl.says(&["get", "", "--prefix", "--count-only"]).await?, "0\n")?;
-    gone(&ctl).await
+    if is_tenure(program) {
+        explained(&ctl).await?;
+    } else {
+        ctl.fails_as("unimplemented", 1, &["explain", "lease", "1f"]).await?;
+    }
+    gone(&ctl, program).await
 }
 
-async fn gone(ctl: &Ctl) -> Result<()> {
-    let hint = "It was revoked, or nobody renewed it in time. `tenurectl lease list` shows those that are left.\n";
+/// Why leases are gone, those above: one was revoked, another never was.
+async fn explained(ctl: &Ctl) -> Result<()> {
+    let told = ctl.says(&["explain", "lease", "1f"]).await?;
+    let start = "lease 000000000000001f was revoked by the client at 127.0.0.1:";
+    ensure!(told.starts_with(start), "{told}");
+    ensure!(told.contains("  keys      2 keys deleted in revision 4\n  renewals  none\n"), "{told}");
+    ensure!(told.contains(" ago, through member n1 ("), "{told}");
+    let told = ctl.json(&["explain", "lease", "1f"]).await?;
+    ensure!(told["state"] == "revoked" && told["ended"]["keys"] == 2 && told["alive"].is_null(), "{told}");
+    ensure!(told["ended"]["ttl_ms"] == 600_000 && told["ended"]["member_name"] == "n1", "{told}");
+    let told = ctl.json(&["explain", "lease", "3f"]).await?;
+    ensure!(told["state"] == "unknown" && told["ended"].is_null() && told["ends_dropped"] == 0, "{told}");
+    let told = ctl.says(&["explain", "lease", "3f"]).await?;
+    ensure!(told.starts_with("lease 000000000000003f is not there, nor is it among the 2 leases"), "{told}");
+    ctl.says(&["lease", "grant", "600", "--id=3f"]).await?;
+    let told = ctl.says(&["explain", "lease", "3f"]).await?;
+    ensure!(told.starts_with("lease 000000000000003f is alive: ") && told.contains(" left of 10 min 0 s\n"), "{told}");
+    Ok(())
+}
+
+fn is_tenure(program: Program) -> bool {
+    matches!(program, Program::Tenured | Program::TenuredFaults)
+}
+
+async fn gone(ctl: &Ctl, program: Program) -> Result<()> {
+    let said = "tenurectl: there is no lease 000000000000001f\n";
+    let (before, after) = if is_tenure(program) {
+        let after = "`tenurectl explain lease 000000000000001f` tells all about its end; `tenurectl lease list` shows what is \
+                     left.\n";
+        ("  it was revoked by the client at 127.0.0.1:", after)
+    } else {
+        let before = "It was revoked, or nobody renewed it in time. ";
+        (before, "`tenurectl lease list` shows those that are left.\n")
+    };
     for arguments in [
         &["lease", "revoke", "1f"][..],
         &["put", "k", "v", "--lease=1f"],
@@ -72,7 +109,8 @@ async fn gone(ctl: &Ctl) -> Result<()> {
         &["lease", "keep-alive", "1f"],
         &["lease", "keep-alive", "1f", "--once"],
     ] {
-        same(&ctl.fails(1, arguments).await?, &format!("tenurectl: there is no lease 000000000000001f\n{hint}"))?;
+        let told = ctl.fails(1, arguments).await?;
+        ensure!(told.starts_with(&format!("{said}{before}")) && told.ends_with(after), "{told}");
         ctl.fails_as("lease_not_found", 1, arguments).await?;
     }
     Ok(())
