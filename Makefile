@@ -125,8 +125,8 @@ chaos: build build-faults ## break a cluster at work by a script and check every
 	$(CARGO) run --quiet $(LOCKED) --bin chaos -- $(CHAOS_ARGS)
 
 .PHONY: scenarios
-scenarios: build ## single fault scenarios in large counts on real servers; not part of `make test`
-	$(CARGO) test $(LOCKED) --test 'chaos_*' -- --nocapture --test-threads=1
+scenarios: build build-faults venv ## single fault scenarios in large counts on real servers; not part of `make test`
+	$(ETCD_ENV) $(CARGO) test --release $(LOCKED) -p tenure-tests --test 'chaos_*' -- --nocapture --test-threads=1
 
 .PHONY: sim
 sim: deps ## a cluster in one thread: SEED=n runs one seed, SEEDS=n many from SEED (or 1) on; SIM_ARGS goes to the program

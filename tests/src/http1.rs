@@ -51,6 +51,11 @@ pub async fn metric(port: u16, name: &str) -> Result<u64> {
     line.with_context(|| format!("no metric {name}"))?.parse().with_context(|| format!("{name} is no whole number"))
 }
 
+/// One figure from a page of metrics, without labels; etcd writes large counts with an exponent.
+pub fn number(page: &str, name: &str) -> Option<f64> {
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?.trim().parse().ok()
+}
+
 fn parse(answer: &str) -> Result<HttpAnswer> {
     let (head, body) = answer.split_once("\r\n\r\n").context("the HTTP answer has no end of headers")?;
     let status = head

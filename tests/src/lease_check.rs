@@ -32,6 +32,11 @@ impl Moment {
         Moment(self.0 + time)
     }
 
+    /// This much earlier.
+    pub fn minus(self, time: Duration) -> Moment {
+        Moment(self.0.saturating_sub(time))
+    }
+
     /// How long after `earlier` this is; zero if it is before.
     pub fn since(self, earlier: Moment) -> Duration {
         self.0.saturating_sub(earlier.0)

@@ -12,13 +12,13 @@ use crate::binaries::Program;
 use crate::check;
 use crate::cluster::{Cluster, LEADER_PATIENCE};
 use crate::lease_check::{Promise, Verdict};
-use crate::lease_load::LeaseLoad;
+use crate::lease_load::{LeaseLoad, Plan};
 
 /// The server's default election timeout, which is also the grace.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What design and documentation promise.
-const PROMISE: Promise = Promise { grace: ELECTION_TIMEOUT, slack: Duration::from_secs(1), all_down: false };
+pub(crate) const PROMISE: Promise = Promise { grace: ELECTION_TIMEOUT, slack: Duration::from_secs(1), all_down: false };
 
 /// A holder that renews after a third of a TTL of this length has time for several tries while leadership moves.
 const NEVER_LOST_TTL: Duration = Duration::from_secs(8);
@@ -35,7 +35,7 @@ pub struct Counts {
 pub async fn kill_leaders(home: &Path, counts: Counts) -> Result<()> {
     let mut cluster = Cluster::start(Program::Tenured, 3, home).await?;
     let mut rng = StdRng::seed_from_u64(counts.seed);
-    let load = LeaseLoad::start(&cluster.endpoints(), counts.holders, counts.seed)?;
+    let load = LeaseLoad::start(&cluster.endpoints(), &Plan::mixed(counts.holders, counts.seed))?;
     for _ in 0..counts.rounds {
         sleep(Duration::from_millis(rng.random_range(2500..6000))).await;
         let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
@@ -50,7 +50,7 @@ pub async fn kill_leaders(home: &Path, counts: Counts) -> Result<()> {
 pub async fn pause_leaders(home: &Path, counts: Counts) -> Result<()> {
     let mut cluster = Cluster::start(Program::Tenured, 3, home).await?;
     let mut rng = StdRng::seed_from_u64(counts.seed);
-    let load = LeaseLoad::start(&cluster.endpoints(), counts.holders, counts.seed)?;
+    let load = LeaseLoad::start(&cluster.endpoints(), &Plan::mixed(counts.holders, counts.seed))?;
     for _ in 0..counts.rounds {
         sleep(Duration::from_millis(rng.random_range(2500..5000))).await;
         let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
@@ -65,7 +65,7 @@ pub async fn pause_leaders(home: &Path, counts: Counts) -> Result<()> {
 pub async fn kill_everyone(home: &Path, counts: Counts) -> Result<()> {
     let mut cluster = Cluster::start(Program::Tenured, 3, home).await?;
     let mut rng = StdRng::seed_from_u64(counts.seed);
-    let load = LeaseLoad::start(&cluster.endpoints(), counts.holders, counts.seed)?;
+    let load = LeaseLoad::start(&cluster.endpoints(), &Plan::mixed(counts.holders, counts.seed))?;
     for _ in 0..counts.rounds {
         sleep(Duration::from_millis(rng.random_range(4000..9000))).await;
         cluster.kill_all()?;
@@ -77,15 +77,21 @@ pub async fn kill_everyone(home: &Path, counts: Counts) -> Result<()> {
 }
 
 async fn judge(cluster: &Cluster, load: LeaseLoad, title: &str, promise: Promise) -> Result<()> {
+    let verdict = judge_times(load, title, promise).await?;
+    ensure!(lost(&verdict, NEVER_LOST_TTL) == 0, "holders lost leases of {NEVER_LOST_TTL:?} and more");
+    check::same_everywhere(cluster).await?;
+    Ok(())
+}
+
+/// Lets a load end, and fails if a lease ended early or late.
+pub(crate) async fn judge_times(load: LeaseLoad, title: &str, promise: Promise) -> Result<Verdict> {
     let (verdict, without_leader) = load.finish(promise).await?;
     println!("{}", verdict.table(title));
     println!("  {:.1} s without a working leader", without_leader.as_secs_f64());
     if let Some(wrong) = verdict.wrong() {
         bail!("{wrong}");
     }
-    ensure!(lost(&verdict, NEVER_LOST_TTL) == 0, "holders lost leases of {NEVER_LOST_TTL:?} and more");
-    check::same_everywhere(cluster).await?;
-    Ok(())
+    Ok(verdict)
 }
 
 /// Leases of at least this TTL that ended although their holders renewed them.

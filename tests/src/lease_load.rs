@@ -6,7 +6,7 @@
 //! times without a working leader are known. `lease_check` judges what they saw.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,7 +44,44 @@ const INTERVAL: Duration = Duration::from_millis(15);
 const HEALTHY: Duration = Duration::from_millis(250);
 
 /// All leases are over by then, once their holders have stopped: the longest TTL, and what faults may add.
-const END_PATIENCE: Duration = Duration::from_secs(60);
+const END_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Every holder of a healthy cluster has its lease by then.
+const HOLD_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the holders of a load do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub holders: usize,
+    /// Makes their choices repeat.
+    pub seed: u64,
+    /// The TTLs to choose from, in seconds.
+    pub ttls: Vec<u64>,
+    pub kinds: Kinds,
+}
+
+/// How the holders of a load behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kinds {
+    /// Of all kinds, one lease after another until the load is to end.
+    Mixed,
+    /// All renew until the load is to end.
+    Steady,
+    /// Each has one lease, and never renews it.
+    IdleOnce,
+}
+
+impl Plan {
+    /// All TTLs, all kinds.
+    pub fn mixed(holders: usize, seed: u64) -> Plan {
+        Plan { holders, seed, ttls: TTLS.to_vec(), kinds: Kinds::Mixed }
+    }
+
+    /// Holders that all behave alike, with leases of one TTL.
+    pub fn alike(holders: usize, ttl: Duration, kinds: Kinds) -> Plan {
+        Plan { holders, seed: 1, ttls: vec![ttl.as_secs()], kinds }
+    }
+}
 
 /// Holders, observers and a probe at work.
 pub struct LeaseLoad {
@@ -63,6 +100,8 @@ struct Shared {
     /// Keys that are there: the revision of their put.
     tracked: Mutex<BTreeMap<i64, i64>>,
     gone: Mutex<BTreeMap<i64, Moment>>,
+    /// Holders that have a lease with its key.
+    holding: AtomicUsize,
 }
 
 /// Locks what no holder of the lock leaves half-done.
@@ -85,8 +124,8 @@ impl Shared {
 }
 
 impl LeaseLoad {
-    /// Puts `holders` holders to work. `seed` makes their choices repeat.
-    pub fn start(endpoints: &[String], holders: usize, seed: u64) -> Result<LeaseLoad> {
+    /// Puts holders to work, who go from one of these members to the next as they fail.
+    pub fn start(endpoints: &[String], plan: &Plan) -> Result<LeaseLoad> {
         let channels = endpoints.iter().map(|endpoint| {
             let endpoint = Endpoint::from_shared(endpoint.clone())?.connect_timeout(Duration::from_millis(500));
             anyhow::Ok(endpoint.tcp_nodelay(true).connect_lazy())
@@ -98,17 +137,29 @@ impl LeaseLoad {
             next_id: AtomicI64::new(1),
             tracked: Mutex::default(),
             gone: Mutex::default(),
+            holding: AtomicUsize::new(0),
         });
         let mut load = LeaseLoad { shared: shared.clone(), holders: JoinSet::new(), watchers: JoinSet::new() };
-        for number in 0..holders {
-            let rng = StdRng::seed_from_u64(seed.wrapping_add(number as u64));
-            load.holders.spawn(Holder { shared: shared.clone(), rng, at: number, stream: None }.hold());
+        for number in 0..plan.holders {
+            let rng = StdRng::seed_from_u64(plan.seed.wrapping_add(number as u64));
+            let holder = Holder { shared: shared.clone(), plan: plan.clone(), rng, at: number, stream: None };
+            load.holders.spawn(holder.hold());
         }
         for at in 0..endpoints.len() {
             load.watchers.spawn(observe(shared.clone(), at));
             load.watchers.spawn(probe(shared.clone(), at));
         }
         Ok(load)
+    }
+
+    /// Waits until so many holders have their lease.
+    pub async fn wait_held(&self, holders: usize) -> Result<()> {
+        let all = async {
+            while self.shared.holding.load(Ordering::Relaxed) < holders {
+                sleep(INTERVAL).await;
+            }
+        };
+        timeout(HOLD_PATIENCE, all).await.context("the holders do not get their leases")
     }
 
     /// Lets holders stop, waits until all leases are over, and judges.
@@ -150,6 +201,7 @@ enum Kind {
 
 struct Holder {
     shared: Arc<Shared>,
+    plan: Plan,
     rng: StdRng,
     /// The member it asks.
     at: usize,
@@ -174,12 +226,16 @@ impl Holder {
     /// Holds one lease after another until it is asked to stop, and then waits for the end of the last.
     async fn hold(mut self) -> Vec<Life> {
         let mut lives = Vec::new();
-        while !self.shared.stopped() {
-            let ttl = Duration::from_secs(TTLS[self.rng.random_range(0..TTLS.len())]);
-            let kind = match self.rng.random_range(0..10) {
-                0..4 => Kind::Steady,
-                4..8 => Kind::Quitting { after: ttl.mul_f64(self.rng.random_range(0.2..4.0)) },
-                _ => Kind::Idle,
+        while !self.shared.stopped() && (self.plan.kinds != Kinds::IdleOnce || lives.is_empty()) {
+            let ttl = Duration::from_secs(self.plan.ttls[self.rng.random_range(0..self.plan.ttls.len())]);
+            let kind = match self.plan.kinds {
+                Kinds::Steady => Kind::Steady,
+                Kinds::IdleOnce => Kind::Idle,
+                Kinds::Mixed => match self.rng.random_range(0..10) {
+                    0..4 => Kind::Steady,
+                    4..8 => Kind::Quitting { after: ttl.mul_f64(self.rng.random_range(0.2..4.0)) },
+                    _ => Kind::Idle,
+                },
             };
             if let Some(mut life) = self.grant(ttl).await {
                 life.kind = match kind {
@@ -228,6 +284,7 @@ impl Holder {
         if !self.put_key(life).await {
             return;
         }
+        self.shared.holding.fetch_add(1, Ordering::Relaxed);
         let mut next = Moment::now().plus(life.ttl / 3);
         loop {
             sleep(INTERVAL).await;

@@ -1,0 +1,290 @@
+//! Clients that keep very many leases alive over few streams, by etcd's keepalive.
+//!
+//! A keeper has one stream at a time and a part of the leases. Each is renewed when a third of its TTL is over, so the
+//! renewals are as spread as the grants were. Answers come in the order of the requests. A stream that breaks or says
+//! nothing for a while is left for one at the next member, which is asked first for what was not answered.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tenure_proto::etcdserverpb as pb;
+use tenure_proto::etcdserverpb::lease_client::LeaseClient;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use super::ms;
+use super::seed::Granted;
+use crate::lease_check::Moment;
+
+/// A stream on which nothing was answered for so long is left. Servers answer or refuse within seven seconds.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The pause after a failure, so that a dead member is not hammered.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often a keeper looks which leases have their turn.
+const TURN: Duration = Duration::from_millis(20);
+/// Requests of one stream that wait to be sent. What does not fit has its turn a little later.
+const WAITING_MAX: usize = 1024;
+/// Streams to each member.
+const STREAMS: usize = 4;
+
+/// Keepers at work.
+pub struct Fleet {
+    channels: Vec<Channel>,
+    patience: Duration,
+    counters: Arc<Counters>,
+    keepers: JoinSet<Kept>,
+    placed: usize,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    stop: AtomicBool,
+    acked: AtomicU64,
+}
+
+/// What became of the leases.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    pub leases: usize,
+    /// How long each acknowledged renewal took.
+    latencies: Vec<Duration>,
+    /// Leases that a member said were gone, and how long after the last renewal that was acknowledged.
+    pub lost: Vec<String>,
+    /// Those of them that it said before the TTL was over.
+    pub early: usize,
+    /// Streams that were left before their time, and why the first was.
+    pub left: Vec<String>,
+}
+
+impl Fleet {
+    /// A fleet without leases. A stream that is silent for `patience` is left.
+    pub fn new(channels: &[Channel]) -> Fleet {
+        Fleet {
+            channels: channels.to_vec(),
+            patience: PATIENCE,
+            counters: Arc::default(),
+            keepers: JoinSet::new(),
+            placed: 0,
+        }
+    }
+
+    /// The same with another patience: where members are stopped, a client that wants to keep its leases has less.
+    pub fn with_patience(channels: &[Channel], patience: Duration) -> Fleet {
+        Fleet { patience, ..Fleet::new(channels) }
+    }
+
+    /// Keeps these leases alive from now on, too.
+    pub fn add(&mut self, leases: &[Granted]) {
+        let part = leases.len().div_ceil(STREAMS * self.channels.len()).max(1);
+        for leases in leases.chunks(part) {
+            let keeper = Keeper {
+                channels: self.channels.clone(),
+                at: self.placed,
+                patience: self.patience,
+                counters: self.counters.clone(),
+                leases: leases.iter().map(|granted| Held { granted: *granted, acked_sent: granted.sent }).collect(),
+                turns: VecDeque::new(),
+                under_way: VecDeque::new(),
+                kept: Kept { leases: leases.len(), ..Kept::default() },
+            };
+            self.placed += 1;
+            self.keepers.spawn(keeper.keep());
+        }
+    }
+
+    /// Renewals acknowledged so far.
+    pub fn acked(&self) -> u64 {
+        self.counters.acked.load(Ordering::Relaxed)
+    }
+
+    /// Renews nothing any more, and says what became of the leases.
+    pub async fn finish(mut self) -> Result<Kept> {
+        self.counters.stop.store(true, Ordering::Relaxed);
+        let mut all = Kept::default();
+        while let Some(kept) = self.keepers.join_next().await {
+            let kept = kept?;
+            all.leases += kept.leases;
+            all.latencies.extend(kept.latencies);
+            all.lost.extend(kept.lost);
+            all.early += kept.early;
+            all.left.extend(kept.left);
+        }
+        all.latencies.sort_unstable();
+        Ok(all)
+    }
+}
+
+impl Kept {
+    /// How many renewals were acknowledged.
+    pub fn renewals(&self) -> usize {
+        self.latencies.len()
+    }
+
+    fn percentile(&self, percent: usize) -> Duration {
+        let last = self.latencies.len().saturating_sub(1);
+        self.latencies.get((self.latencies.len() * percent / 100).min(last)).copied().unwrap_or_default()
+    }
+
+    /// Fails if a lease was lost or renewed by nobody.
+    pub fn none_lost(&self) -> Result<()> {
+        let shown: Vec<&str> = self.lost.iter().take(5).map(String::as_str).collect();
+        ensure!(self.lost.is_empty(), "{} of {} leases were lost: {}", self.lost.len(), self.leases, shown.join("; "));
+        ensure!(self.renewals() >= self.leases, "{} renewals of {} leases", self.renewals(), self.leases);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [median, high, worst] = [50, 99, 100].map(|percent| ms(self.percentile(percent)));
+        write!(
+            f,
+            "{} lost ({} early), {} renewals acked (median {median}, p99 {high}, worst {worst}), {} streams left{}",
+            self.lost.len(),
+            self.early,
+            self.renewals(),
+            self.left.len(),
+            self.left.first().map(|why| format!(" ({why})")).unwrap_or_default()
+        )
+    }
+}
+
+struct Held {
+    granted: Granted,
+    /// When the last acknowledged renewal was sent, or the grant.
+    acked_sent: Moment,
+}
+
+/// A renewal under way: which lease, and when it was sent.
+type UnderWay = (usize, Moment);
+
+struct Keeper {
+    channels: Vec<Channel>,
+    at: usize,
+    patience: Duration,
+    counters: Arc<Counters>,
+    leases: Vec<Held>,
+    /// When each lease is to be renewed, the next one first.
+    turns: VecDeque<(Moment, usize)>,
+    under_way: VecDeque<UnderWay>,
+    kept: Kept,
+}
+
+impl Keeper {
+    async fn keep(mut self) -> Kept {
+        let mut turns: Vec<(Moment, usize)> =
+            self.leases.iter().enumerate().map(|(at, held)| (turn_after(held.granted.sent, held), at)).collect();
+        turns.sort_unstable();
+        self.turns = turns.into();
+        while !self.stopped() && !self.turns.is_empty() {
+            if let Err(why) = self.one_stream().await {
+                self.kept.left.push(why);
+                // What was not answered comes first.
+                let again = std::mem::take(&mut self.under_way);
+                again.into_iter().rev().for_each(|(at, sent)| self.turns.push_front((sent, at)));
+                self.at += 1;
+                sleep(PAUSE).await;
+            }
+        }
+        self.kept
+    }
+
+    fn stopped(&self) -> bool {
+        self.counters.stop.load(Ordering::Relaxed)
+    }
+
+    /// Renews over one stream until it is asked to stop; otherwise says why the stream was left.
+    async fn one_stream(&mut self) -> Result<(), String> {
+        let mut looks = interval(TURN);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (ask, asked) = mpsc::channel(WAITING_MAX);
+        // etcd opens a stream only when there is something on it.
+        while self.under_way.is_empty() {
+            looks.tick().await;
+            if self.stopped() {
+                return Ok(());
+            }
+            self.ask(&ask);
+        }
+        let mut client = LeaseClient::new(self.channels[self.at % self.channels.len()].clone());
+        let opened = timeout(self.patience, client.lease_keep_alive(ReceiverStream::new(asked))).await;
+        let answers = opened.map_err(|_| "no stream in time".to_owned())?.map_err(|status| status.to_string())?;
+        self.renew_over(&ask, answers.into_inner(), looks).await
+    }
+
+    async fn renew_over(
+        &mut self,
+        ask: &mpsc::Sender<pb::LeaseKeepAliveRequest>,
+        mut answers: Streaming<pb::LeaseKeepAliveResponse>,
+        mut looks: Interval,
+    ) -> Result<(), String> {
+        loop {
+            tokio::select! {
+                biased;
+                answer = answers.message() => match answer {
+                    Ok(Some(answer)) => if self.take(&answer)?.is_break() { return Ok(()) },
+                    Ok(None) => return Err("the stream ended".to_owned()),
+                    Err(status) => return Err(status.to_string()),
+                },
+                _ = looks.tick() => {
+                    if self.stopped() {
+                        return Ok(());
+                    }
+                    self.ask(ask);
+                    if let Some((_, sent)) = self.under_way.front() && Moment::now().since(*sent) > self.patience {
+                        return Err("no answer in time".to_owned());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what has its turn, as far as there is room.
+    fn ask(&mut self, ask: &mpsc::Sender<pb::LeaseKeepAliveRequest>) {
+        let now = Moment::now();
+        while let Some((_, at)) = self.turns.front().copied().filter(|(turn, _)| *turn <= now) {
+            let request = pb::LeaseKeepAliveRequest { id: self.leases[at].granted.id };
+            if ask.try_send(request).is_err() {
+                return;
+            }
+            self.turns.pop_front();
+            self.under_way.push_back((at, now));
+        }
+    }
+
+    /// Takes an answer, which is to the oldest request. Breaks when there is nothing left to renew.
+    fn take(&mut self, answer: &pb::LeaseKeepAliveResponse) -> Result<ControlFlow<()>, String> {
+        let Some((at, sent)) = self.under_way.pop_front() else { return Err("an answer to nothing".to_owned()) };
+        let held = &mut self.leases[at];
+        if answer.id != held.granted.id {
+            return Err(format!("an answer about {} where {} was asked about", answer.id, held.granted.id));
+        }
+        let now = Moment::now();
+        if answer.ttl > 0 {
+            held.acked_sent = sent;
+            self.turns.push_back((turn_after(sent, held), at));
+            self.kept.latencies.push(now.since(sent));
+            self.counters.acked.fetch_add(1, Ordering::Relaxed);
+        } else {
+            let (asked, told) = (sent.since(held.acked_sent), now.since(held.acked_sent));
+            self.kept.early += usize::from(told < held.granted.ttl);
+            self.kept.lost.push(format!("{} asked {asked:.1?} and told {told:.1?} after the last ack", answer.id));
+        }
+        let nothing_left = self.turns.is_empty() && self.under_way.is_empty();
+        Ok(if nothing_left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+}
+
+/// When a lease that was renewed then is to be renewed again.
+fn turn_after(sent: Moment, held: &Held) -> Moment {
+    sent.plus(held.granted.ttl / 3)
+}
