@@ -28,11 +28,19 @@ use tenure_core::row::{Incarnation, LeaseRow};
 use super::tally::Tally;
 use super::timers::{Slot, Timers};
 
-/// Revokes of one group, each an operation and revision of its own. Applying so many, with a key each, takes about 10 ms.
+/// Revokes of one group, each an operation and revision of its own. Applying so many, with a key each, takes about 2 ms.
 pub(super) const REVOKES_PER_FLIGHT_MAX: usize = 256;
 
 /// Flights at once: one is applied while the next is synced.
 pub(super) const FLIGHTS_MAX: usize = 2;
+
+/// The time for which a full flight counts: on average there is no more than one in it. As fast as they can, flights take
+/// all of a small machine, and whoever writes meanwhile waits several times as long as usual; so paced, 25,600 leases a
+/// second, they take about half of it.
+const FLIGHT_MS: u64 = 10;
+
+/// How far flights may catch up after the lessor was late: so that the pace is kept although it wakes up in whole milliseconds.
+const CATCH_UP_MS: u64 = 2 * FLIGHT_MS;
 
 /// How long to wait when a flight did not end what it was to end: consensus is losing its leader, or an alarm forbids it.
 const RETRY_MS: u64 = 100;
@@ -91,6 +99,8 @@ pub(super) struct Lessor {
     /// Nothing is revoked before.
     hold_until_ms: u64,
     retry_at_ms: u64,
+    /// No flight leaves before: the pace.
+    paced_until_ms: u64,
     /// What happened since it was last taken.
     pub(super) tally: Tally,
 }
@@ -112,6 +122,7 @@ impl Lessor {
             paused: false,
             hold_until_ms: now_ms.saturating_add(grace_ms),
             retry_at_ms: 0,
+            paced_until_ms: 0,
             tally: Tally::default(),
         };
         lessor.reload(rows);
@@ -263,14 +274,22 @@ impl Lessor {
             return flights;
         }
         let mut looks = LOOKS_PER_TURN_MAX;
-        while self.flights.len() < FLIGHTS_MAX {
+        while self.flights.len() < FLIGHTS_MAX && now_ms >= self.paced_until_ms {
             let chosen = self.choose(&mut looks, &are_renewing);
             if chosen.is_empty() {
                 break;
             }
             flights.push(self.take_off(&chosen));
+            self.pace(chosen.len(), now_ms);
         }
         flights
+    }
+
+    /// A flight of so many has left. A small one counts for nothing: leases that end one by one are ended at once.
+    fn pace(&mut self, revokes: usize, now_ms: u64) {
+        let counts_ms = (revokes as u64).saturating_mul(FLIGHT_MS) / REVOKES_PER_FLIGHT_MAX as u64;
+        let from_ms = self.paced_until_ms.max(now_ms.saturating_sub(CATCH_UP_MS));
+        self.paced_until_ms = from_ms.saturating_add(counts_ms);
     }
 
     /// Takes a flight's worth of leases that nobody renews off the list, and sets aside those that are in the way.
@@ -333,7 +352,7 @@ impl Lessor {
     /// so it is not waited for here.
     pub(super) fn next_look_ms(&self) -> Option<u64> {
         let may_send = !self.paused && self.flights.len() < FLIGHTS_MAX;
-        let not_before = self.hold_until_ms.max(self.retry_at_ms);
+        let not_before = self.hold_until_ms.max(self.retry_at_ms).max(self.paced_until_ms);
         let overdue = (may_send && !self.overdue.is_empty()).then_some(not_before);
         let aside = (may_send && !self.aside.is_empty()).then_some(not_before.max(self.aside_until_ms));
         self.timers.next_ms().into_iter().chain(overdue).chain(aside).min()

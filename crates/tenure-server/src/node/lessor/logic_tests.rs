@@ -215,6 +215,60 @@ fn many_go_in_full_flights_the_longest_due_first() {
 }
 
 #[test]
+fn a_storm_of_ends_leaves_room_for_others() {
+    const LEASES: i64 = 20_000;
+    let full = REVOKES_PER_FLIGHT_MAX as u64;
+    let rows: Vec<(i64, LeaseRow)> = (1..=LEASES).map(|id| (id, row(7, 0))).collect();
+    let mut lessor = lessor_at(10_100, &rows);
+    let (mut ended, mut sleeps) = (Vec::new(), 0);
+    let mut now_ms = 10_200;
+    while lessor.live() > 0 {
+        // Every flight is applied before the next turn: nothing but the pace holds them up.
+        for flight in revokes(&mut lessor, now_ms) {
+            for revoke in &flight.revokes {
+                lessor.changed(revoke.id, None, now_ms);
+                ended.push(now_ms);
+            }
+            lessor.landed(flight.number, now_ms);
+        }
+        // The shell wakes up in whole milliseconds, and late.
+        let next = lessor.next_look_ms().map_or(now_ms, |next| next.max(now_ms + 1)) + 1;
+        sleeps += u64::from(next > now_ms + 2);
+        now_ms = next;
+        assert!(now_ms < 13_000, "{} leases are left", lessor.live());
+    }
+    assert!(sleeps > 20, "it looks without end");
+    for from in (10_200..now_ms).step_by(10) {
+        let in_tenth = ended.iter().filter(|at| (from..from + 100).contains(*at)).count() as u64;
+        assert!(
+            in_tenth <= full * (100 + CATCH_UP_MS) / FLIGHT_MS + full,
+            "{in_tenth} in the tenth of a second from {from}"
+        );
+    }
+    let took = now_ms - 10_200;
+    let at_pace = LEASES.unsigned_abs() * FLIGHT_MS / full;
+    assert!(took <= at_pace + CATCH_UP_MS, "{took} ms instead of {at_pace} ms: late wake-ups are caught up with");
+}
+
+#[test]
+fn leases_that_end_one_by_one_are_not_paced() {
+    let rows: Vec<(i64, LeaseRow)> = (0..100i64).map(|id| (id + 1, row(7, id.unsigned_abs()))).collect();
+    let mut lessor = lessor_at(10_000, &rows);
+    let mut left = 100;
+    for now_ms in 10_100..10_400 {
+        let flights = revokes(&mut lessor, now_ms);
+        for revoke in flights.iter().flat_map(|flight| &flight.revokes) {
+            lessor.changed(revoke.id, None, now_ms);
+            left -= 1;
+        }
+        flights.iter().for_each(|flight| lessor.landed(flight.number, now_ms));
+        let overdue = lessor.oldest_overdue_ms(now_ms);
+        assert!(overdue <= SLOT_MS_SLACK, "one is overdue for {overdue} ms");
+    }
+    assert_eq!(left, 0);
+}
+
+#[test]
 fn an_id_used_again_is_another_lease() {
     let mut lessor = lessor_at(9500, &[(1, row(7, 0))]);
     lessor.changed(LeaseId(1), None, 9600);
