@@ -32,7 +32,7 @@ const ACKS_AFTER: u64 = 20;
 const WRITERS: usize = 4;
 
 /// Points that every working member passes. Flushes come every few hundred entries.
-const EVERYDAY: [&str; 15] = [
+const EVERYDAY: [&str; 16] = [
     "raftBeforeSave",
     "raftAfterSave",
     "walBeforeWrite",
@@ -46,6 +46,7 @@ const EVERYDAY: [&str; 15] = [
     "beforeFlush",
     "afterFlush",
     "raftBeforeApply",
+    "raftBeforeApplyEntry",
     "raftAfterApply",
     "raftBeforeFollowerSend",
 ];

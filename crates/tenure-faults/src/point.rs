@@ -35,6 +35,8 @@ pub enum Point {
     AfterFlush,
     /// Before a run of committed entries is applied.
     RaftBeforeApply,
+    /// Before each of a run's entries is carried out.
+    RaftBeforeApplyEntry,
     /// When a run is applied and visible, and nobody was answered.
     RaftAfterApply,
     /// Before a leader sends entries to a follower.
@@ -108,6 +110,7 @@ const TABLE: [Row; Point::COUNT] = [
     row(Point::BeforeFlush, "beforeFlush"),
     row(Point::AfterFlush, "afterFlush"),
     row(Point::RaftBeforeApply, "raftBeforeApply"),
+    row(Point::RaftBeforeApplyEntry, "raftBeforeApplyEntry"),
     row(Point::RaftAfterApply, "raftAfterApply"),
     row_without_errors(Point::RaftBeforeLeaderSend, "raftBeforeLeaderSend"),
     row_without_errors(Point::RaftBeforeFollowerSend, "raftBeforeFollowerSend"),
@@ -131,7 +134,7 @@ const TABLE: [Row; Point::COUNT] = [
 
 impl Point {
     /// How many there are.
-    pub const COUNT: usize = 35;
+    pub const COUNT: usize = 36;
 
     /// All of them.
     pub fn all() -> impl Iterator<Item = Point> {

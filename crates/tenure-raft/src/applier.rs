@@ -124,6 +124,7 @@ fn apply_run(
         if let Payload::Normal(proposal) = &entry.payload {
             log_bytes += proposal.0.len();
         }
+        hit(Point::RaftBeforeApplyEntry)?;
         let Carried { reply, membership, tells_time } = apply_entry(&mut run, entry)?;
         if tells_time {
             note_telling(&mut telling, reply.term, reply.index);

@@ -11,7 +11,7 @@ use super::seed::{fixed, grant};
 use super::{channels, thousands};
 use crate::cluster::{Cluster, LEADER_PATIENCE};
 
-const POINT: &str = "raftBeforeApply";
+const POINT: &str = "raftBeforeApplyEntry";
 
 /// How much is done.
 #[derive(Clone, Copy, Debug)]
