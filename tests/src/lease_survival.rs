@@ -54,8 +54,20 @@ impl Size {
     }
 }
 
-/// The leader is killed every few seconds, and started again.
+/// The leader is killed every few seconds, and started again when another leads.
 pub async fn leaders_killed(home: &Path, size: Size) -> Result<()> {
+    kill_leaders(home, size, false).await
+}
+
+/// The leader is killed every few seconds and started again at once, so that often it leads again.
+///
+/// A member that was down itself has lost the lease clock's time, so the time without a leader counts whenever it was, as
+/// docs/LEASES.md says.
+pub async fn leaders_killed_and_back_at_once(home: &Path, size: Size) -> Result<()> {
+    kill_leaders(home, size, true).await
+}
+
+async fn kill_leaders(home: &Path, size: Size, back_at_once: bool) -> Result<()> {
     let mut cluster = Cluster::start(Program::Tenured, 3, home).await?;
     let load = size.load(&cluster)?;
     load.wait_held(size.leases).await?;
@@ -65,10 +77,16 @@ pub async fn leaders_killed(home: &Path, size: Size) -> Result<()> {
         let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
         cluster.nodes[leader].kill()?;
         kills += 1;
+        if !back_at_once {
+            let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+            cluster.wait_leader_among(&others, LEADER_PATIENCE).await?;
+        }
         cluster.restart(leader).await?;
         sleep_until(next).await;
     }
-    size.judge(&cluster, load, &format!("{kills} leaders killed, one every {EVERY:?}"), PROMISE).await?;
+    let back = if back_at_once { "back at once" } else { "back when another leads" };
+    let promise = Promise { all_down: back_at_once, ..PROMISE };
+    size.judge(&cluster, load, &format!("{kills} leaders killed, one every {EVERY:?}, {back}"), promise).await?;
     Ok(())
 }
 

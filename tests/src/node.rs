@@ -239,6 +239,23 @@ impl Node {
     }
 }
 
+/// CPU time of a process's threads of a name, and how long they were ready to run while others had the cores.
+pub fn thread_times(pid: u32, name: &str) -> Result<(Duration, Duration)> {
+    let (mut ran, mut waited) = (0, 0);
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        // A thread may end while it is looked at.
+        let Ok(called) = fs::read_to_string(task.join("comm")) else { continue };
+        if called.trim_end() == name {
+            let times = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+            let mut nanos = times.split_whitespace().map_while(|nanos| nanos.parse::<u64>().ok());
+            ran += nanos.next().unwrap_or(0);
+            waited += nanos.next().unwrap_or(0);
+        }
+    }
+    Ok((Duration::from_nanos(ran), Duration::from_nanos(waited)))
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(child) = self.child.as_mut() {

@@ -82,6 +82,13 @@ fn a_ttl_survives_leaders_that_are_killed() {
 }
 
 #[test]
+fn a_ttl_survives_leaders_that_are_killed_and_back_at_once() {
+    survives("a_ttl_survives_leaders_that_are_killed_and_back_at_once", |scenario| async move {
+        lease_survival::leaders_killed_and_back_at_once(&scenario.home, SURVIVORS).await
+    });
+}
+
+#[test]
 fn a_ttl_survives_transfers_of_leadership() {
     survives("a_ttl_survives_transfers_of_leadership", |scenario| async move {
         lease_survival::leadership_moved(&scenario.home, SURVIVORS).await

@@ -97,7 +97,7 @@ fn very_many_leases_are_renewed() {
 fn a_leader_dies_among_very_many_leases() {
     run("a_leader_dies_among_very_many_leases", |scenario| async move {
         for program in programs() {
-            let size = promotion::Size { leases: leases()?, rounds: 3, renewed: true };
+            let size = promotion::Size { leases: leases()?, rounds: 3, renewed: Some(Duration::from_secs(30)) };
             promotion::failover(&scenario.home, program, size).await?;
         }
         Ok(())
@@ -114,7 +114,7 @@ fn many_more_leases_are_tried() {
         };
         let size = many::Size { leases, ttl: Duration::from_secs(300), measured: Duration::from_secs(30) };
         many::renewed(&scenario.home.join("many"), Program::Tenured, size).await?;
-        let size = promotion::Size { leases, rounds: 2, renewed: false };
+        let size = promotion::Size { leases, rounds: 2, renewed: None };
         promotion::failover(&scenario.home.join("promotion"), Program::Tenured, size).await
     });
 }

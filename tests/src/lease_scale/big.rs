@@ -1,15 +1,18 @@
 //! A lease with very many keys ends, or as many keys are deleted by one request, while others work.
 //!
 //! All keys go in one revision, which is found in the history afterwards; others feel a stall, which is measured; and no
-//! member may take it for a dead leader.
+//! member may take it for a dead leader. The members share the machine's cores, with each other and with whatever else
+//! runs: for how long the thread that applies was ready and had no core is told, and taken off the stall.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::lease_client::LeaseClient;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 
@@ -20,7 +23,7 @@ use super::{PATIENCE, channels, count_at, ms, one_revision, thousands, three_mem
 use crate::binaries::Program;
 use crate::cluster::{Cluster, LEADER_PATIENCE};
 use crate::lease_check::Moment;
-use crate::node::POLL;
+use crate::node::{Node, POLL, thread_times};
 use crate::workload::Workload;
 
 const LEASE: i64 = 1;
@@ -64,7 +67,7 @@ pub async fn lease_ends(home: &Path, program: Program, size: Size) -> Result<()>
             }
         })
         .await?;
-    stage.judge(size, felt)
+    stage.judge(size, &felt)
 }
 
 /// One request deletes so many keys.
@@ -86,7 +89,7 @@ pub async fn range_is_deleted(home: &Path, program: Program, size: Size) -> Resu
             Ok(began)
         })
         .await?;
-    stage.judge(size, felt)
+    stage.judge(size, &felt)
 }
 
 struct Stage {
@@ -111,13 +114,15 @@ impl Stage {
         size: Size,
         what: &str,
         end: impl AsyncFnOnce(&[Channel]) -> Result<Moment>,
-    ) -> Result<Felt> {
+    ) -> Result<(Felt, Duration)> {
         let (_, before) = count_at(&self.channels[0], "big/", 0).await?;
         let load = Workload::start(&self.cluster.endpoints(), "others", WRITERS);
         let probe = Probe::start(&self.channels);
         let started = Moment::now();
+        let waits = Waits::watch(&self.cluster)?;
         let began = timeout(END_PATIENCE, end(&self.channels)).await.context("the keys do not go")??;
         let ended = Moment::now();
+        let waited = waits.finish(began, ended);
         sleep(QUIET).await;
         let felt = probe.finish().await?;
         let history = load.finish().await?;
@@ -125,8 +130,8 @@ impl Stage {
         let quiet = felt.between(started, began.minus(Duration::from_secs(1)));
         let around = felt.between(began.minus(Duration::from_secs(1)), ended.plus(QUIET));
         println!(
-            "{what} | {} | {} keys | gone in {} at the one revision {at} | worst stall: puts {}, reads {} (without it: {}, {}) | \
-             {} other writes | {} of {} probes failed",
+            "{what} | {} | {} keys | gone in {} at the one revision {at} | worst stall: puts {}, reads {} (without it: {}, {}), of \
+             which apply waited for a core {} | {} other writes | {} of {} probes failed",
             self.cluster.program.label(),
             thousands(u64::try_from(size.keys)?),
             ms(ended.since(began)),
@@ -134,27 +139,64 @@ impl Stage {
             ms(around.of(Kind::Read).worst()),
             ms(quiet.of(Kind::Put).worst()),
             ms(quiet.of(Kind::Read).worst()),
+            ms(waited),
             history.acks.len(),
             felt.failed(),
             felt.count(),
         );
         let now = self.cluster.wait_leader(LEADER_PATIENCE).await?;
         ensure!(leader(&self.cluster, now).await? == self.leader, "leadership moved");
-        Ok(around)
+        Ok((around, waited))
     }
 
-    fn judge(&self, size: Size, felt: Felt) -> Result<()> {
+    fn judge(&self, size: Size, (felt, waited): &(Felt, Duration)) -> Result<()> {
         if self.cluster.program == Program::Etcd {
             return Ok(());
         }
         ensure!(felt.failed() == 0, "{} requests of others failed", felt.failed());
+        let (worst, most) = (felt.worst(), size.stall_max);
         ensure!(
-            felt.worst() <= size.stall_max,
-            "others stood still for {:?}, more than {:?}",
-            felt.worst(),
-            size.stall_max
+            worst.saturating_sub(*waited) <= most,
+            "others stood still for {worst:?}, and apply waited {waited:?} for a core: more than {most:?}"
         );
         Ok(())
+    }
+}
+
+/// How long each member's apply thread has waited for a core, looked at again and again.
+struct Waits {
+    looker: JoinHandle<()>,
+    seen: Arc<Mutex<Vec<Waited>>>,
+}
+
+/// How long each member had waited by then.
+type Waited = (Moment, Vec<Duration>);
+
+impl Waits {
+    fn watch(cluster: &Cluster) -> Result<Waits> {
+        let pids: Vec<u32> = cluster.nodes.iter().map(Node::pid).collect::<Result<_>>()?;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let to = seen.clone();
+        let looker = tokio::spawn(async move {
+            loop {
+                let waited =
+                    pids.iter().map(|pid| thread_times(*pid, "apply").map_or(Duration::ZERO, |(_, waited)| waited));
+                let look = (Moment::now(), waited.collect());
+                to.lock().unwrap_or_else(PoisonError::into_inner).push(look);
+                sleep(POLL * 2).await;
+            }
+        });
+        Ok(Waits { looker, seen })
+    }
+
+    /// The longest that a member's has waited between two moments.
+    fn finish(self, from: Moment, to: Moment) -> Duration {
+        self.looker.abort();
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = seen.iter().rfind(|(at, _)| *at <= from).or(seen.first());
+        let after = seen.iter().find(|(at, _)| *at >= to).or(seen.last());
+        let Some(((_, before), (_, after))) = before.zip(after) else { return Duration::ZERO };
+        after.iter().zip(before).map(|(after, before)| after.saturating_sub(*before)).max().unwrap_or_default()
     }
 }
 

@@ -24,10 +24,11 @@ const PROMOTION_MAX: Duration = Duration::from_millis(500);
 /// How often a write is sent to each survivor, and how long each is waited for: a member may hold one until it knows a leader.
 const EVERY: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long the cluster works before its leader dies.
+const BETWEEN: Duration = Duration::from_secs(4);
 /// There is a leader again by then.
 const END_PATIENCE: Duration = Duration::from_secs(30);
-/// Leases of clients that renew outlive a failover; those of nobody outlive the scenario.
-const RENEWED_TTL: Duration = Duration::from_secs(30);
+/// Leases that nobody renews outlive the scenario.
 const RESTING_TTL: Duration = Duration::from_secs(3600);
 
 /// How much is done.
@@ -35,23 +36,22 @@ const RESTING_TTL: Duration = Duration::from_secs(3600);
 pub struct Size {
     pub leases: i64,
     pub rounds: usize,
-    /// Whether their clients are at work.
-    pub renewed: bool,
+    /// The TTL, if their clients renew them meanwhile.
+    pub renewed: Option<Duration>,
 }
 
 /// Kills the leader of a cluster with so many leases, again and again.
 pub async fn failover(home: &Path, program: Program, size: Size) -> Result<()> {
     let (mut cluster, _) = three_members(program, home).await?;
     let all = channels(&cluster)?;
-    let ttl = if size.renewed { RENEWED_TTL } else { RESTING_TTL };
-    let granted = grant(&all, 1, size.leases, fixed(ttl)).await?;
+    let granted = grant(&all, 1, size.leases, fixed(size.renewed.unwrap_or(RESTING_TTL))).await?;
     let mut fleet = Fleet::new(&all);
-    if size.renewed {
+    if size.renewed.is_some() {
         fleet.add(&granted);
     }
     let mut rounds = Vec::new();
     for _ in 0..size.rounds {
-        sleep(Duration::from_secs(4)).await;
+        sleep(BETWEEN).await;
         let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
         let survivors: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
         let others: Vec<Channel> = survivors.iter().map(|at| all[*at].clone()).collect();
@@ -72,7 +72,7 @@ pub async fn failover(home: &Path, program: Program, size: Size) -> Result<()> {
     }
     let kept = fleet.finish().await?;
     let shown: Vec<String> = rounds.iter().map(Round::shown).collect();
-    let with = if size.renewed { format!("renewed: {kept}") } else { "at rest".to_owned() };
+    let with = if size.renewed.is_some() { format!("renewed: {kept}") } else { "at rest".to_owned() };
     println!(
         "promotion | {} | {} leases, {with} | {}",
         program.label(),
@@ -82,7 +82,7 @@ pub async fn failover(home: &Path, program: Program, size: Size) -> Result<()> {
     if program == Program::Etcd {
         return Ok(());
     }
-    if size.renewed {
+    if size.renewed.is_some() {
         kept.none_lost()?;
     }
     for round in &rounds {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
+use tonic::transport::Channel;
 
 use super::probe::{Kind, Probe};
 use super::seed::{Granted, grant, put_keys};
@@ -41,21 +42,7 @@ struct Storm {
 pub async fn storm(home: &Path, program: Program, leases: i64, put_slowdown_max: f64) -> Result<()> {
     let (cluster, leader) = three_members(program, home).await?;
     let channels = channels(&cluster)?;
-    let seeding = SEEDING_PER_THOUSAND * u32::try_from(leases / 1000)?;
-    let window = Moment::now().plus(seeding + QUIET + Duration::from_secs(5));
-    let lifetime = lifetime(program);
-    let ttl = move |now: Moment| {
-        let secs = (window.since(now).as_secs_f64() / lifetime).ceil();
-        // Two seconds is the shortest TTL; the check below fails if it was ever needed.
-        (2..=86_400_u32).find(|ttl| f64::from(*ttl) >= secs).map_or(86_400, u64::from)
-    };
-    let granted = grant(&channels, 1, leases, Arc::new(ttl)).await?;
-    put_keys(&channels, "storm/", leases, |at| at + 1).await?;
-    ensure!(
-        Moment::now().plus(QUIET) < window,
-        "seeding took too long: {:?} too late",
-        Moment::now().plus(QUIET).since(window)
-    );
+    let granted = seeded(&channels, program, leases).await?;
     let (there, before) = count_at(&channels[leader], "storm/", 0).await?;
     ensure!(there == leases, "{there} of {leases} keys are there");
     let probe = Probe::start(&channels);
@@ -96,6 +83,23 @@ pub async fn storm(home: &Path, program: Program, leases: i64, put_slowdown_max:
     let (quiet, during) = (quiet.percentile(99), during.percentile(99));
     ensure!(during <= quiet.mul_f64(put_slowdown_max), "p99 of puts: {quiet:?} before, {during:?} in the storm");
     Ok(())
+}
+
+/// Leases with a key each that are all due in the same second, which begins a while after this.
+async fn seeded(channels: &[Channel], program: Program, leases: i64) -> Result<Vec<Granted>> {
+    let seeding = SEEDING_PER_THOUSAND * u32::try_from(leases / 1000 + 1)?;
+    let window = Moment::now().plus(seeding + QUIET + Duration::from_secs(5));
+    let lifetime = lifetime(program);
+    let ttl = move |now: Moment| {
+        let secs = (window.since(now).as_secs_f64() / lifetime).ceil();
+        // Two seconds is the shortest TTL; it is too late when it is needed, which is found below.
+        (2..=86_400_u32).find(|ttl| f64::from(*ttl) >= secs).map_or(86_400, u64::from)
+    };
+    let granted = grant(channels, 1, leases, Arc::new(ttl)).await?;
+    put_keys(channels, "storm/", leases, |at| at + 1).await?;
+    let late = Moment::now().plus(QUIET).since(window);
+    ensure!(late.is_zero(), "granting leases took {late:?} too long for all to be due in one second");
+    Ok(granted)
 }
 
 /// How long a lease lives by its program, for each second of its TTL.
