@@ -21,8 +21,8 @@ use crate::lease_check::Moment;
 
 /// All must be gone so long after the last of them was due.
 const GONE_MAX: Duration = Duration::from_secs(5);
-/// A real etcd revokes a thousand a second.
-const END_PATIENCE: Duration = Duration::from_secs(240);
+/// What is not gone by then is told. A real etcd needs minutes.
+const END_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the probe works before, to compare.
 const QUIET: Duration = Duration::from_secs(10);
 /// Grants and puts of keys take less than this for each thousand leases.
@@ -36,6 +36,8 @@ struct Storm {
     last_due: Moment,
     first_gone: Moment,
     gone: Moment,
+    /// How many were gone then.
+    ended: u64,
 }
 
 /// So many leases are due in one second.
@@ -51,19 +53,19 @@ pub async fn storm(home: &Path, program: Program, leases: i64, put_slowdown_max:
     sleep(Duration::from_secs(2)).await;
     let felt = probe.finish().await?;
     let (left, after) = count_at(&channels[leader], "storm/", 0).await?;
-    ensure!(left == 0, "{left} keys are left");
     let puts = felt.of(Kind::Put);
     let revisions = after - before - i64::try_from(puts.count())?;
     let quiet = puts.between(began, storm.first_due);
     let during = puts.between(storm.first_due, storm.gone);
     println!(
-        "expiry storm | {} | {} leases with a key each, due within {} | first gone {} after the first was due, all gone {} after \
+        "expiry storm | {} | {} leases with a key each, due within {} | first gone {} after the first was due, {} gone {} after \
          the last was due ({} after the first) | put p99 {} before, {} meanwhile (worst {}, {}) | {revisions} revisions | {} of \
          {} probes failed",
         program.label(),
         thousands(u64::try_from(leases)?),
         ms(storm.last_due.since(storm.first_due)),
         ms(storm.first_gone.since(storm.first_due)),
+        thousands(storm.ended),
         ms(storm.gone.since(storm.last_due)),
         ms(storm.gone.since(storm.first_due)),
         ms(quiet.percentile(99)),
@@ -77,6 +79,7 @@ pub async fn storm(home: &Path, program: Program, leases: i64, put_slowdown_max:
         return Ok(());
     }
     ensure!(felt.failed() == 0, "{} requests of others failed", felt.failed());
+    ensure!(left == 0, "{left} keys are left");
     ensure!(revisions == leases, "{revisions} revisions for {leases} leases");
     let late = storm.gone.since(storm.last_due);
     ensure!(late <= GONE_MAX, "the last of {leases} leases was gone {late:?} after it was due");
@@ -124,14 +127,9 @@ async fn watch(cluster: &Cluster, leader: usize, granted: &[Granted]) -> Result<
         if ended > 0 {
             first_gone.get_or_insert(now);
         }
-        if ended >= u64::try_from(granted.len())? {
-            return Ok(Storm { first_due, last_due, first_gone: first_gone.unwrap_or(now), gone: now });
+        if ended >= u64::try_from(granted.len())? || now.since(last_due) > END_PATIENCE {
+            return Ok(Storm { first_due, last_due, first_gone: first_gone.unwrap_or(now), gone: now, ended });
         }
-        ensure!(
-            now.since(last_due) < END_PATIENCE,
-            "{ended} of {} leases are gone {END_PATIENCE:?} late",
-            granted.len()
-        );
         sleep(LOOK).await;
     }
 }
