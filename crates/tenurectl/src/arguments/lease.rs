@@ -31,6 +31,12 @@ pub(crate) struct LeaseGrantArgs {
     /// Which id it shall have [default: the server picks one]
     #[arg(long)]
     pub id: Option<LeaseId>,
+    /// Whom it is for, as `lease list` and `explain lease` then tell (Tenure only)
+    #[arg(long, value_name = "NAME")]
+    pub holder: Option<String>,
+    /// What else whoever looks at it should know (Tenure only)
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
 }
 
 #[derive(Debug, Args)]

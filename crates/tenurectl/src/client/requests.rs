@@ -84,6 +84,15 @@ impl Client {
         self.call(Effect::Write, self.timeouts.command, request, send).await
     }
 
+    /// Makes a lease that says whom it is for.
+    pub(crate) async fn lease_grant_held(
+        &self,
+        request: v1::LeaseGrantRequest,
+    ) -> Result<v1::LeaseGrantResponse, ClientError> {
+        let send = |channel, request| async move { LeasesClient::new(channel).grant(request).await };
+        self.call(Effect::Write, self.timeouts.command, request, send).await
+    }
+
     /// Ends a lease.
     pub(crate) async fn lease_revoke(&self, id: LeaseId) -> Result<pb::LeaseRevokeResponse, ClientError> {
         let send = |channel, request| async move { lease(channel).lease_revoke(request).await };
@@ -104,6 +113,19 @@ impl Client {
         let send = |channel, request| async move { lease(channel).lease_time_to_live(request).await };
         let request = pb::LeaseTimeToLiveRequest { id: id.0, keys };
         self.call(Effect::Read, self.timeouts.command, request, send).await
+    }
+
+    /// All that is known of a lease. Only a Tenure knows more than [`Client::lease_show`] tells.
+    pub(crate) async fn lease_state(&self, id: LeaseId) -> Result<Option<v1::LeaseState>, ClientError> {
+        let send = |channel, request| async move { LeasesClient::new(channel).time_to_live(request).await };
+        let request = v1::LeaseTimeToLiveRequest { id: id.0, ..v1::LeaseTimeToLiveRequest::default() };
+        Ok(self.call(Effect::Read, self.timeouts.command, request, send).await?.lease)
+    }
+
+    /// The leases after one, as far as they are in a page.
+    pub(crate) async fn lease_states(&self, after: Option<i64>) -> Result<v1::LeaseListResponse, ClientError> {
+        let send = |channel, request| async move { LeasesClient::new(channel).list(request).await };
+        self.call(Effect::Read, self.timeouts.command, v1::LeaseListRequest { limit: 0, after }, send).await
     }
 
     /// What became of a lease.

@@ -56,10 +56,25 @@ struct Alive {
     holder: Option<Holder>,
 }
 
-#[derive(Debug, Serialize)]
-struct Holder {
+/// Whom a lease is for.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Holder {
     name: String,
     text: String,
+}
+
+impl Holder {
+    /// On one line.
+    pub(super) fn line(&self) -> String {
+        let (name, text) = (one_line(&self.name), one_line(&self.text));
+        if name.is_empty() || text.is_empty() { format!("{name}{text}") } else { format!("{name}: {text}") }
+    }
+}
+
+impl From<pb::LeaseHolder> for Holder {
+    fn from(holder: pb::LeaseHolder) -> Holder {
+        Holder { name: holder.name, text: holder.text }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -97,7 +112,7 @@ impl Explained {
             renewals: lease.renewals,
             renewed_ms_ago: lease.renewed_ms_ago,
             granted_index: lease.granted_index,
-            holder: lease.holder.clone().map(|holder| Holder { name: holder.name, text: holder.text }),
+            holder: lease.holder.clone().map(Holder::from),
         });
         let state = match (&alive, &ended) {
             (Some(_), _) => "alive",
@@ -195,9 +210,8 @@ impl Alive {
             format!("renewals  {}", if self.renewals > 0 { renewed } else { granted }),
             format!("log       granted at entry {}", self.granted_index),
         ];
-        if let Some(Holder { name, text }) = &self.holder {
-            let text = if text.is_empty() { String::new() } else { format!(": {}", one_line(text)) };
-            lines.push(format!("holder    {}{text}", one_line(name)));
+        if let Some(holder) = &self.holder {
+            lines.push(format!("holder    {}", holder.line()));
         }
         lines
     }

@@ -1,16 +1,19 @@
 //! `lease`: grant, renew, revoke, list and show.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tenure_proto::etcdserverpb as pb;
+use tenure_proto::tenure::v1;
 use tokio::time::{Instant, sleep};
 
 use super::Session;
+use super::explain::Holder;
 use super::view::{count, revision};
 use crate::arguments::{LeaseGrantArgs, LeaseKeepAliveArgs, LeaseListArgs, LeaseShowArgs};
-use crate::client::ClientError;
+use crate::client::{ClientError, Refusal};
 use crate::failure::Failure;
 use crate::ids::{LeaseId, Revision};
 use crate::output::Report;
@@ -28,9 +31,24 @@ const RENEWAL_PATIENCE_MIN: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) async fn grant(session: &Session, args: &LeaseGrantArgs) -> Result<(), Failure> {
+    if args.holder.is_some() || args.note.is_some() {
+        return grant_held(session, args).await;
+    }
     let request = pb::LeaseGrantRequest { ttl: args.ttl, id: args.id.map_or(0, |id| id.0) };
     let answer = session.client.lease_grant(request).await?;
     session.output.show(&Granted { id: LeaseId(answer.id), ttl_secs: answer.ttl, asked: args.ttl })
+}
+
+async fn grant_held(session: &Session, args: &LeaseGrantArgs) -> Result<(), Failure> {
+    let text = |given: &Option<String>| given.clone().unwrap_or_default();
+    let request = v1::LeaseGrantRequest {
+        id: args.id.map_or(0, |id| id.0),
+        ttl_ms: u64::try_from(args.ttl).unwrap_or_default().saturating_mul(1000),
+        holder: Some(v1::LeaseHolder { name: text(&args.holder), text: text(&args.note) }),
+    };
+    let answer = session.client.lease_grant_held(request).await?;
+    let ttl_secs = i64::try_from(answer.ttl_ms / 1000).unwrap_or(i64::MAX);
+    session.output.show(&Granted { id: LeaseId(answer.id), ttl_secs, asked: args.ttl })
 }
 
 #[derive(Debug, Serialize)]
@@ -126,14 +144,46 @@ pub(super) async fn list(session: &Session, args: &LeaseListArgs) -> Result<(), 
         .buffered(SHOWS_IN_FLIGHT_MAX)
         .try_collect::<Vec<_>>()
         .await?;
+    let mut holders = holders(session).await?;
     // Those that ended since they were listed are none any more.
     let rows = rows.into_iter().filter(|(_, answer)| answer.ttl >= 0).map(|(id, answer)| LeaseRow {
         id,
         ttl_secs: answer.granted_ttl,
         remaining_secs: answer.ttl,
         keys: answer.keys.len(),
+        holder: holders.remove(&id.0),
     });
     session.output.show(&LeaseTable { leases: rows.collect() })
+}
+
+/// Whom leases are for, as far as that was said; of a server that does not know such a thing, nothing.
+async fn holders(session: &Session) -> Result<HashMap<i64, Holder>, Failure> {
+    let (mut holders, mut after) = (HashMap::new(), None);
+    loop {
+        let page = match session.client.lease_states(after).await {
+            Ok(page) => page,
+            Err(ClientError::Refused(refused)) if refused.refusal == Refusal::Unimplemented => return Ok(holders),
+            Err(error) => return Err(error.into()),
+        };
+        after = page.leases.last().map(|lease| lease.id);
+        holders.extend(page.leases.into_iter().filter_map(|lease| Some((lease.id, lease.holder?.into()))));
+        if !page.more || after.is_none() {
+            return Ok(holders);
+        }
+    }
+}
+
+/// Whom a lease is for, likewise. One that has ended meanwhile is for nobody.
+async fn holder(session: &Session, id: LeaseId) -> Result<Option<Holder>, Failure> {
+    match session.client.lease_state(id).await {
+        Ok(lease) => Ok(lease.and_then(|lease| lease.holder).map(Holder::from)),
+        Err(ClientError::Refused(refused))
+            if matches!(refused.refusal, Refusal::Unimplemented | Refusal::LeaseNotFound) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -158,6 +208,8 @@ struct LeaseRow {
     ttl_secs: i64,
     remaining_secs: i64,
     keys: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<Holder>,
 }
 
 impl Report for LeaseTable {
@@ -165,11 +217,14 @@ impl Report for LeaseTable {
         if self.leases.is_empty() {
             return "no leases\n".to_owned();
         }
-        let mut table = Table::new(&["LEASE", "TTL", "REMAINING", "KEYS"]).right(&[1, 2, 3]);
+        let held = self.leases.iter().any(|lease| lease.holder.is_some());
+        let columns = ["LEASE", "TTL", "REMAINING", "KEYS", "HOLDER"];
+        let mut table = Table::new(if held { &columns } else { &columns[..4] }).right(&[1, 2, 3]);
         for lease in &self.leases {
             let seconds = |seconds: i64| format!("{seconds} s");
             let row = [seconds(lease.ttl_secs), seconds(lease.remaining_secs), lease.keys.to_string()];
-            table.row([lease.id.to_string()].into_iter().chain(row));
+            let holder = held.then(|| lease.holder.as_ref().map_or_else(|| "-".to_owned(), Holder::line));
+            table.row([lease.id.to_string()].into_iter().chain(row).chain(holder));
         }
         table.render()
     }
@@ -187,6 +242,7 @@ pub(super) async fn show(session: &Session, args: &LeaseShowArgs) -> Result<(), 
         ttl_secs: answer.granted_ttl,
         remaining_secs: answer.ttl,
         keys: answer.keys.iter().map(|key| session.output.style.blob(key)).collect(),
+        holder: holder(session, args.id).await?,
     })
 }
 
@@ -196,14 +252,17 @@ struct Shown {
     ttl_secs: i64,
     remaining_secs: i64,
     keys: Vec<Blob>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<Holder>,
 }
 
 impl Report for Shown {
     fn human(&self) -> String {
         let keys: String = self.keys.iter().map(|key| format!("  {}\n", key.line())).collect();
         let colon = if self.keys.is_empty() { "" } else { ":" };
+        let holder = self.holder.as_ref().map_or_else(String::new, |holder| format!(", for {}", holder.line()));
         format!(
-            "lease {}: {} s left of {} s, {}{colon}\n{keys}",
+            "lease {}: {} s left of {} s{holder}, {}{colon}\n{keys}",
             self.id,
             self.remaining_secs,
             self.ttl_secs,
@@ -231,7 +290,8 @@ mod tests {
 
     #[test]
     fn leases_are_a_table() {
-        let row = |id, remaining_secs, keys| LeaseRow { id: LeaseId(id), ttl_secs: 60, remaining_secs, keys };
+        let row =
+            |id, remaining_secs, keys| LeaseRow { id: LeaseId(id), ttl_secs: 60, remaining_secs, keys, holder: None };
         let table = LeaseTable { leases: vec![row(31, 7, 0), row(-1, 60, 1200)] };
         assert_eq!(
             human(&table),
@@ -240,6 +300,14 @@ mod tests {
              ffffffffffffffff  60 s       60 s  1200\n"
         );
         assert_eq!(human(&LeaseTable { leases: Vec::new() }), "no leases\n");
+        let mut held = row(31, 7, 0);
+        held.holder = Some(v1::LeaseHolder { name: "web-1".into(), text: String::new() }.into());
+        assert_eq!(
+            human(&LeaseTable { leases: vec![held, row(32, 7, 0)] }),
+            "LEASE              TTL  REMAINING  KEYS  HOLDER\n\
+             000000000000001f  60 s        7 s     0  web-1\n\
+             0000000000000020  60 s        7 s     0  -\n"
+        );
         let one = LeaseTable { leases: vec![row(31, 7, 0)] };
         let expected = r#"{"leases":[{"id":"000000000000001f","ttl_secs":60,"remaining_secs":7,"keys":0}]}"#;
         assert_eq!(json(&one), format!("{expected}\n"));
@@ -248,11 +316,15 @@ mod tests {
     #[test]
     fn a_lease_is_shown_with_its_keys() {
         let keys = [&b"a"[..], b"\xff"].map(|key| Style::default().blob(&Bytes::from_static(key)));
-        let shown = Shown { id: LeaseId(31), ttl_secs: 60, remaining_secs: 7, keys: keys.into() };
+        let shown = Shown { id: LeaseId(31), ttl_secs: 60, remaining_secs: 7, keys: keys.into(), holder: None };
         assert_eq!(human(&shown), "lease 000000000000001f: 7 s left of 60 s, 2 keys:\n  a\n  \\xff\n");
         let expected = r#"{"id":"000000000000001f","ttl_secs":60,"remaining_secs":7,"keys":["a",{"hex":"ff"}]}"#;
         assert_eq!(json(&shown), format!("{expected}\n"));
         let bare = Shown { keys: Vec::new(), ..shown };
         assert_eq!(human(&bare), "lease 000000000000001f: 7 s left of 60 s, 0 keys\n");
+        let holder = Some(v1::LeaseHolder { name: "web-1".into(), text: "rack 7".into() }.into());
+        let held = Shown { holder, ..bare };
+        assert_eq!(human(&held), "lease 000000000000001f: 7 s left of 60 s, for web-1: rack 7, 0 keys\n");
+        assert!(json(&held).contains(r#""holder":{"name":"web-1","text":"rack 7"}"#));
     }
 }

@@ -62,10 +62,29 @@ pub(crate) async fn leases(program: Program, home: &Path) -> Result<()> {
     same(&ctl.says(&["get", "", "--prefix", "--count-only"]).await?, "0\n")?;
     if is_tenure(program) {
         explained(&ctl).await?;
+        held(&ctl).await?;
     } else {
         ctl.fails_as("unimplemented", 1, &["explain", "lease", "1f"]).await?;
+        ctl.fails_as("unimplemented", 1, &["lease", "grant", "600", "--holder=web-1"]).await?;
     }
     gone(&ctl, program).await
+}
+
+/// A lease that says whom it is for.
+async fn held(ctl: &Ctl) -> Result<()> {
+    let granted = ctl.says(&["lease", "grant", "600", "--id=4f", "--holder=web-1", "--note=rack 7"]).await?;
+    same(&granted, "lease 000000000000004f granted for 600 s\n")?;
+    let shown = ctl.says(&["lease", "show", "4f"]).await?;
+    ensure!(shown.ends_with(" s left of 600 s, for web-1: rack 7, 0 keys\n"), "{shown}");
+    let listed = ctl.says(&["lease", "list"]).await?;
+    ensure!(
+        listed.lines().any(|line| line.starts_with("000000000000004f") && line.ends_with("web-1: rack 7")),
+        "{listed}"
+    );
+    ctl.says(&["lease", "revoke", "4f"]).await?;
+    let told = ctl.json(&["explain", "lease", "4f"]).await?;
+    ensure!(told["ended"]["holder_name"] == "web-1", "{told}");
+    Ok(())
 }
 
 /// Why leases are gone, those above: one was revoked, another never was.
