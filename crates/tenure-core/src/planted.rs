@@ -51,6 +51,8 @@ pub enum Bug {
     LeaseClockCountsTwice,
     /// A member takes up a reading of the leader's lease clock only if its own is behind it.
     LeaseClockOnlyUpwards,
+    /// A lease is due after its TTL, by whatever clock the leader has.
+    DueWithoutMargin,
     /// A promoted lessor leaves out the leases that are due, as if its predecessor had ended them.
     ForgottenLeases,
     /// A promoted lessor gives every lease its whole TTL again.
@@ -91,7 +93,7 @@ const fn planted(bug: Bug, name: &'static str, seen_by: &'static [&'static str],
 }
 
 /// All of them.
-pub const ALL: [Planted; 27] = [
+pub const ALL: [Planted; 28] = [
     planted(
         Bug::UnconfirmedRead,
         "unconfirmed-read",
@@ -188,6 +190,12 @@ pub const ALL: [Planted; 27] = [
         "lease-clock-only-upwards",
         &["leases never early", "leases"],
         "a member with a fast clock keeps its lead, and ends leases early once it is the leader",
+    ),
+    planted(
+        Bug::DueWithoutMargin,
+        "due-without-margin",
+        &["leases never early", "leases"],
+        "a leader with a fast clock ends leases early",
     ),
     planted(
         Bug::ForgottenLeases,

@@ -17,7 +17,7 @@ use tenure_workload::client::Client;
 use tenure_workload::derive;
 use tenure_workload::recorder::{Recorder, Seen, Watched};
 use tenure_workload::stage::{Phase, Stage};
-use tenure_workload::workloads::{Tasks, Workload};
+use tenure_workload::workloads::{Holding, Tasks, Workload};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -37,8 +37,8 @@ const TICK: Duration = Duration::from_millis(20);
 /// perhaps a second one, and clients come back from their pauses.
 const SERVES_WITHIN: Duration = Duration::from_secs(15);
 
-/// What clients began must be over by then: the longest lease, its last renewal, and their patience.
-const FINISHES_WITHIN: Duration = Duration::from_secs(60);
+/// What clients began must be over by then: the longest lease, which lasts a minute, and their patience.
+const FINISHES_WITHIN: Duration = Duration::from_secs(90);
 
 /// The first start of all members.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
@@ -154,6 +154,7 @@ pub async fn run(options: Options, home: &Path, trace: &Trace) -> Report {
     for workload in Workload::ALL {
         workload.start(&stage, &Arc::default(), &mut tasks);
     }
+    Workload::start_holders(&stage, 1, &Holding::LONG, &mut tasks);
     director.suffer(options.faults_for.unwrap_or(drawn)).await;
     director.recover(&stage).await;
     director.finish(&stage, tasks).await;

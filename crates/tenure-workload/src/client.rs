@@ -17,6 +17,8 @@ use tenure_history::{ClientId, LeaseId, Moment, NodeId, Operation, Revision};
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::lease_client::LeaseClient;
+use tenure_proto::tenure::v1;
+use tenure_proto::tenure::v1::leases_client::LeasesClient;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -118,9 +120,37 @@ impl Client {
         let operation =
             Operation { client: self.id, node, called, returned, request: request.clone(), outcome: outcome.clone() };
         self.stage.recorder.note(self.workload, operation);
-        if matches!(outcome, Outcome::Ok(_) | Outcome::Refused(_)) {
+        self.settle(matches!(outcome, Outcome::Ok(_) | Outcome::Refused(_))).await;
+        outcome
+    }
+
+    /// Renews all of these leases by one message of Tenure's own service. Each renewal is recorded as one of a client of its
+    /// own, for a client does one thing at a time.
+    pub async fn renew_all(&mut self, leases: &[(LeaseId, ClientId)]) -> Vec<Outcome> {
+        let called = self.now();
+        let node = u32::try_from(self.at).ok().map(NodeId);
+        let ids = leases.iter().map(|(id, _)| id.0).collect();
+        let sent = timeout(self.deadline, renew_batch(self.channels[self.at].clone(), ids)).await;
+        let returned = Some(self.now());
+        let request = |id| Request::LeaseKeepAlive { id };
+        let outcomes: Vec<Outcome> = match &sent {
+            Ok(Ok(outcomes)) => outcomes.clone(),
+            Ok(Err(lost)) => leases.iter().map(|(id, _)| outcome_of(lost, &request(*id))).collect(),
+            Err(_) => vec![Outcome::Unknown; leases.len()],
+        };
+        for ((id, client), outcome) in leases.iter().zip(&outcomes) {
+            let (client, request, outcome) = (*client, request(*id), outcome.clone());
+            self.stage.recorder.note(self.workload, Operation { client, node, called, returned, request, outcome });
+        }
+        self.settle(matches!(sent, Ok(Ok(_)))).await;
+        outcomes
+    }
+
+    /// What follows from whether there was an answer.
+    async fn settle(&mut self, answered: bool) {
+        if answered {
             self.failures = 0;
-            return outcome;
+            return;
         }
         self.renewals = None;
         self.failures += 1;
@@ -129,7 +159,6 @@ impl Client {
             self.at = (self.at + 1) % self.channels.len();
         }
         sleep(PAUSE_AFTER_FAILURE).await;
-        outcome
     }
 
     /// Asks, and gives the answer if there is one.
@@ -229,6 +258,27 @@ impl Client {
             None => Err(Lost::Odd("the stream of renewals ended")),
         }
     }
+}
+
+/// One message, on a stream of its own, and what it says of each lease.
+async fn renew_batch(channel: Channel, ids: Vec<i64>) -> Result<Vec<Outcome>, Lost> {
+    let count = ids.len();
+    let request = tokio_stream::once(v1::LeaseKeepAliveRequest { ids });
+    let mut answers = LeasesClient::new(channel).keep_alive(request).await?.into_inner();
+    let answer = answers.message().await?.ok_or(Lost::Odd("the stream of renewals ended"))?;
+    let header = answer.header.ok_or(Lost::Odd("an answer without a header"))?;
+    if answer.leases.len() != count {
+        return Err(Lost::Odd("a batch was answered in part"));
+    }
+    let outcome = |kept: v1::LeaseKept| match i64::try_from(kept.remaining_ms / 1000) {
+        // The header's revision is not about those that are gone.
+        _ if kept.remaining_ms == 0 => Outcome::Refused(Refusal::LeaseNotFound),
+        Ok(ttl_secs) => {
+            Outcome::Ok(Response { revision: Revision(header.revision), body: Body::LeaseKeepAlive { ttl_secs } })
+        }
+        Err(_) => Outcome::Unknown,
+    };
+    Ok(answer.leases.into_iter().map(outcome).collect())
 }
 
 impl From<Status> for Lost {

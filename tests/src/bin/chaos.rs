@@ -47,6 +47,9 @@ struct Arguments {
     /// Only these workloads
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<Workload>,
+    /// So many more clients, each of which holds a lease and does nothing else
+    #[arg(long, default_value_t = 0)]
+    leases: usize,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -76,6 +79,7 @@ impl Arguments {
             out: self.out.clone().unwrap_or_else(|| target.join("chaos")),
             kinds: if kinds.is_empty() { Kind::ALL.to_vec() } else { kinds.clone() },
             workloads: if workloads.is_empty() { Workload::ALL.to_vec() } else { workloads.clone() },
+            leases: self.leases,
             strict: env::var_os("CI").is_some(),
             command: self.command(profile, seed),
         })
@@ -86,6 +90,7 @@ impl Arguments {
         let mut words = vec![format!("--profile {} --seed {seed}", profile.name())];
         words.extend(self.minutes.map(|minutes| format!("--minutes {minutes}")));
         words.extend((self.nodes != "3").then(|| format!("--nodes {}", self.nodes)));
+        words.extend((self.leases > 0).then(|| format!("--leases {}", self.leases)));
         let list = |names: Vec<&str>| names.join(",");
         let faults = list(self.faults.iter().map(|kind| kind.name()).collect());
         words.extend((!faults.is_empty()).then(|| format!("--faults {faults}")));

@@ -24,7 +24,7 @@ use crate::binaries::Program;
 use tenure_workload::connect::Sockets;
 use tenure_workload::recorder::{Recorder, Seen};
 use tenure_workload::stage::Stage;
-use tenure_workload::workloads::{Resources, Tasks, Workload};
+use tenure_workload::workloads::{Holding, Resources, Tasks, Workload};
 
 /// A gap without an acked write that is worth telling.
 const GAP_MIN: Duration = Duration::from_millis(300);
@@ -121,6 +121,7 @@ impl Running<'_> {
         for workload in &self.settings.workloads {
             workload.start(&stage, &self.resources, &mut tasks);
         }
+        Workload::start_holders(&stage, self.settings.leases, &Holding::RENEWED, &mut tasks);
         for scene in self.script.round(length) {
             play(&scene, &mut self.field, &mut self.faults).await?;
         }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub out: PathBuf,
     pub kinds: Vec<Kind>,
     pub workloads: Vec<Workload>,
+    /// How many clients hold a lease and do nothing else.
+    pub leases: usize,
     /// Whether something that had to be left out makes the run void.
     pub strict: bool,
     /// What to type to repeat the run.
@@ -81,6 +83,7 @@ mod tests {
             out: PathBuf::new(),
             kinds: Vec::new(),
             workloads: Vec::new(),
+            leases: 0,
             strict: false,
             command: String::new(),
         };

@@ -25,6 +25,9 @@ pub const LEASE_MARGIN_PERCENT: u64 = 1;
 
 /// The reading of the lease clock, in milliseconds, at which a lease is due.
 pub fn due_ms(lease: &LeaseRow) -> u64 {
+    if is_on(Bug::DueWithoutMargin) {
+        return lease.clock_ms.saturating_add(lease.ttl_ms);
+    }
     let margin_ms = lease.ttl_ms.saturating_mul(LEASE_MARGIN_PERCENT).div_ceil(100);
     lease.clock_ms.saturating_add(lease.ttl_ms).saturating_add(margin_ms)
 }

@@ -1,6 +1,7 @@
 //! Holders of leases: each grants itself one, puts keys on it, renews it for a while, and then lets it run out or gives it
 //! back; then looks until it is gone.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -8,7 +9,8 @@ use bytes::Bytes;
 use rand::RngExt;
 use tenure_history::request::{Put, Request};
 use tenure_history::response::{Body, Outcome, Refusal};
-use tenure_history::{LeaseId, Moment};
+use tenure_history::{ClientId, LeaseId, Moment};
+use tokio::time::sleep;
 
 use super::get;
 use crate::client::Client;
@@ -16,6 +18,8 @@ use crate::client::Client;
 /// In seconds; a server grants no shorter ones by default.
 const TTL_MIN: i64 = 2;
 const TTL_MAX: i64 = 6;
+/// Of shorter ones less than a second may be told, which this history cannot tell from none.
+const TTL_TOLD_MIN: i64 = 3;
 /// How often somebody who waits for an end looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -53,7 +57,79 @@ pub(super) async fn run(mut client: Client) -> Result<()> {
         if end == End::Revoke {
             client.ask(Request::LeaseRevoke { id }).await;
         }
-        wait_gone(&mut client, id, keys).await;
+        wait_gone(&mut client, id, keys, LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Holders who do nothing else.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// TTLs, in seconds.
+    pub ttl_secs: RangeInclusive<i64>,
+    /// How often a lease is renewed, at most; then it runs out.
+    pub renewals_max: u32,
+}
+
+impl Holding {
+    /// Short enough that most end within a round, long enough that a thousand leave the servers time for others.
+    pub const RENEWED: Holding = Holding { ttl_secs: 5..=20, renewals_max: 12 };
+    /// At the end of such a lease a clock that goes a quarter of a percent too fast is 150 ms ahead.
+    pub const LONG: Holding = Holding { ttl_secs: 60..=60, renewals_max: 0 };
+}
+
+/// Holds one lease after the other: renews it some times in good time, and then looks until it is gone.
+pub(super) async fn hold(mut client: Client, holding: Holding) -> Result<()> {
+    while client.stage.is_working() {
+        let id = client.stage.new_lease();
+        let ttl_secs = client.rng.random_range(holding.ttl_secs.clone());
+        if let Outcome::Refused(_) | Outcome::Failed(_) = client.ask(Request::LeaseGrant { id, ttl_secs }).await {
+            client.pace().await;
+            continue;
+        }
+        let third = Duration::from_secs(ttl_secs.unsigned_abs()) / 3;
+        let mut renewals = client.rng.random_range(0..=holding.renewals_max);
+        while renewals > 0 && client.stage.is_working() {
+            sleep(third).await;
+            while client.stage.is_working() {
+                match client.ask(Request::LeaseKeepAlive { id }).await {
+                    Outcome::Unknown | Outcome::Failed(_) => client.pace().await,
+                    Outcome::Ok(_) | Outcome::Refused(_) => break,
+                }
+            }
+            renewals -= 1;
+        }
+        wait_gone(&mut client, id, 0, third / 3).await;
+    }
+    Ok(())
+}
+
+/// Holds several leases at a time, and renews all of them by one message of Tenure's own service.
+pub(super) async fn hold_many(mut client: Client, sharers: Vec<ClientId>) -> Result<()> {
+    while client.stage.is_working() {
+        let ttl_secs = client.rng.random_range(TTL_TOLD_MIN..=TTL_MAX);
+        let ttl = Duration::from_secs(ttl_secs.unsigned_abs());
+        let mut held = Vec::new();
+        for sharer in &sharers {
+            let id = client.stage.new_lease();
+            match client.ask(Request::LeaseGrant { id, ttl_secs }).await {
+                Outcome::Refused(_) | Outcome::Failed(_) => {}
+                Outcome::Ok(_) | Outcome::Unknown => held.push((id, *sharer)),
+            }
+        }
+        let until = client.now().after(ttl.mul_f64(client.rng.random_range(0.0..2.5)));
+        while client.stage.is_working() && client.now() < until {
+            let renewed = client.renew_all(&held).await;
+            // The others live on when one of them is given back.
+            if let Some((id, _)) = held.first().filter(|_| client.rng.random_ratio(1, 8)).copied() {
+                client.ask(Request::LeaseRevoke { id }).await;
+            }
+            let answered = !renewed.iter().any(|outcome| matches!(outcome, Outcome::Unknown | Outcome::Failed(_)));
+            if answered { sleep(ttl / 3).await } else { client.pace().await }
+        }
+        for (id, _) in held {
+            wait_gone(&mut client, id, 0, LOOK_EVERY).await;
+        }
     }
     Ok(())
 }
@@ -84,9 +160,9 @@ async fn renew(client: &mut Client, id: LeaseId, wait: Duration, held: Duration)
 }
 
 /// Looks until somebody is told that the lease is gone. That this happens at all is judged with everything else.
-async fn wait_gone(client: &mut Client, id: LeaseId, keys: u32) {
+async fn wait_gone(client: &mut Client, id: LeaseId, keys: u32, every: Duration) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        sleep(every).await;
         if keys > 0 && client.rng.random_ratio(1, 2) {
             client.ask(get(&key(id, 0))).await;
             continue;

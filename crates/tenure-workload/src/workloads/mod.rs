@@ -19,17 +19,21 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
-use tenure_history::Revision;
 use tenure_history::request::{Compare, KeyRange, Put, Range, Relation, Request, Target, Txn, TxnOp};
 use tenure_history::response::{Body, KeyValue, RangeBody, Response};
+use tenure_history::{ClientId, Revision};
 use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::stage::Stage;
 
 pub use append::LISTS;
+pub use leases::Holding;
 pub use locks::Resources;
 pub use queue::QUEUES;
+
+/// How many leases a client holds that renews them together.
+const LEASES_PER_BATCH: u32 = 4;
 
 /// The tasks of a round.
 #[derive(Debug, Default)]
@@ -92,7 +96,9 @@ impl Workload {
             Workload::Register => "compare-and-set on three registers",
             Workload::Append => "appends to lists, by transactions that compare what was read",
             Workload::Queue => "items put into queues and taken from them",
-            Workload::Leases => "leases of 2 to 6 s that are granted, renewed, revoked and run out, with keys",
+            Workload::Leases => {
+                "leases of 2 to 6 s that are granted, renewed one by one or together, revoked and run out, with keys"
+            }
             Workload::Locks => "locks by etcd's recipe, and a resource that fencing tokens guard",
             Workload::Watch => "compactions, ten a second, under watchers of all kinds",
             Workload::Ending => "the harness's own requests at the end of a round",
@@ -135,13 +141,25 @@ impl Workload {
                 (0..2).for_each(|_| drop(clients.spawn(queue::produce(client()))));
                 (0..2).for_each(|_| drop(clients.spawn(queue::consume(client()))));
             }
-            Workload::Leases => (0..6).for_each(|_| drop(clients.spawn(leases::run(client())))),
+            Workload::Leases => {
+                (0..6).for_each(|_| drop(clients.spawn(leases::run(client()))));
+                let sharers = (0..LEASES_PER_BATCH).map(|_| ClientId(stage.new_client())).collect();
+                clients.spawn(leases::hold_many(client(), sharers));
+            }
             Workload::Locks => (0..4).for_each(|_| drop(clients.spawn(locks::run(client(), resources.clone())))),
             Workload::Watch => {
                 clients.spawn(watches::compact(client()));
                 watches::start(stage, watchers);
             }
             Workload::Ending => {}
+        }
+    }
+
+    /// Puts so many to work who hold leases and do nothing else. They count as [`Workload::Leases`].
+    pub fn start_holders(stage: &Arc<Stage>, count: usize, holding: &Holding, tasks: &mut Tasks) {
+        for _ in 0..count {
+            let client = Client::new(stage, Workload::Leases, stage.new_client());
+            tasks.clients.spawn(leases::hold(client, holding.clone()));
         }
     }
 
