@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tenure_tests::binaries::Program;
+use tenure_tests::lease_scale::wire::Way;
 use tenure_tests::lease_scale::{big, many, programs, promotion, slow_apply, storm};
 use tenure_tests::scenario::{self, Scenario};
 
@@ -85,11 +86,12 @@ fn leases_end_in_a_storm() {
 #[test]
 fn very_many_leases_are_renewed() {
     run("very_many_leases_are_renewed", |scenario| async move {
-        let size = many::Size { leases: leases()?, ttl: Duration::from_secs(30), measured: Duration::from_secs(30) };
+        let secs = Duration::from_secs;
+        let size = many::Size { leases: leases()?, ttl: secs(30), way: Way::Each, measured: secs(30) };
         for program in programs() {
             many::renewed(&scenario.home, program, size).await?;
         }
-        Ok(())
+        many::renewed(&scenario.home.join("batches"), Program::Tenured, many::Size { way: Way::Batches, ..size }).await
     });
 }
 
@@ -112,7 +114,8 @@ fn many_more_leases_are_tried() {
             println!("left out: TENURE_CHAOS_LEASES_MORE is not set");
             return Ok(());
         };
-        let size = many::Size { leases, ttl: Duration::from_secs(300), measured: Duration::from_secs(30) };
+        let secs = Duration::from_secs;
+        let size = many::Size { leases, ttl: secs(300), way: Way::Batches, measured: secs(30) };
         many::renewed(&scenario.home.join("many"), Program::Tenured, size).await?;
         let size = promotion::Size { leases, rounds: 2, renewed: None };
         promotion::failover(&scenario.home.join("promotion"), Program::Tenured, size).await

@@ -1,4 +1,4 @@
-//! Clients that keep very many leases alive over few streams, by etcd's keepalive.
+//! Clients that keep very many leases alive over few streams.
 //!
 //! A keeper has one stream at a time and a part of the leases. Each is renewed when a third of its TTL is over, so the
 //! renewals are as spread as the grants were. Answers come in the order of the requests. A stream that breaks or says
@@ -12,17 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tenure_proto::etcdserverpb as pb;
-use tenure_proto::etcdserverpb::lease_client::LeaseClient;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::ms;
 use super::seed::Granted;
+use super::wire::{Answers, Ask, Way};
 use crate::lease_check::Moment;
 
 /// A stream on which nothing was answered for so long is left. Servers answer or refuse within seven seconds.
@@ -31,8 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often a keeper looks which leases have their turn.
 const TURN: Duration = Duration::from_millis(20);
-/// Requests of one stream that wait to be sent. What does not fit has its turn a little later.
-const WAITING_MAX: usize = 1024;
 /// Streams to each member.
 const STREAMS: usize = 4;
 
@@ -40,6 +34,7 @@ const STREAMS: usize = 4;
 pub struct Fleet {
     channels: Vec<Channel>,
     patience: Duration,
+    way: Way,
     counters: Arc<Counters>,
     keepers: JoinSet<Kept>,
     placed: usize,
@@ -71,6 +66,7 @@ impl Fleet {
         Fleet {
             channels: channels.to_vec(),
             patience: PATIENCE,
+            way: Way::Each,
             counters: Arc::default(),
             keepers: JoinSet::new(),
             placed: 0,
@@ -82,6 +78,11 @@ impl Fleet {
         Fleet { patience, ..Fleet::new(channels) }
     }
 
+    /// The same, asking in another way.
+    pub fn that_asks(channels: &[Channel], way: Way) -> Fleet {
+        Fleet { way, ..Fleet::new(channels) }
+    }
+
     /// Keeps these leases alive from now on, too.
     pub fn add(&mut self, leases: &[Granted]) {
         let part = leases.len().div_ceil(STREAMS * self.channels.len()).max(1);
@@ -90,6 +91,7 @@ impl Fleet {
                 channels: self.channels.clone(),
                 at: self.placed,
                 patience: self.patience,
+                way: self.way,
                 counters: self.counters.clone(),
                 leases: leases.iter().map(|granted| Held { granted: *granted, acked_sent: granted.sent }).collect(),
                 turns: VecDeque::new(),
@@ -171,6 +173,7 @@ struct Keeper {
     channels: Vec<Channel>,
     at: usize,
     patience: Duration,
+    way: Way,
     counters: Arc<Counters>,
     leases: Vec<Held>,
     /// When each lease is to be renewed, the next one first.
@@ -206,7 +209,7 @@ impl Keeper {
     async fn one_stream(&mut self) -> Result<(), String> {
         let mut looks = interval(TURN);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (ask, asked) = mpsc::channel(WAITING_MAX);
+        let (ask, asked) = self.way.begin();
         // etcd opens a stream only when there is something on it.
         while self.under_way.is_empty() {
             looks.tick().await;
@@ -215,22 +218,17 @@ impl Keeper {
             }
             self.ask(&ask);
         }
-        let mut client = LeaseClient::new(self.channels[self.at % self.channels.len()].clone());
-        let opened = timeout(self.patience, client.lease_keep_alive(ReceiverStream::new(asked))).await;
+        let channel = self.channels[self.at % self.channels.len()].clone();
+        let opened = timeout(self.patience, asked.open(channel)).await;
         let answers = opened.map_err(|_| "no stream in time".to_owned())?.map_err(|status| status.to_string())?;
-        self.renew_over(&ask, answers.into_inner(), looks).await
+        self.renew_over(&ask, answers, looks).await
     }
 
-    async fn renew_over(
-        &mut self,
-        ask: &mpsc::Sender<pb::LeaseKeepAliveRequest>,
-        mut answers: Streaming<pb::LeaseKeepAliveResponse>,
-        mut looks: Interval,
-    ) -> Result<(), String> {
+    async fn renew_over(&mut self, ask: &Ask, mut answers: Answers, mut looks: Interval) -> Result<(), String> {
         loop {
             tokio::select! {
                 biased;
-                answer = answers.message() => match answer {
+                answer = answers.next() => match answer {
                     Ok(Some(answer)) => if self.take(&answer)?.is_break() { return Ok(()) },
                     Ok(None) => return Err("the stream ended".to_owned()),
                     Err(status) => return Err(status.to_string()),
@@ -249,35 +247,33 @@ impl Keeper {
     }
 
     /// Sends what has its turn, as far as there is room.
-    fn ask(&mut self, ask: &mpsc::Sender<pb::LeaseKeepAliveRequest>) {
+    fn ask(&mut self, ask: &Ask) {
         let now = Moment::now();
-        while let Some((_, at)) = self.turns.front().copied().filter(|(turn, _)| *turn <= now) {
-            let request = pb::LeaseKeepAliveRequest { id: self.leases[at].granted.id };
-            if ask.try_send(request).is_err() {
-                return;
-            }
-            self.turns.pop_front();
-            self.under_way.push_back((at, now));
-        }
+        let due = self.turns.iter().take_while(|(turn, _)| *turn <= now);
+        let ids: Vec<i64> = due.map(|(_, at)| self.leases[*at].granted.id).collect();
+        let sent = ask.send(&ids);
+        self.under_way.extend(self.turns.drain(..sent).map(|(_, at)| (at, now)));
     }
 
-    /// Takes an answer, which is to the oldest request. Breaks when there is nothing left to renew.
-    fn take(&mut self, answer: &pb::LeaseKeepAliveResponse) -> Result<ControlFlow<()>, String> {
-        let Some((at, sent)) = self.under_way.pop_front() else { return Err("an answer to nothing".to_owned()) };
-        let held = &mut self.leases[at];
-        if answer.id != held.granted.id {
-            return Err(format!("an answer about {} where {} was asked about", answer.id, held.granted.id));
-        }
+    /// Takes an answer, which is to the oldest requests. Breaks when there is nothing left to renew.
+    fn take(&mut self, answer: &[(i64, bool)]) -> Result<ControlFlow<()>, String> {
         let now = Moment::now();
-        if answer.ttl > 0 {
-            held.acked_sent = sent;
-            self.turns.push_back((turn_after(sent, held), at));
-            self.kept.latencies.push(now.since(sent));
-            self.counters.acked.fetch_add(1, Ordering::Relaxed);
-        } else {
-            let (asked, told) = (sent.since(held.acked_sent), now.since(held.acked_sent));
-            self.kept.early += usize::from(told < held.granted.ttl);
-            self.kept.lost.push(format!("{} asked {asked:.1?} and told {told:.1?} after the last ack", answer.id));
+        for (id, lives) in answer {
+            let Some((at, sent)) = self.under_way.pop_front() else { return Err("an answer to nothing".to_owned()) };
+            let held = &mut self.leases[at];
+            if *id != held.granted.id {
+                return Err(format!("an answer about {id} where {} was asked about", held.granted.id));
+            }
+            if *lives {
+                held.acked_sent = sent;
+                self.turns.push_back((turn_after(sent, held), at));
+                self.kept.latencies.push(now.since(sent));
+                self.counters.acked.fetch_add(1, Ordering::Relaxed);
+            } else {
+                let (asked, told) = (sent.since(held.acked_sent), now.since(held.acked_sent));
+                self.kept.early += usize::from(told < held.granted.ttl);
+                self.kept.lost.push(format!("{id} asked {asked:.1?} and told {told:.1?} after the last ack"));
+            }
         }
         let nothing_left = self.turns.is_empty() && self.under_way.is_empty();
         Ok(if nothing_left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use super::cost::Cost;
 use super::fleet::{Fleet, Kept};
 use super::seed::{fixed, grant, put_keys};
+use super::wire::Way;
 use super::{ANSWER_BYTES_MAX, channels, ms, thousands, three_members};
 use crate::binaries::Program;
 use crate::lease_check::Moment;
@@ -28,6 +29,7 @@ const IDLE: Duration = Duration::from_secs(10);
 pub struct Size {
     pub leases: i64,
     pub ttl: Duration,
+    pub way: Way,
     /// How long the renewals are measured.
     pub measured: Duration,
 }
@@ -40,7 +42,7 @@ pub async fn renewed(home: &Path, program: Program, size: Size) -> Result<()> {
     put_keys(&channels, "warm/", 20_000, |_| 0).await?;
     sleep(REST).await;
     let empty = Cost::read(&cluster).await?;
-    let mut fleet = Fleet::new(&channels);
+    let mut fleet = Fleet::that_asks(&channels, size.way);
     let began = Moment::now();
     for first in (1..=size.leases).step_by(usize::try_from(PART)?) {
         let count = PART.min(size.leases + 1 - first);
@@ -60,9 +62,10 @@ pub async fn renewed(home: &Path, program: Program, size: Size) -> Result<()> {
     let (spent, leases) = (after.since(&before), u64::try_from(size.leases)?);
     let operations = f64::from(u32::try_from(acked)?);
     println!(
-        "many leases | {} | {} of TTL {} s, granted in {} | {kept} | {} live | memory per lease {} | {:.0} renewals/s: {}; {} | \
+        "many leases | {} | {} | {} of TTL {} s, granted in {} | {kept} | {} live | memory per lease {} | {:.0} renewals/s: {}; {} | \
          without renewals: {}",
         program.label(),
+        if size.way == Way::Each { "one by one" } else { "in batches" },
         thousands(leases),
         size.ttl.as_secs(),
         ms(granting),

@@ -12,6 +12,7 @@ pub mod promotion;
 pub mod seed;
 pub mod slow_apply;
 pub mod storm;
+pub mod wire;
 
 use std::path::Path;
 use std::time::Duration;
