@@ -12,8 +12,11 @@ use tokio::time::Instant;
 
 use crate::dice::Dice;
 
-/// Rates differ from true time by this at most, and so from each other by twice as much.
+/// Members' rates differ from a rate of the run's by this at most, and so from each other by twice as much.
 const RATE_PARTS_PER_MILLION: i32 = 2_500;
+
+/// The run's rate. Clients have the true time, so that their clocks are as far from members' as the clock model allows.
+const RUN_RATES: [f64; 3] = [-2_500e-6, 0.0, 2_500e-6];
 
 /// The slowest that a healthy disk is.
 const DISK_TIME_MAX: Duration = Duration::from_millis(2);
@@ -41,7 +44,8 @@ impl Clockwork {
     pub fn new(seed: u64, node: usize) -> Clockwork {
         let mut dice = Dice::new(seed, &format!("computer {node}"));
         let showed = dice.millis(1_000, 1_000_000_000);
-        let rate = dice.rate(RATE_PARTS_PER_MILLION);
+        let run_rate = Dice::new(seed, "clocks").pick(&RUN_RATES);
+        let rate = dice.rate(RATE_PARTS_PER_MILLION) + run_rate;
         let state = Mutex::new(State { dice, slow: None });
         Clockwork(Arc::new(Inner { number: node + 1, began: Instant::now(), showed, rate, state }))
     }

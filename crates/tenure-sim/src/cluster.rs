@@ -57,27 +57,25 @@ impl Cluster {
         self.up().filter_map(leads).max_by_key(|(_, term)| *term)
     }
 
-    /// Whether there is a leader that knows its term's beginning, moves, and reaches a majority both ways.
+    /// Whether there is a leader that knows its term's beginning, moves, and reaches a majority both ways that has not gone on
+    /// to a later term: a leader that was voted out commits nothing, even before an answer has come through that tells it.
     pub fn works(&self) -> bool {
         let leads = |(place, raft): (usize, RaftNode)| {
             let node = &self.nodes[place];
-            !node.paused && node.enter(|| raft.promoted()).flatten().is_some() && self.reaches_majority(place)
+            let term = node.enter(|| raft.promoted()).flatten().filter(|_| !node.paused);
+            term.is_some_and(|term| self.reaches_majority(place, term))
         };
         self.up().any(leads)
     }
 
-    fn reaches_majority(&self, from: usize) -> bool {
-        let reaches = |node: &&SimNode| {
-            let to = node.place;
-            let open = |a: usize, b: usize| self.net.is_open(End::Peer(a), End::Peer(b));
-            to == from
-                || (node.is_running()
-                    && !node.paused
-                    && matches!(node.raft(), Some(Ok(_)))
-                    && open(from, to)
-                    && open(to, from))
+    fn reaches_majority(&self, from: usize, term: Term) -> bool {
+        let open = |a: usize, b: usize| self.net.is_open(End::Peer(a), End::Peer(b));
+        let reaches = |(to, raft): &(usize, RaftNode)| {
+            let node = &self.nodes[*to];
+            let follows = || node.enter(|| raft.status()).is_some_and(|status| status.term <= term);
+            *to == from || (!node.paused && open(from, *to) && open(*to, from) && follows())
         };
-        self.nodes.iter().filter(reaches).count() >= self.majority()
+        self.up().filter(reaches).count() >= self.majority()
     }
 
     /// Ends every member that has failed although its computer has power.

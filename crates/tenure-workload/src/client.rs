@@ -271,8 +271,6 @@ async fn renew_batch(channel: Channel, ids: Vec<i64>) -> Result<Vec<Outcome>, Lo
         return Err(Lost::Odd("a batch was answered in part"));
     }
     let outcome = |kept: v1::LeaseKept| match i64::try_from(kept.remaining_ms / 1000) {
-        // The header's revision is not about those that are gone.
-        _ if kept.remaining_ms == 0 => Outcome::Refused(Refusal::LeaseNotFound),
         Ok(ttl_secs) => {
             Outcome::Ok(Response { revision: Revision(header.revision), body: Body::LeaseKeepAlive { ttl_secs } })
         }

@@ -1,7 +1,7 @@
 //! Holders of leases: each grants itself one, puts keys on it, renews it for a while, and then lets it run out or gives it
 //! back; then looks until it is gone.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -22,6 +22,10 @@ const TTL_MAX: i64 = 6;
 const TTL_TOLD_MIN: i64 = 3;
 /// How often somebody who waits for an end looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The same for those who are many.
+const HOLDER_LOOKS_EVERY: Duration = Duration::from_secs(2);
+/// When a holder begins.
+const COMES_AFTER: Range<Duration> = Duration::from_millis(800)..Duration::from_secs(4);
 
 /// What the keys of leases begin with.
 const KEYS: &str = "lease/";
@@ -80,6 +84,8 @@ impl Holding {
 
 /// Holds one lease after the other: renews it some times in good time, and then looks until it is gone.
 pub(super) async fn hold(mut client: Client, holding: Holding) -> Result<()> {
+    // They come one by one, to a cluster that has a leader: what a grant waits for makes its lease end later than it must.
+    sleep(client.rng.random_range(COMES_AFTER)).await;
     while client.stage.is_working() {
         let id = client.stage.new_lease();
         let ttl_secs = client.rng.random_range(holding.ttl_secs.clone());
@@ -99,7 +105,7 @@ pub(super) async fn hold(mut client: Client, holding: Holding) -> Result<()> {
             }
             renewals -= 1;
         }
-        wait_gone(&mut client, id, 0, third / 3).await;
+        wait_gone(&mut client, id, 0, (third / 3).min(HOLDER_LOOKS_EVERY)).await;
     }
     Ok(())
 }
