@@ -75,6 +75,9 @@ pub trait StateWrite: StateRead {
     /// `event.meta.modified` must be newer than every event recorded before.
     fn record(&mut self, event: EventRow);
 
+    /// Says that so many events are about to be recorded, for those who can make room at once.
+    fn expect_events(&mut self, _count: usize) {}
+
     /// The replicated scalars, to change.
     fn meta_mut(&mut self) -> &mut Meta;
 
@@ -89,6 +92,13 @@ pub trait StateWrite: StateRead {
 
     /// Detaches a key from a lease.
     fn detach(&mut self, id: LeaseId, key: &Bytes);
+
+    /// Detaches all keys from a lease; `keys` are all that are attached to it.
+    fn detach_all(&mut self, id: LeaseId, keys: &[Bytes]) {
+        for key in keys {
+            self.detach(id, key);
+        }
+    }
 
     /// Writes whom a lease is for.
     fn put_lease_holder(&mut self, id: LeaseId, holder: LeaseHolder);

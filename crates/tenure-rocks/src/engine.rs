@@ -51,6 +51,9 @@ impl Engine for RocksEngine {
             match op {
                 BatchOp::Put(table, key, value) => writes.put_cf(families[table.index()], key, value),
                 BatchOp::Delete(table, key) => writes.delete_cf(families[table.index()], key),
+                BatchOp::DeleteRange(table, lower, upper) => {
+                    writes.delete_range_cf(families[table.index()], lower, upper);
+                }
             }
         }
         self.db.write_opt(writes, &self.write_options).map_err(|error| engine_error(&error))

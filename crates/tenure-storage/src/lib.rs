@@ -17,6 +17,7 @@ mod mem_checkpoint;
 pub mod mem_engines;
 mod merge;
 mod meta_cache;
+mod pending_keys;
 pub mod purge;
 pub mod refound;
 pub mod rows;

@@ -177,13 +177,21 @@ impl Engine for MemEngine {
         inner.sequence += 1;
         let mut writes = Vec::with_capacity(batch.len());
         for op in batch.iter() {
-            let (table, key, value) = match op {
-                BatchOp::Put(table, key, value) => (table, key, Some(Bytes::copy_from_slice(value))),
-                BatchOp::Delete(table, key) => (table, key, None),
-            };
-            let key = Bytes::copy_from_slice(key);
-            inner.write_row(table, &key, value.clone());
-            writes.push((table, key, value));
+            let at = writes.len();
+            match op {
+                BatchOp::Put(table, key, value) => {
+                    writes.push((table, Bytes::copy_from_slice(key), Some(Bytes::copy_from_slice(value))));
+                }
+                BatchOp::Delete(table, key) => writes.push((table, Bytes::copy_from_slice(key), None)),
+                BatchOp::DeleteRange(table, lower, upper) => {
+                    let rows =
+                        inner.tables[table.index()].range::<[u8], _>((Bound::Included(lower), Bound::Excluded(upper)));
+                    writes.extend(rows.map(|(key, _)| (table, key.clone(), None)));
+                }
+            }
+            for (table, key, value) in &writes[at..] {
+                inner.write_row(*table, key, value.clone());
+            }
         }
         inner.unflushed.push(writes);
         inner.sweep_if_due();

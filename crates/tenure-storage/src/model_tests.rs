@@ -205,7 +205,8 @@ fn dump(view: &StateView) -> Dump {
 
 fn open(engine: &MemEngine) -> StateStore {
     // Room for two short keys in each shard of the cache, and for no long one.
-    let options = Options { inline_value_bytes_max: INLINE_MAX, meta_cache_bytes_max: 258 << 10 };
+    let options =
+        Options { inline_value_bytes_max: INLINE_MAX, meta_cache_bytes_max: 258 << 10, lease_keys_one_by_one_max: 1 };
     StateStore::open_with(Arc::new(engine.clone()), options).unwrap()
 }
 
@@ -294,6 +295,11 @@ impl Node {
         assert_eq!(view.meta(), &self.model.meta);
         assert_eq!(view.applied().index.0, self.log.len() as u64);
         assert_eq!(leases(&*view), leases(&self.model));
+        assert_eq!(
+            rows_of(view.engine_snapshot(), Table::LeaseKeys).len(),
+            self.model.lease_keys.len(),
+            "none is left behind"
+        );
         assert_eq!(hash_state(&*view).unwrap(), hash_state(&self.model).unwrap());
         self.check_ends(&view);
         let everything = KeyRange::From(Bytes::new());

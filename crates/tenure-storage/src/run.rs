@@ -4,7 +4,7 @@
 //! of `current`. Nothing reaches the store before [`Run::commit`]; dropping a run leaves no trace.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use tenure_core::{EventId, LeaseId, Revision};
 use crate::error::StorageError;
 use crate::merge::merge_scan;
 use crate::meta_cache::KnownKey;
+use crate::pending_keys::{PendingKey, PendingKeys};
 use crate::state_view::{Applied, StateView};
 use crate::store::StateStore;
 
@@ -43,26 +44,17 @@ pub(crate) struct Pending {
     /// All events, in order.
     pub(crate) events: Vec<EventRow>,
     /// The keys that changed.
-    pub(crate) keys: BTreeMap<Bytes, PendingKey>,
+    pub(crate) keys: PendingKeys,
     /// The leases that changed; `None` is a deletion.
     pub(crate) leases: BTreeMap<LeaseId, Option<LeaseRow>>,
+    /// Leases whose attachments in the view below are all gone.
+    pub(crate) emptied_leases: BTreeSet<LeaseId>,
     /// The attachments that changed: whether they are there now.
     pub(crate) lease_keys: BTreeMap<(LeaseId, Bytes), bool>,
     /// The holders of leases that came or went.
     pub(crate) lease_holders: BTreeMap<LeaseId, Option<LeaseHolder>>,
     /// The ends of leases that were recorded or forgotten.
     pub(crate) lease_ends: BTreeMap<u64, Option<LeaseEnd>>,
-}
-
-/// What a run did to one key.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PendingKey {
-    /// The place of its newest event in [`Pending::events`].
-    pub(crate) event: usize,
-    /// 1 if the run brought it into being, −1 if it removed it, 0 if it exists (or not) as before.
-    pub(crate) live_change: i8,
-    /// What the view below says of the key, if that is known already.
-    pub(crate) before: Option<Option<KnownKey>>,
 }
 
 /// What a commit published.
@@ -96,7 +88,7 @@ impl<'s> Run<'s> {
     }
 
     fn pending_keys(&self, range: &KeyRange) -> impl Iterator<Item = (&Bytes, PendingKey)> {
-        let inside = (!range.is_empty()).then(|| self.pending.keys.range::<[u8], _>(range.bounds()));
+        let inside = (!range.is_empty()).then(|| self.pending.keys.range(range.bounds()));
         inside.into_iter().flatten().map(|(key, pending)| (key, *pending))
     }
 }
@@ -216,6 +208,9 @@ impl StateRead for Run<'_> {
             .take_while(|((lease, _), _)| *lease == id)
             .map(|((_, key), attached)| (key.clone(), attached.then_some(())));
         let base = |visit: &mut dyn FnMut(Bytes, ()) -> ControlFlow<()>| {
+            if self.pending.emptied_leases.contains(&id) {
+                return Ok(());
+            }
             self.view.scan_lease_keys(id, &mut |key| visit(key, ()))
         };
         merge_scan(pending, base, &mut |key, ()| visit(key))
@@ -245,14 +240,19 @@ impl StateWrite for Run<'_> {
             _ => 0,
         };
         let place = self.pending.events.len();
-        let entry = self.pending.keys.entry(event.key.clone());
         let looked_up = self.looked_up.get_mut();
         let before = (looked_up.key == event.key).then_some(looked_up.known);
-        let pending = entry.or_insert(PendingKey { event: place, live_change: 0, before });
+        let pending = PendingKey { event: place, live_change: 0, before };
+        let pending = self.pending.keys.get_or_insert(&event.key, pending);
         pending.event = place;
         pending.live_change += live_change;
         assert!(pending.live_change.abs() <= 1, "a key is created only when absent and deleted only when present");
         self.pending.events.push(event);
+    }
+
+    fn expect_events(&mut self, count: usize) {
+        self.pending.events.reserve(count);
+        self.pending.keys.reserve(count);
     }
 
     fn meta_mut(&mut self) -> &mut Meta {
@@ -273,6 +273,21 @@ impl StateWrite for Run<'_> {
 
     fn detach(&mut self, id: LeaseId, key: &Bytes) {
         self.pending.lease_keys.insert((id, key.clone()), false);
+    }
+
+    fn detach_all(&mut self, id: LeaseId, keys: &[Bytes]) {
+        let few = keys.len() <= self.store.options.lease_keys_one_by_one_max;
+        // Beyond the last id there is no key at which its rows end.
+        if few || id == LeaseId(i64::MAX) {
+            return keys.iter().for_each(|key| self.detach(id, key));
+        }
+        let pending = &mut self.pending.lease_keys;
+        let of_lease: Vec<_> =
+            pending.range((id, Bytes::new())..).map(|(at, _)| at).take_while(|at| at.0 == id).cloned().collect();
+        for at in of_lease {
+            pending.remove(&at);
+        }
+        self.pending.emptied_leases.insert(id);
     }
 
     fn put_lease_holder(&mut self, id: LeaseId, holder: LeaseHolder) {

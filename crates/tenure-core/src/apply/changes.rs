@@ -41,6 +41,11 @@ impl<'a, S: StateWrite> Changes<'a, S> {
         Changes { state, last: None }
     }
 
+    /// Says that so many changes follow.
+    pub(super) fn expect(&mut self, count: usize) {
+        self.state.expect_events(count);
+    }
+
     /// What is known of a key.
     pub(super) fn newest(&self, key: &[u8]) -> Result<Newest, S::Error> {
         Ok(Newest::of(self.state.current_meta(key)?, self.state.meta().compacted))
@@ -73,7 +78,7 @@ impl<'a, S: StateWrite> Changes<'a, S> {
         Ok(())
     }
 
-    /// Records a delete of a key that exists, as `live` says.
+    /// Records a delete of a key that exists, as `live` says; without a lease, if it was detached already.
     pub(super) fn delete(&mut self, key: Bytes, live: &KeyMeta) -> Result<(), ApplyError<S::Error>> {
         let modified = self.next_event(Some(live.modified))?;
         if live.lease.is_some() {

@@ -26,6 +26,7 @@ pub(super) fn delete_range<S: StateWrite>(
     } else {
         live_keys(changes, &delete.range)?
     };
+    changes.expect(keys.len());
     let mut deleted = 0;
     for key in keys {
         match changes.newest(&key)?.live {

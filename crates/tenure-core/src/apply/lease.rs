@@ -16,7 +16,7 @@ use crate::command::{LeaseGrant, LeaseRevoke};
 use crate::ids::LeaseId;
 use crate::outcome::{Refusal, Response};
 use crate::planted::{Bug, is_on};
-use crate::row::{LeaseHolder, LeaseRow};
+use crate::row::{KeyMeta, LeaseHolder, LeaseRow};
 use crate::state::StateWrite;
 
 /// How much longer than its TTL a lease lives by the lease clock, in percent. The rates of any
@@ -89,10 +89,14 @@ pub(super) fn revoke<S: StateWrite>(state: &mut S, at: At, revoke: &LeaseRevoke)
         ControlFlow::Continue(())
     })?;
     let deleted = keys.len() as u64;
+    state.detach_all(revoke.id, &keys);
     let mut changes = Changes::new(state);
+    changes.expect(keys.len());
     for key in keys {
         match changes.newest(&key)?.live {
-            Some(live) if live.lease == revoke.id => changes.delete(key, &live)?,
+            Some(live) if live.lease == revoke.id => {
+                changes.delete(key, &KeyMeta { lease: LeaseId::NONE, ..live })?;
+            }
             Some(_) | None => return Err(ApplyError::Invariant("a lease holds a key that is not attached to it")),
         }
     }

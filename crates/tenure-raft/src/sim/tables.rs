@@ -77,6 +77,7 @@ fn halves(batch: &Batch) -> [Batch; 2] {
         match op {
             BatchOp::Put(table, key, value) => half.put(table, key, value),
             BatchOp::Delete(table, key) => half.delete(table, key),
+            BatchOp::DeleteRange(table, lower, upper) => half.delete_range(table, lower, upper),
         }
     }
     halves
