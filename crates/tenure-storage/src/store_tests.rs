@@ -369,18 +369,19 @@ fn applying_an_entry_twice_is_a_bug() {
     drop(store.begin().commit(again));
 }
 
+fn attached(state: &impl StateRead<Error = StorageError>, lease: LeaseId) -> Vec<Bytes> {
+    let mut found = Vec::new();
+    let scanned = state.scan_lease_keys(lease, &mut |key| {
+        found.push(key);
+        ControlFlow::Continue(())
+    });
+    scanned.unwrap();
+    found
+}
+
 #[test]
 fn a_lease_that_is_emptied_at_once_can_be_filled_again_in_the_same_run() {
     let keys = |names: &[&str]| names.iter().map(|name| Bytes::copy_from_slice(name.as_bytes())).collect::<Vec<_>>();
-    let attached = |state: &dyn Fn(&mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), StorageError>| {
-        let mut found = Vec::new();
-        state(&mut |key| {
-            found.push(key);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        found
-    };
     for (few, lease) in [(0, LeaseId(7)), (9, LeaseId(7)), (0, LeaseId(i64::MAX))] {
         let engine = MemEngine::new();
         let options = Options { lease_keys_one_by_one_max: few, ..Options::default() };
@@ -394,14 +395,14 @@ fn a_lease_that_is_emptied_at_once_can_be_filled_again_in_the_same_run() {
         let mut run = store.begin();
         run.attach(lease, &keys(&["d"])[0]);
         run.detach_all(lease, &keys(&["a", "b", "c", "d"]));
-        assert_eq!(attached(&|visit| run.scan_lease_keys(lease, visit)), keys(&[]), "{few} {lease}");
+        assert_eq!(attached(&run, lease), keys(&[]), "{few} {lease}");
         keys(&["b", "e"]).iter().for_each(|key| run.attach(lease, key));
-        assert_eq!(attached(&|visit| run.scan_lease_keys(lease, visit)), keys(&["b", "e"]), "{few} {lease}");
+        assert_eq!(attached(&run, lease), keys(&["b", "e"]), "{few} {lease}");
         run.commit(applied).unwrap();
         for store in [&store, &StateStore::open(Arc::new(engine.clone())).unwrap()] {
             let view = store.view();
-            assert_eq!(attached(&|visit| view.scan_lease_keys(lease, visit)), keys(&["b", "e"]), "{few} {lease}");
-            assert_eq!(attached(&|visit| view.scan_lease_keys(LeaseId(8), visit)), keys(&["other"]));
+            assert_eq!(attached(&*view, lease), keys(&["b", "e"]), "{few} {lease}");
+            assert_eq!(attached(&*view, LeaseId(8)), keys(&["other"]));
         }
     }
 }
