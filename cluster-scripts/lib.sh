@@ -160,8 +160,9 @@ launch_node() {
         "--initial-cluster-token=tenure-$BASE_PORT" --initial-cluster-state=new "${faults[@]}" \
         </dev/null >>"$dir/log" 2>&1 &
     local pid=$!
-    disown
     echo "$pid" >"$dir/pid"
+    # Only so that bash says nothing when it is killed. There may be nothing to disown when a signal has just come.
+    disown "$pid" 2>/dev/null || true
     # Until it has executed the server it is a copy of this script, which node_state would call stopped.
     until node_pid "$index" >/dev/null || [[ ! -e /proc/$pid ]]; do sleep 0.01; done
 }
