@@ -60,7 +60,7 @@ struct Args {
     #[arg(long)]
     prove: bool,
     /// How many seeds a planted bug may take
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 120)]
     within: u64,
     /// Print what happened
     #[arg(long)]
