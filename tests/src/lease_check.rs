@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::load::percentile;
+
 /// A reading of `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(Duration);
@@ -102,8 +104,7 @@ impl Verdict {
     pub fn table(&self, title: &str) -> String {
         let mut lateness = self.lateness.clone();
         lateness.sort_unstable();
-        let of = |part: usize| lateness.get((lateness.len() * part / 100).min(lateness.len().saturating_sub(1)));
-        let show = |part| of(part).copied().unwrap_or_default().as_secs_f64();
+        let show = |percent| percentile(&lateness, percent).as_secs_f64();
         let mut text = format!(
             "{title}: {} leases lived and ended, {} acknowledged requests, {} of unknown fate\n  {} early, {} late; seconds \
              between due and gone, time without a leader taken off: median {:.2}, 99 % {:.2}, worst {:.2}",

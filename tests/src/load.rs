@@ -77,12 +77,18 @@ impl Report {
             requests,
             elapsed,
             mean: latencies.iter().sum::<Duration>() / count,
-            p50: latencies[requests / 2],
-            p99: latencies[requests * 99 / 100],
-            max: latencies[requests - 1],
+            p50: percentile(&latencies, 50),
+            p99: percentile(&latencies, 99),
+            max: percentile(&latencies, 100),
             client_cpu: cpu / count,
         })
     }
+}
+
+/// What so many percent are below, of times in ascending order; 100 is for the longest. Nothing took no time.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((sorted.len() * percent / 100).min(last)).copied().unwrap_or_default()
 }
 
 /// The next key of the sequence, shared by all clients of a run.

@@ -12,7 +12,7 @@ use crate::binaries::Program;
 use crate::check::{self, Verdict};
 use crate::cluster::{Cluster, LEADER_PATIENCE};
 use crate::http1::metric;
-use crate::load::{self, Load, Operation};
+use crate::load::{self, Load, Operation, percentile};
 use crate::node::{Node, POLL};
 use crate::workload::{History, Workload};
 
@@ -160,6 +160,5 @@ fn latencies(history: &History, from: Instant, to: Instant) -> [Duration; 3] {
     let within = history.acks.iter().filter(|ack| (from..to).contains(&ack.sent));
     let mut latencies: Vec<Duration> = within.map(|ack| ack.acked - ack.sent).collect();
     latencies.sort_unstable();
-    let at = |place: usize| latencies.get(place).copied().unwrap_or_default();
-    [at(latencies.len() / 2), at(latencies.len() * 99 / 100), at(latencies.len().saturating_sub(1))]
+    [50, 99, 100].map(|percent| percentile(&latencies, percent))
 }

@@ -145,16 +145,6 @@ impl StateView {
         found
     }
 
-    /// The end that is recorded for longest.
-    pub fn first_lease_end(&self) -> Result<Option<LeaseEnd>, StorageError> {
-        let mut first = None;
-        self.scan_lease_ends(&mut |_, end| {
-            first = Some(end);
-            ControlFlow::Break(())
-        })?;
-        Ok(first)
-    }
-
     /// Reads the values that stand in `history`, and visits the rows in order.
     fn visit_waiting(
         &self,

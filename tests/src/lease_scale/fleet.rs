@@ -20,6 +20,7 @@ use super::ms;
 use super::seed::Granted;
 use super::wire::{Answers, Ask, Way};
 use crate::lease_check::Moment;
+use crate::load::percentile;
 
 /// A stream on which nothing was answered for so long is left. Servers answer or refuse within seven seconds.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -131,11 +132,6 @@ impl Kept {
         self.latencies.len()
     }
 
-    fn percentile(&self, percent: usize) -> Duration {
-        let last = self.latencies.len().saturating_sub(1);
-        self.latencies.get((self.latencies.len() * percent / 100).min(last)).copied().unwrap_or_default()
-    }
-
     /// Fails if a lease was lost or renewed by nobody.
     pub fn none_lost(&self) -> Result<()> {
         let shown: Vec<&str> = self.lost.iter().take(5).map(String::as_str).collect();
@@ -147,7 +143,7 @@ impl Kept {
 
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [median, high, worst] = [50, 99, 100].map(|percent| ms(self.percentile(percent)));
+        let [median, high, worst] = [50, 99, 100].map(|percent| ms(percentile(&self.latencies, percent)));
         write!(
             f,
             "{} lost ({} early), {} renewals acked (median {median}, p99 {high}, worst {worst}), {} streams left{}",

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 
 use super::PATIENCE;
 use crate::lease_check::Moment;
+use crate::load::percentile;
 
 /// Clients of each kind at each member, and how often each has its turn: together 150 puts and as many reads a second.
 const CLIENTS: u32 = 5;
@@ -131,7 +132,7 @@ impl Felt {
     pub fn percentile(&self, percent: usize) -> Duration {
         let mut all: Vec<Duration> = self.0.iter().map(|sample| sample.took).collect();
         all.sort_unstable();
-        all.get((all.len() * percent / 100).min(all.len().saturating_sub(1))).copied().unwrap_or_default()
+        percentile(&all, percent)
     }
 
     /// The longest that a request took.
