@@ -262,13 +262,12 @@ impl Client {
 
 /// One message, on a stream of its own, and what it says of each lease.
 async fn renew_batch(channel: Channel, ids: Vec<i64>) -> Result<Vec<Outcome>, Lost> {
-    let count = ids.len();
-    let request = tokio_stream::once(v1::LeaseKeepAliveRequest { ids });
+    let request = tokio_stream::once(v1::LeaseKeepAliveRequest { ids: ids.clone() });
     let mut answers = LeasesClient::new(channel).keep_alive(request).await?.into_inner();
     let answer = answers.message().await?.ok_or(Lost::Odd("the stream of renewals ended"))?;
     let header = answer.header.ok_or(Lost::Odd("an answer without a header"))?;
-    if answer.leases.len() != count {
-        return Err(Lost::Odd("a batch was answered in part"));
+    if !answer.leases.iter().map(|kept| kept.id).eq(ids) {
+        return Err(Lost::Odd("renewals of other leases were answered"));
     }
     let outcome = |kept: v1::LeaseKept| match i64::try_from(kept.remaining_ms / 1000) {
         Ok(ttl_secs) => {

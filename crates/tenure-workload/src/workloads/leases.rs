@@ -40,13 +40,11 @@ enum End {
 /// Works until the round's work is over, and then until the last lease has ended.
 pub(super) async fn run(mut client: Client) -> Result<()> {
     while client.stage.is_working() {
-        let id = client.stage.new_lease();
         let ttl_secs = client.rng.random_range(TTL_MIN..=TTL_MAX);
-        // A holder of an unknown grant goes on as if it had it: it must look until the lease is gone all the same.
-        if let Outcome::Refused(_) | Outcome::Failed(_) = client.ask(Request::LeaseGrant { id, ttl_secs }).await {
+        let Some(id) = grant(&mut client, ttl_secs).await else {
             client.pace().await;
             continue;
-        }
+        };
         let ttl = Duration::from_secs(ttl_secs.unsigned_abs());
         let end = if client.rng.random_ratio(1, 4) { End::Revoke } else { End::RunOut };
         let keys = client.rng.random_range(0..3);
@@ -87,12 +85,11 @@ pub(super) async fn hold(mut client: Client, holding: Holding) -> Result<()> {
     // They come one by one, to a cluster that has a leader: what a grant waits for makes its lease end later than it must.
     sleep(client.rng.random_range(COMES_AFTER)).await;
     while client.stage.is_working() {
-        let id = client.stage.new_lease();
         let ttl_secs = client.rng.random_range(holding.ttl_secs.clone());
-        if let Outcome::Refused(_) | Outcome::Failed(_) = client.ask(Request::LeaseGrant { id, ttl_secs }).await {
+        let Some(id) = grant(&mut client, ttl_secs).await else {
             client.pace().await;
             continue;
-        }
+        };
         let third = Duration::from_secs(ttl_secs.unsigned_abs()) / 3;
         let mut renewals = client.rng.random_range(0..=holding.renewals_max);
         while renewals > 0 && client.stage.is_working() {
@@ -117,11 +114,7 @@ pub(super) async fn hold_many(mut client: Client, sharers: Vec<ClientId>) -> Res
         let ttl = Duration::from_secs(ttl_secs.unsigned_abs());
         let mut held = Vec::new();
         for sharer in &sharers {
-            let id = client.stage.new_lease();
-            match client.ask(Request::LeaseGrant { id, ttl_secs }).await {
-                Outcome::Refused(_) | Outcome::Failed(_) => {}
-                Outcome::Ok(_) | Outcome::Unknown => held.push((id, *sharer)),
-            }
+            held.extend(grant(&mut client, ttl_secs).await.map(|id| (id, *sharer)));
         }
         let until = client.now().after(ttl.mul_f64(client.rng.random_range(0.0..2.5)));
         while client.stage.is_working() && client.now() < until {
@@ -138,6 +131,15 @@ pub(super) async fn hold_many(mut client: Client, sharers: Vec<ClientId>) -> Res
         }
     }
     Ok(())
+}
+
+/// Grants a lease. A holder of an unknown grant goes on as if it had it: it must look until the lease is gone all the same.
+async fn grant(client: &mut Client, ttl_secs: i64) -> Option<LeaseId> {
+    let id = client.stage.new_lease();
+    match client.ask(Request::LeaseGrant { id, ttl_secs }).await {
+        Outcome::Refused(_) | Outcome::Failed(_) => None,
+        Outcome::Ok(_) | Outcome::Unknown => Some(id),
+    }
 }
 
 fn key(id: LeaseId, at: u32) -> Bytes {
