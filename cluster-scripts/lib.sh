@@ -174,8 +174,9 @@ log_of_this_run() {
 }
 
 is_serving() {
-    log_of_this_run "$1" | grep -q 'ready to serve client requests' || return 1
-    curl -fsS --max-time 2 "$(client_url "$1")/health" 2>/dev/null | grep -q '"health" *: *"true"'
+    # Not by a pipe: grep ends at the first match, and a longer log would fail of that.
+    grep -q 'ready to serve client requests' < <(log_of_this_run "$1") || return 1
+    grep -q '"health" *: *"true"' < <(curl -fsS --max-time 2 "$(client_url "$1")/health" 2>/dev/null)
 }
 
 fail_with_log() {
