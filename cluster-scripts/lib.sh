@@ -2,8 +2,8 @@
 #
 # A cluster is a directory (TENURE_CLUSTER_DIR, default .cluster) with a `settings` file and one directory per node:
 #   n1/data   the node's data directory        n1/log   what it printed, over all its runs        n1/pid   its process id
-# A process is signalled only when /proc shows that it runs with exactly this node's data directory, so a pid file left over
-# from before a reboot can never hit a stranger.
+# A process is signalled only when /proc shows that it runs with exactly this node's data directory. The pid file is for
+# people: one that is left over from before a reboot can never hit a stranger.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -80,14 +80,14 @@ all_endpoints() {
     (IFS=, && echo "${list[*]}")
 }
 
-# The node's process id if that process really is this node; fails otherwise.
+# The id of the node's process: the one that runs with its data directory, whatever the pid file says; fails if none does.
 node_pid() {
-    local dir pid
-    dir=$(node_dir "$1")
-    pid=$(cat "$dir/pid" 2>/dev/null) || return 1
-    [[ $pid =~ ^[0-9]+$ ]] || return 1
-    tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qxF -- "--data-dir=$dir/data" || return 1
-    echo "$pid"
+    local found
+    # In one word with its option, so that grep does not find itself. Processes that end meanwhile are no error.
+    found=$(grep -lszxF -e"--data-dir=$(node_dir "$1")/data" /proc/[0-9]*/cmdline) || true
+    [[ -n $found ]] || return 1
+    found=${found%%$'\n'*} found=${found#/proc/}
+    echo "${found%/cmdline}"
 }
 
 # running, paused or stopped.
