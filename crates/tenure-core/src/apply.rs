@@ -20,6 +20,7 @@ mod compact;
 mod delete;
 mod lease;
 mod lease_end;
+mod lock;
 mod put;
 mod txn;
 
@@ -27,12 +28,11 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, Group};
-use crate::command::{Command, EntryPosition};
+use crate::command::{Command, EntryPosition, Guarded, GuardedWrite};
 use crate::ids::Term;
 use crate::outcome::{Outcome, Refusal, Response};
 use crate::row::Incarnation;
 use crate::state::StateWrite;
-use changes::Changes;
 
 pub use lease::{LEASE_MARGIN_PERCENT, due_ms};
 pub use lease_end::LEASE_ENDS_MAX;
@@ -121,10 +121,7 @@ fn apply<S: StateWrite>(state: &mut S, at: At, command: Command) -> Applied<Resp
     }
     match command {
         Command::Put(put) => Ok(put::apply(state, put)?.map(Response::Put)),
-        Command::DeleteRange(delete) => {
-            let deleted = delete::delete_range(&mut Changes::new(state), &delete)?;
-            Ok(Ok(Response::DeleteRange(deleted)))
-        }
+        Command::DeleteRange(delete) => Ok(Ok(Response::DeleteRange(delete::apply(state, &delete)?))),
         Command::Txn(txn) => Ok(txn::apply(state, &txn)?.map(Response::Txn)),
         Command::Compact(revision) => Ok(compact::apply(state, revision).map(|()| Response::Compact)),
         Command::LeaseGrant(grant) => lease::grant(state, at, grant),
@@ -142,6 +139,22 @@ fn apply<S: StateWrite>(state: &mut S, at: At, command: Command) -> Applied<Resp
             publish(state, attributes);
             Ok(Ok(Response::MemberPublish))
         }
+        Command::LockAcquire(acquire) => lock::acquire(state, acquire),
+        Command::LockCancel(cancel) => lock::cancel(state, cancel),
+        Command::LockRelease(release) => lock::release(state, release),
+        Command::LockForce(force) => lock::force(state, &force),
+        Command::LockDelayEnd(end) => lock::end_delay(state, end),
+        Command::Guarded(guarded) => write_guarded(state, guarded),
+    }
+}
+
+fn write_guarded<S: StateWrite>(state: &mut S, guarded: Guarded) -> Applied<Response, S::Error> {
+    if !lock::is_held(state, &guarded.guard)? {
+        return Ok(Err(Refusal::LockNotHeld));
+    }
+    match guarded.write {
+        GuardedWrite::Put(put) => Ok(put::apply(state, put)?.map(Response::Put)),
+        GuardedWrite::DeleteRange(delete) => Ok(Ok(Response::DeleteRange(delete::apply(state, &delete)?))),
     }
 }
 

@@ -21,6 +21,8 @@
 
 mod command;
 mod group;
+mod lock;
+mod lock_row;
 mod outcome;
 mod wire;
 

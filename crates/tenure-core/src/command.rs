@@ -3,11 +3,13 @@
 //! A command says what a client asked for after syntax, limits and rights were checked, and nothing that could differ
 //! between nodes: ids are picked and TTLs raised before it is made. Whether keys and leases exist is decided in apply.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Bound;
 
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
+use crate::lock::LockMode;
 use crate::row::{AlarmKind, Incarnation, LeaseHolder, MemberAttributes, RevokedBy};
 
 /// One replicated operation. Each makes its own [`crate::outcome::Outcome`].
@@ -33,6 +35,18 @@ pub enum Command {
     AlarmClear(MemberId, AlarmKind),
     /// A member tells its name and client URLs, once it serves.
     MemberPublish(MemberAttributes),
+    /// Take a lock, or a place in its queue.
+    LockAcquire(LockAcquire),
+    /// End a request for a lock, whatever has become of it.
+    LockCancel(LockCancel),
+    /// Let go of a lock.
+    LockRelease(LockRelease),
+    /// Take a lock away from a contender.
+    LockForce(LockForce),
+    /// End the delay of a lock's key, if it is over.
+    LockDelayEnd(LockDelayEnd),
+    /// A write that depends on a lock being held.
+    Guarded(Guarded),
 }
 
 /// A set of keys, from a request's `key` and `range_end`.
@@ -267,4 +281,113 @@ pub struct EntryPosition {
     pub index: LogIndex,
     /// The entry's term.
     pub term: Term,
+}
+
+/// A request for a lock, as the client numbers them, and one of the tries that it takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockRequest {
+    /// Whose it is.
+    pub lease: LeaseId,
+    /// From 1.
+    pub number: u64,
+    /// All numbers of the lease below this one are settled for the client. At most the number itself.
+    pub lowest_open: u64,
+    /// Rises from try to try.
+    pub attach: u64,
+}
+
+/// Takes a lock, or a place in its queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockAcquire {
+    /// The lock.
+    pub name: Bytes,
+    /// Which request it is.
+    pub request: LockRequest,
+    /// Whether to wait for the lock; else it is taken now or not at all.
+    pub wait: bool,
+    /// How it is wanted.
+    pub mode: LockMode,
+    /// The owner, in the client's words.
+    pub owner: String,
+    /// The value of the lock's key.
+    pub metadata: Bytes,
+    /// How often it may be held by this owner: 0 if it is not re-entrant.
+    pub holds_max: u32,
+    /// For how long it stays taken once the lease has expired, in milliseconds.
+    pub delay_ms: u64,
+}
+
+/// Ends a request for a lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockCancel {
+    /// The lock.
+    pub name: Bytes,
+    /// Which request it is. A later try than the one named here is not touched.
+    pub request: LockRequest,
+}
+
+/// Lets go of a lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockRelease {
+    /// The lock.
+    pub name: Bytes,
+    /// Whose it is.
+    pub lease: LeaseId,
+    /// The token that it was granted with.
+    pub token: Revision,
+    /// The request that ends; 0 for all of them.
+    pub number: u64,
+}
+
+/// Takes a lock away from a contender, native or not, waiting or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockForce {
+    /// Its key.
+    pub key: Bytes,
+    /// The key's create revision.
+    pub token: Revision,
+    /// Why, in an operator's words.
+    pub reason: String,
+    /// Who wants it.
+    pub by: RevokedBy,
+}
+
+/// Ends the delay of a lock's key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockDelayEnd {
+    /// The lease that expired.
+    pub lease: LeaseId,
+    /// The key.
+    pub key: Bytes,
+    /// The revision that wrote it without its lease.
+    pub modified: Revision,
+}
+
+/// That a lock is held: two compares, as any client can put them into a transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockGuard {
+    /// The holder's key.
+    pub key: Bytes,
+    /// Its create revision.
+    pub token: Revision,
+    /// Its lease.
+    pub lease: LeaseId,
+}
+
+/// A write that depends on a lock being held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    /// What must hold.
+    pub guard: LockGuard,
+    /// What is written then.
+    pub write: GuardedWrite,
+}
+
+/// What can be guarded. A transaction has compares of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuardedWrite {
+    /// A put.
+    Put(Put),
+    /// A delete.
+    DeleteRange(DeleteRange),
 }

@@ -5,15 +5,18 @@
 //! tombstone. Back pointers are not in it. Keys are taken in ascending order, a key's versions from the newest down.
 //! On the way each key's row of `current` is held against its newest event: if they differ this node is broken.
 
+use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use crc32fast::Hasher;
 
 use crate::command::KeyRange;
 use crate::history::{newest_event, previous_event};
-use crate::ids::Revision;
+use crate::ids::{LeaseId, Revision};
+use crate::lock::LockKey;
 use crate::outcome::Refusal;
 use crate::row::{
-    AlarmKind, AlarmRow, ClientName, CurrentRow, EventRow, Incarnation, LeaseEnd, LeaseRow, MemberAttributes, Meta,
+    AlarmKind, AlarmRow, ClientName, CurrentRow, EventRow, Incarnation, LeaseEnd, LeaseRow, LockCounts,
+    MemberAttributes, Meta,
 };
 use crate::scan::try_scan_current;
 use crate::state::StateRead;
@@ -56,7 +59,7 @@ pub fn hash_state<S: StateRead>(state: &S) -> Result<u32, S::Error> {
         return Err(state.corrupt("the present is compacted, or lies ahead"));
     };
     let mut hasher = Hasher::new_with_initial(keys.hash);
-    let Meta { revision, compacted, lease_clock_ms, alarms, members, lease_ends } = state.meta();
+    let Meta { revision, compacted, lease_clock_ms, alarms, members, lease_ends, locks } = state.meta();
     let scalars = [revision.0.cast_unsigned(), compacted.0.cast_unsigned(), *lease_clock_ms, alarms.len() as u64];
     hash_numbers(&mut hasher, &scalars);
     for AlarmRow { member, kind } in alarms {
@@ -77,7 +80,33 @@ pub fn hash_state<S: StateRead>(state: &S) -> Result<u32, S::Error> {
         hash_lease_end(&mut hasher, number, &end);
         ControlFlow::Continue(())
     })?;
+    hash_locks(state, &mut hasher, locks)?;
     Ok(hasher.finalize())
+}
+
+/// Hashes the native locks. A store without any hashes as it did before there were any.
+fn hash_locks<S: StateRead>(state: &S, hasher: &mut Hasher, counts: &LockCounts) -> Result<(), S::Error> {
+    if *counts != LockCounts::default() {
+        hash_numbers(hasher, &[counts.locks, counts.requests, counts.delays]);
+    }
+    let mut bytes = Vec::new();
+    state.scan_lock_rows(&LockKey::Delay(LeaseId(i64::MIN), Bytes::new()), &mut |key, row| {
+        match &key {
+            LockKey::Delay(lease, key) => hash_place(hasher, (1, lease.0), &[key]),
+            LockKey::Lock(name) => hash_place(hasher, (2, 0), &[name]),
+            LockKey::Place(name, create, key) => hash_place(hasher, (3, create.0), &[name, key]),
+            LockKey::Requests(lease) => hash_place(hasher, (4, lease.0), &[]),
+        }
+        bytes.clear();
+        row.encode(&mut bytes);
+        hash_bytes(hasher, &bytes);
+        ControlFlow::Continue(())
+    })
+}
+
+fn hash_place(hasher: &mut Hasher, (kind, number): (u64, i64), texts: &[&[u8]]) {
+    hash_numbers(hasher, &[kind, number.cast_unsigned()]);
+    texts.iter().for_each(|text| hash_bytes(hasher, text));
 }
 
 /// Hashes the leases and whom they are for, and counts them.
@@ -170,4 +199,9 @@ fn hash_version(hasher: &mut Hasher, event: &EventRow) {
     hasher.update(&meta.lease.0.to_be_bytes());
     hasher.update(&(event.value.len() as u64).to_be_bytes());
     hasher.update(&event.value);
+    if let Some(cause) = &event.cause {
+        let mut bytes = Vec::new();
+        cause.encode(&mut bytes);
+        hash_bytes(hasher, &bytes);
+    }
 }

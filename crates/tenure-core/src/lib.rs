@@ -18,6 +18,7 @@ mod compare;
 pub mod hash;
 mod history;
 pub mod ids;
+pub mod lock;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod outcome;

@@ -9,6 +9,7 @@ use core::ops::{Bound, ControlFlow};
 
 use crate::command::KeyRange;
 use crate::ids::{EventId, LeaseId, Revision};
+use crate::lock::{LockKey, LockValue};
 use crate::purge::PurgePlan;
 use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use crate::state::{StateRead, StateWrite};
@@ -32,6 +33,8 @@ pub struct MemoryState {
     pub lease_holders: BTreeMap<LeaseId, LeaseHolder>,
     /// How leases ended.
     pub lease_ends: BTreeMap<u64, LeaseEnd>,
+    /// Native locks.
+    pub locks: BTreeMap<LockKey, LockValue>,
 }
 
 /// The tables contradict each other.
@@ -167,6 +170,23 @@ impl StateRead for MemoryState {
         }
         Ok(())
     }
+
+    fn lock_row(&self, key: &LockKey) -> Result<Option<LockValue>, MemoryError> {
+        Ok(self.locks.get(key).cloned())
+    }
+
+    fn scan_lock_rows(
+        &self,
+        from: &LockKey,
+        visit: &mut dyn FnMut(LockKey, LockValue) -> ControlFlow<()>,
+    ) -> Result<(), MemoryError> {
+        for (key, row) in self.locks.range(from..) {
+            if visit(key.clone(), row.clone()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl StateWrite for MemoryState {
@@ -227,5 +247,13 @@ impl StateWrite for MemoryState {
 
     fn delete_lease_end(&mut self, number: u64) {
         self.lease_ends.remove(&number);
+    }
+
+    fn put_lock_row(&mut self, key: LockKey, row: LockValue) {
+        self.locks.insert(key, row);
+    }
+
+    fn delete_lock_row(&mut self, key: &LockKey) {
+        assert!(self.locks.remove(key).is_some(), "only a row that is there is removed");
     }
 }

@@ -46,6 +46,50 @@ pub enum Response {
     MemberPublish,
     /// An expiry whose guard no longer held: nothing was done.
     ExpiryStale,
+    /// Where a request for a lock stands.
+    LockAcquire(LockAnswer),
+    /// A request for a lock is finished.
+    LockCancel {
+        /// Whether it was in the lock's queue, or held the lock, until now.
+        ended: bool,
+    },
+    /// A cancel that came too late: the request was tried again since. Nothing was done.
+    LockCancelStale,
+    /// A lock was let go of.
+    LockRelease {
+        /// Whether it was held by that token and request until now.
+        released: bool,
+        /// How many holds are left.
+        holds: u32,
+    },
+    /// A contender was removed.
+    LockForce {
+        /// Whether it was there.
+        removed: bool,
+    },
+    /// The delay of a lock's key is over.
+    LockDelayEnd,
+    /// It was over already, or is not yet: nothing was done.
+    LockDelayStale,
+}
+
+/// Where a request for a lock stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockAnswer {
+    /// It holds the lock.
+    Granted {
+        /// The fencing token: the create revision of its key.
+        token: Revision,
+        /// How often it is held by now.
+        holds: u32,
+    },
+    /// It waits.
+    Queued {
+        /// How many contenders are ahead of it; told to a request that just joined.
+        ahead: Option<u64>,
+    },
+    /// It would have to wait and does not want to. The request is finished.
+    Busy,
 }
 
 /// The answer of a delete.
@@ -154,4 +198,28 @@ pub enum Refusal {
     /// A grant or renewal in a group that tells no time; only a log written by a faulty proposer holds one.
     #[error("granted or renewed without a reading of the lease clock")]
     NoReading,
+    /// The lease holds the lock or waits for it by another request, and it is not re-entrant for this one.
+    #[error("the lease already holds the lock or waits for it")]
+    LockAlreadyHeld,
+    /// The lock is held as often as its first request allowed.
+    #[error("the lock is held as often as allowed")]
+    LockHeldTooOften,
+    /// The request is finished.
+    #[error("the request is finished")]
+    LockRequestFinished,
+    /// The request's number is too far from the lowest one that is open.
+    #[error("too many open requests of the lease")]
+    LockRequestsTooMany,
+    /// Others share the lock in another way.
+    #[error("the lock is in use with another mode or limit")]
+    LockModeMismatch,
+    /// The lock has as many contenders as it may.
+    #[error("too many contenders for the lock")]
+    LockContendersTooMany,
+    /// A guard does not hold.
+    #[error("the lock is not held by that token and lease")]
+    LockNotHeld,
+    /// What is beyond the limits of a lock command; only a log written by a faulty proposer holds it.
+    #[error("invalid lock command")]
+    LockInvalid,
 }

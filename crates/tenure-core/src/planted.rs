@@ -73,6 +73,34 @@ pub enum Bug {
     SplitRevision,
     /// A watcher whose events are compacted goes on behind them and is told nothing.
     CompactionUntold,
+    /// A lock that becomes free goes to the second in its queue.
+    LockToTheSecond,
+    /// A reader that waits is granted together with those that hold, although a writer waits before it.
+    LockReaderOvertakes,
+    /// Permits go to whoever they suffice for, although somebody waits before it who wants more.
+    LockPermitsOvertake,
+    /// A semaphore gives away one permit more than it has.
+    LockOneMorePermit,
+    /// Nobody is granted a lock whose holder's lease ended.
+    LockForgottenHandOff,
+    /// Waiters on a member are not woken.
+    LockDeafWaiters,
+    /// An Acquire of a request that is finished is carried out.
+    LockFinishedAgain,
+    /// A Cancel ends the request whatever try it names.
+    LockCancelOfAnyTry,
+    /// The key of a holder that expires is deleted, whatever delay it asked for.
+    LockDelaySkipped,
+    /// A delay ends after half of its time.
+    LockDelayHalved,
+    /// A guard is not looked at.
+    LockGuardUnchecked,
+    /// A waiter whose key has gone is told that it has the lock.
+    LockGrantOfGoneKey,
+    /// A waiter whose stream has ended stays in the queue.
+    LockGhostOfStream,
+    /// A retry is answered by what the member knows, before the log.
+    LockAnsweredEarly,
 }
 
 /// What is known of a bug.
@@ -93,7 +121,7 @@ const fn planted(bug: Bug, name: &'static str, seen_by: &'static [&'static str],
 }
 
 /// All of them.
-pub const ALL: [Planted; 28] = [
+pub const ALL: [Planted; 42] = [
     planted(
         Bug::UnconfirmedRead,
         "unconfirmed-read",
@@ -251,6 +279,80 @@ pub const ALL: [Planted; 28] = [
         "compaction-untold",
         &["watch"],
         "a watcher that fell behind the compaction is not told, and goes on",
+    ),
+    planted(
+        Bug::LockToTheSecond,
+        "lock-to-the-second",
+        &["lock-turns"],
+        "a lock that becomes free goes to the second in its queue",
+    ),
+    planted(Bug::LockReaderOvertakes, "lock-reader-overtakes", &["lock-turns"], "readers overtake a writer that waits"),
+    planted(
+        Bug::LockPermitsOvertake,
+        "lock-permits-overtake",
+        &["lock-turns"],
+        "who wants few permits overtakes one that waits for many",
+    ),
+    planted(
+        Bug::LockOneMorePermit,
+        "lock-one-more-permit",
+        &["lock-turns"],
+        "a semaphore gives away one permit more than it has",
+    ),
+    planted(
+        Bug::LockForgottenHandOff,
+        "lock-forgotten-hand-off",
+        &["lock queues"],
+        "a lock whose holder's lease ended is granted to nobody",
+    ),
+    planted(
+        Bug::LockDeafWaiters,
+        "lock-deaf-waiters",
+        &["lock-wakeups"],
+        "waiters are not told that they have the lock",
+    ),
+    planted(
+        Bug::LockFinishedAgain,
+        "lock-finished-again",
+        &["lock queues", "lock-requests"],
+        "a try that comes when its request is over takes the lock, and nobody knows",
+    ),
+    planted(
+        Bug::LockCancelOfAnyTry,
+        "lock-cancel-of-any-try",
+        &["lock-requests"],
+        "the end of a broken stream cancels the try that took its request over",
+    ),
+    planted(
+        Bug::LockDelaySkipped,
+        "lock-delay-skipped",
+        &["lock-delays"],
+        "the lock of a holder that expires is free at once, whatever delay it asked for",
+    ),
+    planted(Bug::LockDelayHalved, "lock-delay-halved", &["lock-delays"], "a lock-delay ends after half of its time"),
+    planted(
+        Bug::LockGuardUnchecked,
+        "lock-guard-unchecked",
+        &["lock-writes"],
+        "guarded writes of those who lost their lock are carried out",
+    ),
+    planted(
+        Bug::LockGrantOfGoneKey,
+        "lock-grant-of-gone-key",
+        &["lock-sessions"],
+        "a waiter whose key has gone is told that it has the lock",
+    ),
+    planted(
+        Bug::LockGhostOfStream,
+        "lock-ghost-of-stream",
+        &["lock-ghosts"],
+        "a waiter whose stream has ended stays in the queue for as long as its lease lives",
+    ),
+    planted(
+        Bug::LockAnsweredEarly,
+        "lock-answered-early",
+        &["lock-requests", "lock-sessions"],
+        "a retry is answered by what a member that lags knows",
     ),
 ];
 

@@ -1,10 +1,12 @@
 //! The rows of the state tables as the state machine sees them. Their byte layout belongs to `tenure-storage`.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::ids::{EventId, LeaseId, LogIndex, MemberId, Revision, Term};
+use crate::lock::LockCause;
 
 /// What is known of a key's newest event, without its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct EventRow {
     /// The target may be gone: a missing target means "absent" at or below the compacted revision, and corruption
     /// above it.
     pub previous: Option<EventId>,
+    /// What made it, if it is of a lock's contender and that is known.
+    pub cause: Option<Box<LockCause>>,
 }
 
 /// Tells two leases with the same id apart: the log entry that granted it and its place in that entry's group.
@@ -193,6 +197,20 @@ pub struct Meta {
     pub members: Vec<MemberAttributes>,
     /// How many ends of leases were recorded, and so the number of the next one.
     pub lease_ends: u64,
+    /// How many rows of `locks` there are.
+    pub locks: LockCounts,
+}
+
+/// How many rows of `locks` there are of the kinds that other commands have to look for. A store without native locks
+/// looks for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockCounts {
+    /// Locks.
+    pub locks: u64,
+    /// Leases with request numbers.
+    pub requests: u64,
+    /// Delayed keys.
+    pub delays: u64,
 }
 
 impl Default for Meta {
@@ -204,6 +222,7 @@ impl Default for Meta {
             alarms: Vec::new(),
             members: Vec::new(),
             lease_ends: 0,
+            locks: LockCounts::default(),
         }
     }
 }

@@ -4,11 +4,13 @@
 //! pending writes. A visitor may itself read the same state, so an implementation holds no lock while it calls one.
 //! Any `Err` means that this node's storage is broken: the caller stops the node.
 
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::ControlFlow;
 
 use crate::command::KeyRange;
 use crate::ids::{EventId, LeaseId, Revision};
+use crate::lock::{LockKey, LockValue, lock_range};
 use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 
 /// Reads of the state tables.
@@ -66,6 +68,26 @@ pub trait StateRead {
 
     /// The ends of leases that are kept, by number: the oldest first.
     fn scan_lease_ends(&self, visit: &mut dyn FnMut(u64, LeaseEnd) -> ControlFlow<()>) -> Result<(), Self::Error>;
+
+    /// The live keys under a lock's name, at most so many. Who remembers that there are none need not look for them.
+    fn contending_keys(&self, name: &[u8], max: u64) -> Result<Vec<Bytes>, Self::Error> {
+        let mut keys = Vec::new();
+        self.scan_live(&lock_range(name), &mut |key| {
+            keys.push(key);
+            if keys.len() as u64 >= max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(keys)
+    }
+
+    /// A row of `locks`. It is of its key's kind, or storage is broken.
+    fn lock_row(&self, key: &LockKey) -> Result<Option<LockValue>, Self::Error>;
+
+    /// The rows of `locks` from a key on.
+    fn scan_lock_rows(
+        &self,
+        from: &LockKey,
+        visit: &mut dyn FnMut(LockKey, LockValue) -> ControlFlow<()>,
+    ) -> Result<(), Self::Error>;
 }
 
 /// Writes of the state tables: all of a run's go into one batch.
@@ -111,4 +133,10 @@ pub trait StateWrite: StateRead {
 
     /// Removes the record of that number.
     fn delete_lease_end(&mut self, number: u64);
+
+    /// Writes a row of `locks`, which is of its key's kind.
+    fn put_lock_row(&mut self, key: LockKey, row: LockValue);
+
+    /// Removes it.
+    fn delete_lock_row(&mut self, key: &LockKey);
 }

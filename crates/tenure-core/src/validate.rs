@@ -7,7 +7,13 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::TXN_DEPTH_MAX;
-use crate::command::{Command, KeyRange, Op, Put, Txn};
+use crate::command::{
+    Command, Guarded, GuardedWrite, KeyRange, LockAcquire, LockCancel, LockForce, LockRequest, Op, Put, Txn,
+};
+use crate::lock::{
+    LOCK_DELAY_MS_MAX, LOCK_HOLDS_MAX, LOCK_METADATA_BYTES_MAX, LOCK_NAME_BYTES_MAX, LOCK_NAME_SLASHES_MAX,
+    LOCK_OWNER_BYTES_MAX, LOCK_PERMITS_MAX, LOCK_REASON_BYTES_MAX, LOCK_REQUEST_MAX, LockMode,
+};
 
 /// The space that a put takes besides its key and value, as etcd's quota counts it.
 const PUT_OVERHEAD_BYTES: u64 = 256;
@@ -26,6 +32,79 @@ pub enum InvalidTxn {
     /// It puts a key twice, or puts a key that it also deletes.
     #[error("duplicate key given in txn request")]
     DuplicateKey,
+}
+
+/// Why a command on a lock is refused unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidLock {
+    /// No name, or one above [`LOCK_NAME_BYTES_MAX`] or [`LOCK_NAME_SLASHES_MAX`].
+    #[error("a lock's name has 1 to {LOCK_NAME_BYTES_MAX} bytes, at most {LOCK_NAME_SLASHES_MAX} of them slashes")]
+    Name,
+    /// An owner above [`LOCK_OWNER_BYTES_MAX`].
+    #[error("a lock's owner has at most {LOCK_OWNER_BYTES_MAX} bytes")]
+    Owner,
+    /// Metadata above [`LOCK_METADATA_BYTES_MAX`].
+    #[error("a lock's metadata has at most {LOCK_METADATA_BYTES_MAX} bytes")]
+    Metadata,
+    /// A reason above [`LOCK_REASON_BYTES_MAX`].
+    #[error("a reason has at most {LOCK_REASON_BYTES_MAX} bytes")]
+    Reason,
+    /// Permits or a limit that no semaphore has.
+    #[error("a semaphore has 1 to {LOCK_PERMITS_MAX} permits, and one that takes some takes 1 to all of them")]
+    Permits,
+    /// More holds than [`LOCK_HOLDS_MAX`].
+    #[error("a lock is held at most {LOCK_HOLDS_MAX} times")]
+    Holds,
+    /// A delay above [`LOCK_DELAY_MS_MAX`].
+    #[error("a lock-delay is at most {LOCK_DELAY_MS_MAX} ms")]
+    Delay,
+    /// A request number or lowest open one that no client has.
+    #[error("request numbers are 1 to {LOCK_REQUEST_MAX}, and the lowest open one is not above the request's own")]
+    Request,
+}
+
+/// Checks the name of a lock.
+pub fn validate_lock_name(name: &[u8]) -> Result<(), InvalidLock> {
+    let slashes = name.iter().filter(|byte| **byte == b'/').count();
+    let is_right = !name.is_empty() && name.len() <= LOCK_NAME_BYTES_MAX && slashes <= LOCK_NAME_SLASHES_MAX;
+    check(is_right, InvalidLock::Name)
+}
+
+/// Checks an acquire.
+pub fn validate_acquire(acquire: &LockAcquire) -> Result<(), InvalidLock> {
+    validate_lock_name(&acquire.name)?;
+    check_request(&acquire.request)?;
+    check(acquire.owner.len() <= LOCK_OWNER_BYTES_MAX, InvalidLock::Owner)?;
+    check(acquire.metadata.len() <= LOCK_METADATA_BYTES_MAX, InvalidLock::Metadata)?;
+    check(acquire.holds_max <= LOCK_HOLDS_MAX, InvalidLock::Holds)?;
+    check(acquire.delay_ms <= LOCK_DELAY_MS_MAX, InvalidLock::Delay)?;
+    match acquire.mode {
+        LockMode::Exclusive | LockMode::Shared => Ok(()),
+        LockMode::Semaphore { permits, limit } => {
+            check((1..=limit).contains(&permits) && limit <= LOCK_PERMITS_MAX, InvalidLock::Permits)
+        }
+    }
+}
+
+/// Checks a cancel.
+pub fn validate_cancel(cancel: &LockCancel) -> Result<(), InvalidLock> {
+    validate_lock_name(&cancel.name)?;
+    check_request(&cancel.request)
+}
+
+/// Checks a forced release.
+pub fn validate_force(force: &LockForce) -> Result<(), InvalidLock> {
+    check(force.reason.len() <= LOCK_REASON_BYTES_MAX, InvalidLock::Reason)
+}
+
+fn check_request(request: &LockRequest) -> Result<(), InvalidLock> {
+    let numbers = 1..=LOCK_REQUEST_MAX;
+    let is_known = numbers.contains(&request.number) && numbers.contains(&request.lowest_open);
+    check(is_known && request.lowest_open <= request.number, InvalidLock::Request)
+}
+
+fn check(holds: bool, otherwise: InvalidLock) -> Result<(), InvalidLock> {
+    if holds { Ok(()) } else { Err(otherwise) }
 }
 
 /// Checks a transaction. The longest list of each level counts against `max_ops`, and nested levels get what is left.
@@ -81,14 +160,27 @@ pub fn cost_bytes(command: &Command) -> u64 {
         Command::Put(put) => cost_put(put),
         Command::Txn(txn) => cost_txn(txn),
         Command::LeaseGrant(grant) => LEASE_BYTES + grant.holder.len_bytes(),
+        Command::LockAcquire(acquire) => cost_acquire(acquire),
+        Command::Guarded(Guarded { write: GuardedWrite::Put(put), .. }) => cost_put(put),
         Command::DeleteRange(_)
         | Command::Compact(_)
         | Command::LeaseRevoke(_)
         | Command::LeaseRenew(_)
         | Command::AlarmRaise(..)
         | Command::AlarmClear(..)
-        | Command::MemberPublish(_) => 0,
+        | Command::MemberPublish(_)
+        | Command::LockCancel(_)
+        | Command::LockRelease(_)
+        | Command::LockForce(_)
+        | Command::LockDelayEnd(_)
+        | Command::Guarded(Guarded { write: GuardedWrite::DeleteRange(_), .. }) => 0,
     }
+}
+
+/// A key with its value, and the row beside it.
+fn cost_acquire(acquire: &LockAcquire) -> u64 {
+    let bytes = 2 * acquire.name.len() + acquire.metadata.len() + acquire.owner.len();
+    PUT_OVERHEAD_BYTES + LEASE_BYTES + bytes as u64
 }
 
 fn cost_put(put: &Put) -> u64 {

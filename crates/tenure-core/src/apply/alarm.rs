@@ -1,6 +1,6 @@
 //! Alarms: raised and cleared through the log, so that every node refuses the same commands.
 
-use crate::command::Command;
+use crate::command::{Command, GuardedWrite};
 use crate::ids::MemberId;
 use crate::outcome::Refusal;
 use crate::row::{AlarmKind, AlarmRow, Meta};
@@ -19,9 +19,19 @@ pub(super) fn refusal(meta: &Meta, command: &Command) -> Option<Refusal> {
         Command::AlarmRaise(..) | Command::AlarmClear(..) | Command::MemberPublish(_) | Command::LeaseRenew(_) => {
             return None;
         }
-        Command::Put(_) | Command::LeaseGrant(_) => true,
+        Command::Put(_) | Command::LeaseGrant(_) | Command::LockAcquire(_) => true,
         Command::Txn(txn) => txn_puts(txn),
-        Command::DeleteRange(_) | Command::Compact(_) | Command::LeaseRevoke(_) => false,
+        Command::Guarded(guarded) => match guarded.write {
+            GuardedWrite::Put(_) => true,
+            GuardedWrite::DeleteRange(_) => false,
+        },
+        Command::DeleteRange(_)
+        | Command::Compact(_)
+        | Command::LeaseRevoke(_)
+        | Command::LockCancel(_)
+        | Command::LockRelease(_)
+        | Command::LockForce(_)
+        | Command::LockDelayEnd(_) => false,
     };
     if raised(AlarmKind::Corrupt) {
         Some(Refusal::Corrupt)

@@ -1,9 +1,16 @@
 //! The events of one command: all in one revision, numbered in order, none if nothing changes.
+//!
+//! Keys that come and go may be contenders for locks, whoever writes them. So every change of a key goes through here,
+//! and what follows for locks is settled once all changes of the command are made: who is granted a lock and loses
+//! its key in the same revision was never granted it.
 
+use alloc::boxed::Box;
 use bytes::Bytes;
 
 use super::ApplyError;
+use super::lock::queue::{self, Joining, Touched, Why};
 use crate::ids::{EventId, LeaseId, Revision};
+use crate::lock::LockCause;
 use crate::row::{EventRow, KeyMeta};
 use crate::state::StateWrite;
 
@@ -11,6 +18,22 @@ use crate::state::StateWrite;
 pub(super) struct Changes<'a, S> {
     pub(super) state: &'a mut S,
     last: Option<EventId>,
+    why: Why<'a>,
+    touched: Touched,
+    /// The lease that all keys were detached from at once.
+    emptied: LeaseId,
+}
+
+/// Makes the changes of a command, which come about for a reason.
+pub(super) fn change<'a, S: StateWrite, T>(
+    state: &'a mut S,
+    why: Why<'a>,
+    make: impl FnOnce(&mut Changes<'a, S>) -> Result<T, ApplyError<S::Error>>,
+) -> Result<T, ApplyError<S::Error>> {
+    let mut changes = Changes { state, last: None, why, touched: Touched::default(), emptied: LeaseId::NONE };
+    let made = make(&mut changes)?;
+    queue::settle(changes.state, changes.touched)?;
+    Ok(made)
 }
 
 /// What is known of a key about to change.
@@ -36,14 +59,24 @@ impl Newest {
     }
 }
 
-impl<'a, S: StateWrite> Changes<'a, S> {
-    pub(super) fn new(state: &'a mut S) -> Changes<'a, S> {
-        Changes { state, last: None }
-    }
-
+impl<S: StateWrite> Changes<'_, S> {
     /// Says that so many changes follow.
     pub(super) fn expect(&mut self, count: usize) {
         self.state.expect_events(count);
+    }
+
+    /// Detaches all its keys from a lease that ends. What becomes of each follows.
+    pub(super) fn detach_all(&mut self, lease: LeaseId, keys: &[Bytes]) {
+        self.state.detach_all(lease, keys);
+        self.emptied = lease;
+        self.expect(keys.len());
+    }
+
+    /// Detaches a key from its lease, if it is on any.
+    fn detach(&mut self, lease: LeaseId, key: &Bytes) {
+        if lease.is_some() && lease != self.emptied {
+            self.state.detach(lease, key);
+        }
     }
 
     /// What is known of a key.
@@ -59,6 +92,17 @@ impl<'a, S: StateWrite> Changes<'a, S> {
         value: Bytes,
         lease: LeaseId,
     ) -> Result<(), ApplyError<S::Error>> {
+        self.record(key, newest, (value, lease), (Joining::Plain, None)).map(|_| ())
+    }
+
+    /// The same for a key whose locks know more of it. Answers its metadata.
+    pub(super) fn record(
+        &mut self,
+        key: Bytes,
+        newest: Newest,
+        (value, lease): (Bytes, LeaseId),
+        (joining, cause): (Joining, Option<LockCause>),
+    ) -> Result<KeyMeta, ApplyError<S::Error>> {
         let modified = self.next_event(newest.previous)?;
         let (create, version, old_lease) = match newest.live {
             Some(live) => (live.create, live.version, live.lease),
@@ -66,26 +110,27 @@ impl<'a, S: StateWrite> Changes<'a, S> {
         };
         let version = version.checked_add(1).ok_or(ApplyError::Invariant("a version has reached its end"))?;
         if old_lease != lease {
-            if old_lease.is_some() {
-                self.state.detach(old_lease, &key);
-            }
+            self.detach(old_lease, &key);
             if lease.is_some() {
                 self.state.attach(lease, &key);
             }
         }
         let meta = KeyMeta { create, modified, version, lease };
-        self.state.record(EventRow { key, meta, value, previous: newest.previous });
-        Ok(())
+        if newest.live.is_none() {
+            queue::join(self.state, &mut self.touched, (&key, create), joining)?;
+        }
+        let cause = cause.map(Box::new);
+        self.state.record(EventRow { key, meta, value, previous: newest.previous, cause });
+        Ok(meta)
     }
 
-    /// Records a delete of a key that exists, as `live` says; without a lease, if it was detached already.
+    /// Records a delete of a key that exists, as `live` says.
     pub(super) fn delete(&mut self, key: Bytes, live: &KeyMeta) -> Result<(), ApplyError<S::Error>> {
         let modified = self.next_event(Some(live.modified))?;
-        if live.lease.is_some() {
-            self.state.detach(live.lease, &key);
-        }
+        self.detach(live.lease, &key);
+        let cause = queue::leave(self.state, &mut self.touched, (&key, live), &self.why)?.map(Box::new);
         let meta = KeyMeta { create: Revision(0), modified, version: 0, lease: LeaseId::NONE };
-        self.state.record(EventRow { key, meta, value: Bytes::new(), previous: Some(live.modified) });
+        self.state.record(EventRow { key, meta, value: Bytes::new(), previous: Some(live.modified), cause });
         Ok(())
     }
 

@@ -5,11 +5,17 @@ use bytes::Bytes;
 use core::ops::ControlFlow;
 
 use super::ApplyError;
-use super::changes::Changes;
+use super::changes::{Changes, change};
+use super::lock::queue::Why;
 use crate::command::{DeleteRange, KeyRange};
 use crate::outcome::{DeletedRange, KeyValue};
 use crate::scan::{At, scan_at};
 use crate::state::StateWrite;
+
+/// A delete of its own.
+pub(super) fn apply<S: StateWrite>(state: &mut S, delete: &DeleteRange) -> Result<DeletedRange, ApplyError<S::Error>> {
+    change(state, Why::Plain, |changes| delete_range(changes, delete))
+}
 
 /// Deletes a range, which may be empty: then nothing changes.
 pub(super) fn delete_range<S: StateWrite>(

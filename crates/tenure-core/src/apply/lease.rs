@@ -2,21 +2,24 @@
 //!
 //! A lease's row keeps the reading of the replicated lease clock at its grant or last renewal. That reading must have been
 //! taken after the client asked: a grant or renewal that went by an older one would end too early, so one whose group
-//! carries no reading is refused. The leader's lessor proposes the revoke of a lease that is due as a compare-and-set: it names the incarnation and the number of
-//! renewals that it saw, and apply ignores it if either differs or the clock has not come that far. So no leader,
-//! however stale, ends a lease early, and ids may be used again.
+//! carries no reading is refused. The leader's lessor proposes the revoke of a lease that is due as a compare-and-set: it
+//! names the incarnation and the number of renewals that it saw, and apply ignores it if either differs or the clock has
+//! not come that far. So no leader, however stale, ends a lease early, and ids may be used again.
 
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-use super::changes::Changes;
+use super::changes::change;
 use super::lease_end::{self, Leaves};
+use super::lock::queue::Why;
+use super::lock::{self, requests};
 use super::{Applied, ApplyError, At};
 use crate::command::{LeaseGrant, LeaseRevoke};
 use crate::ids::LeaseId;
+use crate::lock::read::has_delays;
 use crate::outcome::{Refusal, Response};
 use crate::planted::{Bug, is_on};
-use crate::row::{KeyMeta, LeaseHolder, LeaseRow};
+use crate::row::{LeaseHolder, LeaseRow};
 use crate::state::StateWrite;
 
 /// How much longer than its TTL a lease lives by the lease clock, in percent. The rates of any
@@ -40,7 +43,8 @@ pub(super) fn grant<S: StateWrite>(state: &mut S, at: At, grant: LeaseGrant) -> 
     if !id.is_some() {
         return Ok(Err(Refusal::LeaseNotFound));
     }
-    if state.lease(id)?.is_some() {
+    // The keys of its locks would be those that are still delayed.
+    if state.lease(id)?.is_some() || has_delays(state, id)? {
         return Ok(Err(Refusal::LeaseExists));
     }
     let clock_ms = state.meta().lease_clock_ms;
@@ -83,23 +87,7 @@ pub(super) fn revoke<S: StateWrite>(state: &mut S, at: At, revoke: &LeaseRevoke)
             return Ok(Ok(Response::ExpiryStale));
         }
     }
-    let mut keys = Vec::new();
-    state.scan_lease_keys(revoke.id, &mut |key| {
-        keys.push(key);
-        ControlFlow::Continue(())
-    })?;
-    let deleted = keys.len() as u64;
-    state.detach_all(revoke.id, &keys);
-    let mut changes = Changes::new(state);
-    changes.expect(keys.len());
-    for key in keys {
-        match changes.newest(&key)?.live {
-            Some(live) if live.lease == revoke.id => {
-                changes.delete(key, &KeyMeta { lease: LeaseId::NONE, ..live })?;
-            }
-            Some(_) | None => return Err(ApplyError::Invariant("a lease holds a key that is not attached to it")),
-        }
-    }
+    let deleted = end_keys(state, revoke)?;
     state.delete_lease(revoke.id);
     let mut holder = LeaseHolder::default();
     if lease.has_holder {
@@ -109,4 +97,29 @@ pub(super) fn revoke<S: StateWrite>(state: &mut S, at: At, revoke: &LeaseRevoke)
     }
     lease_end::record(state, at, revoke, &lease, Leaves { keys: deleted, holder: holder.name })?;
     Ok(Ok(Response::LeaseRevoke))
+}
+
+/// Ends the keys of a lease that ends, and answers how many are gone.
+fn end_keys<S: StateWrite>(state: &mut S, revoke: &LeaseRevoke) -> Result<u64, ApplyError<S::Error>> {
+    requests::end(state, revoke.id)?;
+    let mut keys = Vec::new();
+    state.scan_lease_keys(revoke.id, &mut |key| {
+        keys.push(key);
+        ControlFlow::Continue(())
+    })?;
+    let by = revoke.by.as_ref();
+    let expired = revoke.expiry.is_some();
+    change(state, if expired { Why::Expired(by) } else { Why::Revoked(by) }, |changes| {
+        changes.detach_all(revoke.id, &keys);
+        let mut deleted = 0;
+        for key in keys {
+            let live = changes.newest(&key)?.live.filter(|live| live.lease == revoke.id);
+            let live = live.ok_or(ApplyError::Invariant("a lease holds a key that is not attached to it"))?;
+            if !expired || !lock::begin_delay(changes, &key, &live, by)? {
+                changes.delete(key, &live)?;
+                deleted += 1;
+            }
+        }
+        Ok(deleted)
+    })
 }

@@ -1,6 +1,7 @@
 //! Puts. A plain one is the hot path: one look at the key's metadata, never at its value.
 
-use super::changes::{Changes, Newest};
+use super::changes::{Changes, Newest, change};
+use super::lock::queue::Why;
 use super::{Applied, ApplyError};
 use crate::command::Put;
 use crate::ids::LeaseId;
@@ -16,7 +17,7 @@ pub(super) fn apply<S: StateWrite>(state: &mut S, put: Put) -> Applied<Option<Ke
     if key_is_missing(state, &put)? {
         return Ok(Err(Refusal::KeyNotFound));
     }
-    Ok(Ok(carry_out(&mut Changes::new(state), put)?))
+    change(state, Why::Plain, |changes| carry_out(changes, put)).map(Ok)
 }
 
 /// Why a put of a transaction is refused, if it is: looked at before anything is written.

@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::changes::Changes;
+use super::changes::{Changes, change};
+use super::lock::queue::Why;
 use super::{Applied, ApplyError, delete, put};
 use crate::command::Txn;
 use crate::outcome::{OpResponse, Refusal, TxnResponse};
@@ -24,7 +25,7 @@ pub(super) fn apply<S: StateWrite>(state: &mut S, txn: &Txn) -> Applied<TxnRespo
     if let Some(refusal) = taken.refused_range(state.meta()) {
         return Ok(Err(refusal));
     }
-    carry_out(&mut Changes::new(state), taken).map(Ok)
+    change(state, Why::Plain, |changes| carry_out(changes, taken)).map(Ok)
 }
 
 fn refused_put<S: StateRead>(state: &S, taken: &Taken<'_>) -> Result<Option<Refusal>, S::Error> {

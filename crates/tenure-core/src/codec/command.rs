@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::lock;
 use super::wire::{Reader, flags, put_bytes, put_len, put_signed, put_varint};
 use super::{DecodeError, TXN_DEPTH_MAX};
 use crate::command::{
@@ -73,6 +74,12 @@ impl Command {
                 out.put_u8(TAG_LEASE_RENEW);
                 put_signed(&mut out, id.0);
             }
+            Command::LockAcquire(acquire) => lock::encode_acquire(&mut out, acquire),
+            Command::LockCancel(cancel) => lock::encode_cancel(&mut out, cancel),
+            Command::LockRelease(release) => lock::encode_release(&mut out, release),
+            Command::LockForce(force) => lock::encode_force(&mut out, force),
+            Command::LockDelayEnd(end) => lock::encode_delay_end(&mut out, end),
+            Command::Guarded(guarded) => lock::encode_guarded(&mut out, guarded),
         }
         out.freeze()
     }
@@ -100,6 +107,12 @@ impl Command {
             8 => Command::AlarmClear(MemberId(reader.varint()?), decode_alarm_kind(&mut reader)?),
             9 => Command::MemberPublish(decode_attributes(&mut reader)?),
             TAG_LEASE_RENEW => Command::LeaseRenew(LeaseId(reader.signed()?)),
+            lock::TAG_LOCK_ACQUIRE => Command::LockAcquire(lock::decode_acquire(&mut reader)?),
+            lock::TAG_LOCK_CANCEL => Command::LockCancel(lock::decode_cancel(&mut reader)?),
+            lock::TAG_LOCK_RELEASE => Command::LockRelease(lock::decode_release(&mut reader)?),
+            lock::TAG_LOCK_FORCE => Command::LockForce(lock::decode_force(&mut reader)?),
+            lock::TAG_LOCK_DELAY_END => Command::LockDelayEnd(lock::decode_delay_end(&mut reader)?),
+            lock::TAG_GUARDED => Command::Guarded(lock::decode_guarded(&mut reader)?),
             found => return Err(DecodeError::UnknownTag { what: "command", found }),
         };
         reader.finish()?;
@@ -127,6 +140,7 @@ impl Command {
     fn payload_bytes(&self) -> usize {
         match self {
             Command::Put(put) => put.key.len() + put.value.len(),
+            Command::LockAcquire(acquire) => acquire.name.len() + acquire.owner.len() + acquire.metadata.len(),
             Command::DeleteRange(_)
             | Command::Txn(_)
             | Command::Compact(_)
@@ -135,19 +149,24 @@ impl Command {
             | Command::LeaseRenew(_)
             | Command::AlarmRaise(..)
             | Command::AlarmClear(..)
-            | Command::MemberPublish(_) => 0,
+            | Command::MemberPublish(_)
+            | Command::LockCancel(_)
+            | Command::LockRelease(_)
+            | Command::LockForce(_)
+            | Command::LockDelayEnd(_)
+            | Command::Guarded(_) => 0,
         }
     }
 }
 
-fn encode_put(out: &mut BytesMut, put: &Put) {
+pub(super) fn encode_put(out: &mut BytesMut, put: &Put) {
     out.put_u8(flags([put.prev_kv, put.ignore_value, put.ignore_lease]));
     put_bytes(out, &put.key);
     put_bytes(out, &put.value);
     put_signed(out, put.lease.0);
 }
 
-fn decode_put(reader: &mut Reader) -> Result<Put, DecodeError> {
+pub(super) fn decode_put(reader: &mut Reader) -> Result<Put, DecodeError> {
     let [prev_kv, ignore_value, ignore_lease] = reader.flags("put flags")?;
     let key = reader.bytes()?;
     let value = reader.bytes()?;
@@ -155,12 +174,12 @@ fn decode_put(reader: &mut Reader) -> Result<Put, DecodeError> {
     Ok(Put { key, value, lease, prev_kv, ignore_value, ignore_lease })
 }
 
-fn encode_delete(out: &mut BytesMut, delete: &DeleteRange) {
+pub(super) fn encode_delete(out: &mut BytesMut, delete: &DeleteRange) {
     out.put_u8(flags([delete.prev_kv]));
     encode_key_range(out, &delete.range);
 }
 
-fn decode_delete(reader: &mut Reader) -> Result<DeleteRange, DecodeError> {
+pub(super) fn decode_delete(reader: &mut Reader) -> Result<DeleteRange, DecodeError> {
     let prev_kv = reader.bool("delete flags")?;
     Ok(DeleteRange { range: decode_key_range(reader)?, prev_kv })
 }
@@ -400,7 +419,7 @@ fn decode_revoke(reader: &mut Reader) -> Result<LeaseRevoke, DecodeError> {
     Ok(revoke)
 }
 
-fn encode_revoked_by(out: &mut BytesMut, by: &RevokedBy) {
+pub(super) fn encode_revoked_by(out: &mut impl BufMut, by: &RevokedBy) {
     put_varint(out, by.member.0);
     match &by.client {
         ClientName::Unknown => out.put_u8(0),
@@ -415,7 +434,7 @@ fn encode_revoked_by(out: &mut BytesMut, by: &RevokedBy) {
     }
 }
 
-fn decode_revoked_by(reader: &mut Reader) -> Result<RevokedBy, DecodeError> {
+pub(super) fn decode_revoked_by(reader: &mut Reader) -> Result<RevokedBy, DecodeError> {
     let member = MemberId(reader.varint()?);
     let client = match reader.byte()? {
         0 => ClientName::Unknown,

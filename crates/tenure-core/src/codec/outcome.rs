@@ -5,7 +5,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::wire::{Reader, flags, put_bytes, put_len, put_signed, put_varint};
 use super::{DecodeError, TXN_DEPTH_MAX};
 use crate::ids::{LeaseId, Revision};
-use crate::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
+use crate::outcome::{
+    DeletedRange, KeyValue, LockAnswer, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse,
+};
 
 const VERSION: u8 = 1;
 
@@ -45,6 +47,19 @@ impl Outcome {
                 out.put_u8(10);
                 put_varint(out, *ttl_ms);
             }
+            Ok(Response::LockAcquire(answer)) => {
+                out.put_u8(11);
+                encode_lock_answer(out, *answer);
+            }
+            Ok(Response::LockCancel { ended }) => out.put_slice(&[12, flags([*ended])]),
+            Ok(Response::LockCancelStale) => out.put_u8(13),
+            Ok(Response::LockRelease { released, holds }) => {
+                out.put_slice(&[14, flags([*released])]);
+                put_varint(out, u64::from(*holds));
+            }
+            Ok(Response::LockForce { removed }) => out.put_slice(&[15, flags([*removed])]),
+            Ok(Response::LockDelayEnd) => out.put_u8(16),
+            Ok(Response::LockDelayStale) => out.put_u8(17),
         }
     }
 
@@ -69,6 +84,13 @@ impl Outcome {
             8 => Response::MemberPublish,
             9 => Response::ExpiryStale,
             10 => Response::LeaseRenew { ttl_ms: reader.varint()? },
+            11 => Response::LockAcquire(decode_lock_answer(&mut reader)?),
+            12 => Response::LockCancel { ended: reader.bool("cancel flags")? },
+            13 => Response::LockCancelStale,
+            14 => Response::LockRelease { released: reader.bool("release flags")?, holds: reader.u32()? },
+            15 => Response::LockForce { removed: reader.bool("force flags")? },
+            16 => Response::LockDelayEnd,
+            17 => Response::LockDelayStale,
             found => return Err(DecodeError::UnknownTag { what: "response", found }),
         };
         bytes.advance(reader.position());
@@ -88,6 +110,14 @@ fn refusal_code(refusal: Refusal) -> u8 {
         Refusal::DuplicateKey => 8,
         Refusal::Fenced => 9,
         Refusal::NoReading => 10,
+        Refusal::LockAlreadyHeld => 11,
+        Refusal::LockHeldTooOften => 12,
+        Refusal::LockRequestFinished => 13,
+        Refusal::LockRequestsTooMany => 14,
+        Refusal::LockModeMismatch => 15,
+        Refusal::LockContendersTooMany => 16,
+        Refusal::LockNotHeld => 17,
+        Refusal::LockInvalid => 18,
     }
 }
 
@@ -103,7 +133,41 @@ fn decode_refusal(reader: &mut Reader) -> Result<Refusal, DecodeError> {
         8 => Refusal::DuplicateKey,
         9 => Refusal::Fenced,
         10 => Refusal::NoReading,
+        11 => Refusal::LockAlreadyHeld,
+        12 => Refusal::LockHeldTooOften,
+        13 => Refusal::LockRequestFinished,
+        14 => Refusal::LockRequestsTooMany,
+        15 => Refusal::LockModeMismatch,
+        16 => Refusal::LockContendersTooMany,
+        17 => Refusal::LockNotHeld,
+        18 => Refusal::LockInvalid,
         found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
+    })
+}
+
+fn encode_lock_answer(out: &mut BytesMut, answer: LockAnswer) {
+    match answer {
+        LockAnswer::Granted { token, holds } => {
+            out.put_u8(0);
+            put_signed(out, token.0);
+            put_varint(out, u64::from(holds));
+        }
+        LockAnswer::Queued { ahead: None } => out.put_u8(1),
+        LockAnswer::Queued { ahead: Some(ahead) } => {
+            out.put_u8(2);
+            put_varint(out, ahead);
+        }
+        LockAnswer::Busy => out.put_u8(3),
+    }
+}
+
+fn decode_lock_answer(reader: &mut Reader) -> Result<LockAnswer, DecodeError> {
+    Ok(match reader.byte()? {
+        0 => LockAnswer::Granted { token: Revision(reader.signed()?), holds: reader.u32()? },
+        1 => LockAnswer::Queued { ahead: None },
+        2 => LockAnswer::Queued { ahead: Some(reader.varint()?) },
+        3 => LockAnswer::Busy,
+        found => return Err(DecodeError::UnknownTag { what: "lock answer", found }),
     })
 }
 

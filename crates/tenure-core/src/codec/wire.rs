@@ -2,14 +2,14 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::DecodeError;
 
 /// The longest varint of a `u64`.
 const VARINT_BYTES_MAX: usize = 10;
 
-pub(super) fn put_varint(out: &mut BytesMut, mut value: u64) {
+pub(super) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
         out.put_u8(low_byte(value) | 0x80);
         value >>= 7;
@@ -23,15 +23,15 @@ fn low_byte(value: u64) -> u8 {
 }
 
 /// Signed numbers as zigzag, so that small ones of either sign stay short.
-pub(super) fn put_signed(out: &mut BytesMut, value: i64) {
+pub(super) fn put_signed(out: &mut impl BufMut, value: i64) {
     put_varint(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
 }
 
-pub(super) fn put_len(out: &mut BytesMut, len: usize) {
+pub(super) fn put_len(out: &mut impl BufMut, len: usize) {
     put_varint(out, len as u64);
 }
 
-pub(super) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut impl BufMut, bytes: &[u8]) {
     put_len(out, bytes.len());
     out.put_slice(bytes);
 }

@@ -4,10 +4,14 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use tenure_core::codec::{DecodeError, GROUP_COMMANDS_MAX, Group, GroupBuilder, TXN_DEPTH_MAX};
 use tenure_core::command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, ExpiryGuard, GroupHeader, KeyRange, LeaseGrant,
-    LeaseRevoke, Op, Put, Range, SortOrder, SortTarget, Txn,
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, ExpiryGuard, GroupHeader, Guarded, GuardedWrite,
+    KeyRange, LeaseGrant, LeaseRevoke, LockAcquire, LockCancel, LockDelayEnd, LockForce, LockGuard, LockRelease,
+    LockRequest, Op, Put, Range, SortOrder, SortTarget, Txn,
 };
-use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Response, TxnResponse};
+use tenure_core::lock::LockMode;
+use tenure_core::outcome::{
+    DeletedRange, KeyValue, LockAnswer, OpResponse, Outcome, RangeResult, Response, TxnResponse,
+};
 use tenure_core::row::{AlarmKind, ClientName, Incarnation, LeaseHolder, MemberAttributes, RevokedBy};
 use tenure_core::{LeaseId, LogIndex, MemberId, Revision, Term};
 
@@ -130,6 +134,54 @@ fn other_commands_keep_their_bytes() {
 }
 
 #[test]
+fn lock_commands_keep_their_bytes() {
+    let request = LockRequest { lease: LeaseId(7), number: 300, lowest_open: 2, attach: 1 };
+    let acquire = |wait, mode, owner: &str| {
+        let (owner, metadata) = (owner.into(), b("v"));
+        let acquire = LockAcquire { name: b("n"), request, wait, mode, owner, metadata, holds_max: 3, delay_ms: 300 };
+        Command::LockAcquire(acquire)
+    };
+    check(&acquire(true, LockMode::Exclusive, "o"), "01 0c 01 01 6e 0e ac 02 02 01 00 01 6f 01 76 03 ac 02");
+    check(&acquire(false, LockMode::Shared, ""), "01 0c 00 01 6e 0e ac 02 02 01 01 00 01 76 03 ac 02");
+    let semaphore = LockMode::Semaphore { permits: 2, limit: 300 };
+    check(&acquire(false, semaphore, ""), "01 0c 00 01 6e 0e ac 02 02 01 02 02 ac 02 00 01 76 03 ac 02");
+    check(&Command::LockCancel(LockCancel { name: b("n"), request }), "01 0d 01 6e 0e ac 02 02 01");
+    let release = LockRelease { name: b("n"), lease: LeaseId(7), token: Revision(5), number: 300 };
+    check(&Command::LockRelease(release), "01 0e 01 6e 0e 0a ac 02");
+    let by = RevokedBy { member: MemberId(300), client: ClientName::Address("a".into()) };
+    let force = LockForce { key: b("n/7"), token: Revision(5), reason: "r".into(), by };
+    check(&Command::LockForce(force), "01 0f 03 6e 2f 37 0a 01 72 ac 02 02 01 61");
+    let end = LockDelayEnd { lease: LeaseId(7), key: b("n/7"), modified: Revision(5) };
+    check(&Command::LockDelayEnd(end), "01 10 0e 03 6e 2f 37 0a");
+    let guard = || LockGuard { key: b("n/7"), token: Revision(5), lease: LeaseId(7) };
+    let write = GuardedWrite::Put(put("a", "b"));
+    check(&Command::Guarded(Guarded { guard: guard(), write }), "01 11 03 6e 2f 37 0a 0e 01 00 01 61 01 62 00");
+    let write = GuardedWrite::DeleteRange(DeleteRange { range: KeyRange::One(b("a")), prev_kv: false });
+    check(&Command::Guarded(Guarded { guard: guard(), write }), "01 11 03 6e 2f 37 0a 0e 02 00 00 01 61");
+}
+
+#[test]
+fn lock_outcomes_keep_their_bytes() {
+    let granted = LockAnswer::Granted { token: Revision(5), holds: 2 };
+    for (response, golden) in [
+        (Response::LockAcquire(granted), "0b 00 0a 02"),
+        (Response::LockAcquire(LockAnswer::Queued { ahead: None }), "0b 01"),
+        (Response::LockAcquire(LockAnswer::Queued { ahead: Some(300) }), "0b 02 ac 02"),
+        (Response::LockAcquire(LockAnswer::Busy), "0b 03"),
+        (Response::LockCancel { ended: true }, "0c 01"),
+        (Response::LockCancelStale, "0d"),
+        (Response::LockRelease { released: true, holds: 300 }, "0e 01 ac 02"),
+        (Response::LockForce { removed: true }, "0f 01"),
+        (Response::LockDelayEnd, "10"),
+        (Response::LockDelayStale, "11"),
+    ] {
+        let mut out = BytesMut::new();
+        Outcome { revision: Revision(5), result: Ok(response) }.encode(&mut out);
+        assert_eq!(hex(&out), format!("01 0a {golden}"));
+    }
+}
+
+#[test]
 fn a_group_keeps_its_bytes() {
     let header = GroupHeader { lease_clock_ms: Some(258), origin_term: Some(Term(3)) };
     let mut builder = GroupBuilder::new(header);
@@ -197,7 +249,7 @@ fn what_this_version_does_not_know_is_an_error() {
     let decode = |bytes: &'static [u8]| Command::decode(&Bytes::from_static(bytes));
     assert_eq!(decode(b""), Err(DecodeError::Truncated));
     assert_eq!(decode(b"\x02\x04\x02"), Err(DecodeError::UnknownVersion { what: "command", found: 2 }));
-    assert_eq!(decode(b"\x01\x0c"), Err(DecodeError::UnknownTag { what: "command", found: 12 }));
+    assert_eq!(decode(b"\x01\x12"), Err(DecodeError::UnknownTag { what: "command", found: 18 }));
     assert_eq!(decode(b"\x01\x06\x04\x02"), Err(DecodeError::UnknownTag { what: "revoke flags", found: 4 }));
     let client = decode(b"\x01\x06\x02\x0e\x01\x03\x00");
     assert_eq!(client, Err(DecodeError::UnknownTag { what: "client name", found: 3 }));
@@ -331,7 +383,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(version in 0u8..3, tag in 0u8..12, rest in proptest::collection::vec(0u8..6, 0..60)) {
+    fn no_bytes_panic(version in 0u8..3, tag in 0u8..19, rest in proptest::collection::vec(0u8..6, 0..60)) {
         check_any_bytes(&[&[version, tag][..], &rest].concat().into());
     }
 

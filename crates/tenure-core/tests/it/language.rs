@@ -8,14 +8,21 @@
 //!          del RANGE [prev]
 //!          grant LEASE MS [holder=NAME] [text=TEXT]
 //!          revoke LEASE [by=MEMBER] [certificate=NAME] [address=TEXT]
+//!          acquire NAME LEASE NUMBER [lowest=N] [attach=N] [try] [mode=shared|PERMITS/LIMIT] [owner=TEXT] [value=TEXT]
+//!                  [holds=N] [delay=MS]
+//!          cancel NAME LEASE NUMBER [lowest=N] [attach=N]      release NAME LEASE TOKEN [NUMBER]
+//!          force KEY TOKEN [reason=TEXT] [by=MEMBER]           lapse LEASE KEY REVISION
+//!          guarded KEY TOKEN LEASE put … | del …
 //!          { [if TARGET RANGE OP VALUE [and …]] [then OP ; …] [else OP ; …] }
 //! ```
 
 use bytes::Bytes;
 use tenure_core::command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseGrant, LeaseRevoke, Op, Put, Range,
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, Guarded, GuardedWrite, KeyRange, LeaseGrant,
+    LeaseRevoke, LockAcquire, LockCancel, LockDelayEnd, LockForce, LockGuard, LockRelease, LockRequest, Op, Put, Range,
     SortOrder, SortTarget, Txn,
 };
+use tenure_core::lock::LockMode;
 use tenure_core::row::{ClientName, LeaseHolder, RevokedBy};
 use tenure_core::{LeaseId, MemberId, Revision};
 
@@ -132,6 +139,53 @@ impl<'a> Tokens<'a> {
             Ok(())
         })?;
         Ok(by)
+    }
+
+    fn bytes(&mut self) -> Result<Bytes> {
+        Ok(Bytes::copy_from_slice(self.next()?.as_bytes()))
+    }
+
+    fn acquire(&mut self) -> Result<LockAcquire> {
+        let mut acquire = LockAcquire { name: self.bytes()?, wait: true, ..LockAcquire::default() };
+        let (lease, number) = (LeaseId(self.number()?), self.next()?.parse()?);
+        acquire.request = LockRequest { lease, number, lowest_open: 1, attach: 1 };
+        self.options(|name, value| {
+            match name {
+                "lowest" => acquire.request.lowest_open = value.parse()?,
+                "attach" => acquire.request.attach = value.parse()?,
+                "try" => acquire.wait = false,
+                "mode" => {
+                    acquire.mode = match value.split_once('/') {
+                        None if value == "shared" => LockMode::Shared,
+                        None => return Err(format!("what is {value}?").into()),
+                        Some((permits, limit)) => {
+                            LockMode::Semaphore { permits: permits.parse()?, limit: limit.parse()? }
+                        }
+                    }
+                }
+                "owner" => acquire.owner = value.into(),
+                "value" => acquire.metadata = Bytes::copy_from_slice(value.as_bytes()),
+                "holds" => acquire.holds_max = value.parse()?,
+                "delay" => acquire.delay_ms = value.parse()?,
+                _ => return Err(format!("what is {name}?").into()),
+            }
+            Ok(())
+        })?;
+        Ok(acquire)
+    }
+
+    fn force(&mut self) -> Result<LockForce> {
+        let (key, token) = (self.bytes()?, Revision(self.number()?));
+        let mut force = LockForce { key, token, ..LockForce::default() };
+        self.options(|name, value| {
+            match name {
+                "reason" => force.reason = value.into(),
+                "by" => force.by.member = MemberId(value.parse()?),
+                _ => return Err(format!("what is {name}?").into()),
+            }
+            Ok(())
+        })?;
+        Ok(force)
     }
 
     pub(crate) fn delete(&mut self) -> Result<DeleteRange> {
@@ -263,6 +317,32 @@ pub(crate) fn command(name: &str, tokens: &mut Tokens<'_>) -> Result<Option<Comm
             Command::LeaseRevoke(LeaseRevoke { id, expiry: None, by: tokens.revoked_by()? })
         }
         "renew" => Command::LeaseRenew(LeaseId(tokens.number()?)),
+        "acquire" => Command::LockAcquire(tokens.acquire()?),
+        "cancel" => {
+            let LockAcquire { name, request, .. } = tokens.acquire()?;
+            Command::LockCancel(LockCancel { name, request })
+        }
+        "release" => Command::LockRelease(LockRelease {
+            name: tokens.bytes()?,
+            lease: LeaseId(tokens.number()?),
+            token: Revision(tokens.number()?),
+            number: tokens.peek().map_or(Ok("0"), |_| tokens.next())?.parse()?,
+        }),
+        "force" => Command::LockForce(tokens.force()?),
+        "lapse" => {
+            let lease = LeaseId(tokens.number()?);
+            Command::LockDelayEnd(LockDelayEnd { lease, key: tokens.bytes()?, modified: Revision(tokens.number()?) })
+        }
+        "guarded" => {
+            let (key, token) = (tokens.bytes()?, Revision(tokens.number()?));
+            let guard = LockGuard { key, token, lease: LeaseId(tokens.number()?) };
+            let write = match tokens.next()? {
+                "put" => GuardedWrite::Put(tokens.put()?),
+                "del" => GuardedWrite::DeleteRange(tokens.delete()?),
+                word => return Err(format!("{word} cannot be guarded").into()),
+            };
+            Command::Guarded(Guarded { guard, write })
+        }
         _ => return Ok(None),
     };
     tokens.end()?;

@@ -11,7 +11,13 @@ mod halts;
 #[cfg(test)]
 mod language;
 #[cfg(test)]
+mod lock_story;
+#[cfg(test)]
+mod locks;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod model_lock;
 #[cfg(test)]
 mod mutant;
 #[cfg(test)]

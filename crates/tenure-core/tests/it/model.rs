@@ -8,9 +8,12 @@ use tenure_core::command::{
     Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseRevoke, Op, Put, Range, SortOrder,
     SortTarget, Txn,
 };
+use tenure_core::lock::{LockCause, LockDelay, LockLeft};
 use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
 use tenure_core::row::{AlarmKind, AlarmRow, Incarnation, LeaseEnd, LeaseHolder, LeaseRow};
 use tenure_core::{EventId, LeaseId, Revision, Term};
+
+use crate::model_lock::{Locks, plain_put, unguarded, what_is_left};
 
 pub(crate) type Keys = BTreeMap<Bytes, KeyValue>;
 
@@ -30,6 +33,7 @@ pub(crate) struct Model {
     /// Of all entries.
     pub(crate) term: Term,
     pub(crate) alarms: Vec<AlarmRow>,
+    pub(crate) locks: Locks,
 }
 
 impl Default for Model {
@@ -44,12 +48,13 @@ impl Default for Model {
             clock_ms: 0,
             term: Term(3),
             alarms: Vec::new(),
+            locks: Locks::default(),
         }
     }
 }
 
 /// The keys while a command changes them.
-struct Draft {
+pub(crate) struct Draft {
     keys: Keys,
     revision: i64,
     events: Vec<Event>,
@@ -60,16 +65,20 @@ impl Model {
         i64::try_from(self.at.len()).unwrap() - 1
     }
 
-    fn now(&self) -> &Keys {
+    pub(crate) fn now(&self) -> &Keys {
         self.at.last().unwrap()
     }
 
     /// Carries out a command of a group, which carries a reading of the lease clock or not.
     pub(crate) fn apply(&mut self, command: &Command, place: Incarnation, timed: bool) -> Outcome {
+        let (before, revision) = (self.now().clone(), self.revision());
         let result = match self.refused_by_alarm(command) {
             Some(refusal) => Err(refusal),
             None => self.carry_out(command, place, timed),
         };
+        if result.is_ok() {
+            self.follow_locks(command, &before, revision);
+        }
         Outcome { revision: Revision(self.revision()), result }
     }
 
@@ -78,7 +87,8 @@ impl Model {
             Command::AlarmRaise(..) | Command::AlarmClear(..) | Command::MemberPublish(_) | Command::LeaseRenew(_) => {
                 return None;
             }
-            Command::Put(_) | Command::LeaseGrant(_) => true,
+            Command::Put(_) | Command::LeaseGrant(_) | Command::LockAcquire(_) => true,
+            Command::Guarded(guarded) => matches!(unguarded(&guarded.write), Command::Put(_)),
             Command::Txn(txn) => paths(txn).iter().flatten().any(|op| matches!(op, Op::Put(_))),
             _ => false,
         };
@@ -116,7 +126,7 @@ impl Model {
                 if grant.id.0 == 0 {
                     return Err(Refusal::LeaseNotFound);
                 }
-                if self.leases.contains_key(&grant.id) {
+                if self.leases.contains_key(&grant.id) || self.locks.delays.keys().any(|(id, _)| *id == grant.id) {
                     return Err(Refusal::LeaseExists);
                 }
                 let (ttl_ms, clock_ms) = (grant.ttl_ms, self.clock_ms);
@@ -145,6 +155,13 @@ impl Model {
                 Ok(Response::Alarm)
             }
             Command::MemberPublish(_) => Ok(Response::MemberPublish),
+            Command::LockAcquire(acquire) => self.acquire(acquire),
+            Command::LockCancel(cancel) => self.cancel(cancel),
+            Command::LockRelease(release) => self.release(release),
+            Command::LockForce(force) => self.force(force),
+            Command::LockDelayEnd(end) => self.end_delay(end),
+            Command::Guarded(guarded) if !self.guard_holds(&guarded.guard) => Err(Refusal::LockNotHeld),
+            Command::Guarded(guarded) => self.carry_out(&unguarded(&guarded.write), place, timed),
         }
     }
 
@@ -163,17 +180,24 @@ impl Model {
         } else if lease.is_none() {
             return Err(Refusal::LeaseNotFound);
         }
+        let keys: Vec<KeyValue> = self.now().values().filter(|kv| kv.lease == revoke.id).cloned().collect();
+        let delay = |kv: &KeyValue| revoke.expiry.and_then(|_| self.delay_of(&kv.key, revoke.id));
+        let delays: Vec<Option<u64>> = keys.iter().map(delay).collect();
+        let before = self.locks.clone();
         let lease = self.leases.remove(&revoke.id).unwrap();
         let holder = self.holders.remove(&revoke.id).unwrap_or_default();
-        let keys = self.now().values().filter(|kv| kv.lease == revoke.id).count();
-        let answer = self.change(|model, draft| {
-            let keys: Vec<Bytes> =
-                model.now().values().filter(|kv| kv.lease == revoke.id).map(|kv| kv.key.clone()).collect();
-            for key in keys {
-                draft.delete(&DeleteRange { range: KeyRange::One(key), prev_kv: false });
+        let gone = delays.iter().filter(|delay| delay.is_none()).count();
+        let answer = self.change(|_, draft| {
+            for (kv, delay) in keys.iter().zip(&delays) {
+                if delay.is_some() {
+                    drop(draft.put(&plain_put(kv.key.clone(), kv.value.clone(), LeaseId::NONE)));
+                } else {
+                    draft.delete_key(&kv.key);
+                }
             }
             Response::LeaseRevoke
         });
+        self.note_delays(revoke, &before, &keys, &delays);
         if let Some(by) = &revoke.by {
             self.ends.push(LeaseEnd {
                 id: revoke.id,
@@ -186,7 +210,7 @@ impl Model {
                 term: self.term,
                 expired: revoke.expiry.is_some(),
                 by: by.clone(),
-                keys: keys as u64,
+                keys: gone as u64,
                 revision: Revision(self.revision()),
                 holder: holder.name,
             });
@@ -194,8 +218,22 @@ impl Model {
         answer
     }
 
+    /// The keys of a lease that just expired are delayed, if that was asked for.
+    fn note_delays(&mut self, revoke: &LeaseRevoke, before: &Locks, keys: &[KeyValue], delays: &[Option<u64>]) {
+        let revision = Revision(self.revision());
+        for ((sub, kv), ends_ms) in (0..).zip(keys).zip(delays) {
+            let Some(ends_ms) = *ends_ms else { continue };
+            self.locks.natives.get_mut(&kv.key).unwrap().delayed = true;
+            let delay = LockDelay { modified: revision, ends_ms };
+            self.locks.delays.insert((revoke.id, kv.key.clone()), delay);
+            let name = kv.key.slice(..kv.key.iter().rposition(|byte| *byte == b'/').unwrap());
+            let left = LockLeft { by: revoke.by.clone(), ..what_is_left(before, Some(&name), kv, self.clock_ms) };
+            self.locks.causes.insert(EventId { revision, sub }, LockCause::Delayed(left));
+        }
+    }
+
     /// Makes a revision of what `change` does, if it does anything.
-    fn change<T>(&mut self, change: impl FnOnce(&Model, &mut Draft) -> T) -> Result<T, Refusal> {
+    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&Model, &mut Draft) -> T) -> Result<T, Refusal> {
         let revision = self.revision() + 1;
         let mut draft = Draft { keys: self.now().clone(), revision, events: Vec::new() };
         let result = change(self, &mut draft);
@@ -390,7 +428,11 @@ fn collides(path: &[Op]) -> bool {
 }
 
 impl Draft {
-    fn put(&mut self, put: &Put) -> Option<KeyValue> {
+    pub(crate) fn delete_key(&mut self, key: &Bytes) -> i64 {
+        self.delete(&DeleteRange { range: KeyRange::One(key.clone()), prev_kv: false }).deleted
+    }
+
+    pub(crate) fn put(&mut self, put: &Put) -> Option<KeyValue> {
         let old = self.keys.get(&put.key).cloned();
         let kept = old.clone().unwrap_or_default();
         let kv = KeyValue {

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tenure_core::command::KeyRange;
+use tenure_core::lock::{Contender, Granted, LockKey, LockMode, LockValue};
 use tenure_core::memory::{MemoryError, MemoryState};
 use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use tenure_core::state::{StateRead, StateWrite};
@@ -33,7 +34,40 @@ pub(crate) enum Bug {
     EndForgotten,
     /// A lease's holder outlives it.
     HolderKept,
+    /// A contender that becomes a holder is not told.
+    GrantForgotten,
+    /// Whoever comes holds the lock.
+    GrantedAtOnce,
+    /// A contender whose key is gone stays in the queue.
+    WaiterKept,
+    /// The numbers of requests that are finished are not kept.
+    FinishedForgotten,
+    /// A later try of a request is not noted.
+    AttachForgotten,
+    /// A lock-delay ends when it begins.
+    DelaySkipped,
+    /// What a native contender wants is forgotten when it is granted.
+    ModeForgotten,
+    /// The permits that are taken are not counted.
+    PermitsUncounted,
+    /// Nobody looks for those that wait where they are.
+    FrontierAhead,
+    /// An event does not say what made it.
+    CauseForgotten,
 }
+
+pub(crate) const LOCK_BUGS: [Bug; 10] = [
+    Bug::GrantForgotten,
+    Bug::GrantedAtOnce,
+    Bug::WaiterKept,
+    Bug::FinishedForgotten,
+    Bug::AttachForgotten,
+    Bug::DelaySkipped,
+    Bug::ModeForgotten,
+    Bug::PermitsUncounted,
+    Bug::FrontierAhead,
+    Bug::CauseForgotten,
+];
 
 pub(crate) const BUGS: [Bug; 10] = [
     Bug::CreateForgotten,
@@ -66,6 +100,8 @@ pub(crate) struct Reads {
     pub(crate) live: usize,
     /// Events got or walked over.
     pub(crate) events: usize,
+    /// Rows of `locks` got or walked over.
+    pub(crate) locks: usize,
 }
 
 impl Mutant {
@@ -166,6 +202,22 @@ impl StateRead for Mutant {
     fn scan_lease_ends(&self, visit: &mut dyn FnMut(u64, LeaseEnd) -> ControlFlow<()>) -> Result<(), MemoryError> {
         self.state.scan_lease_ends(visit)
     }
+
+    fn lock_row(&self, key: &LockKey) -> Result<Option<LockValue>, MemoryError> {
+        self.count(|reads| reads.locks += 1);
+        self.state.lock_row(key)
+    }
+
+    fn scan_lock_rows(
+        &self,
+        from: &LockKey,
+        visit: &mut dyn FnMut(LockKey, LockValue) -> ControlFlow<()>,
+    ) -> Result<(), MemoryError> {
+        self.state.scan_lock_rows(from, &mut |key, row| {
+            self.count(|reads| reads.locks += 1);
+            visit(key, row)
+        })
+    }
 }
 
 impl StateWrite for Mutant {
@@ -179,6 +231,7 @@ impl StateWrite for Mutant {
             Some(Bug::TombstoneWithValue) if event.meta.is_tombstone() => {
                 event.value = self.state.current[&event.key].value.clone();
             }
+            Some(Bug::CauseForgotten) => event.cause = None,
             _ => {}
         }
         self.state.record(event);
@@ -233,5 +286,30 @@ impl StateWrite for Mutant {
 
     fn delete_lease_end(&mut self, number: u64) {
         self.state.delete_lease_end(number);
+    }
+
+    fn put_lock_row(&mut self, key: LockKey, mut row: LockValue) {
+        match (&mut row, self.bug) {
+            (LockValue::Place(row), Some(Bug::GrantForgotten)) => row.granted = None,
+            (LockValue::Place(row), Some(Bug::GrantedAtOnce)) => row.granted = row.granted.or(Some(Granted::default())),
+            (LockValue::Place(Contender { granted: Some(_), native: Some(native) }), Some(Bug::ModeForgotten)) => {
+                native.mode = LockMode::Shared;
+            }
+            (LockValue::Place(Contender { native: Some(native), .. }), Some(Bug::AttachForgotten)) => {
+                native.requests.iter_mut().for_each(|request| request.attach = 0);
+            }
+            (LockValue::Requests(row), Some(Bug::FinishedForgotten)) => row.finished.clear(),
+            (LockValue::Delay(row), Some(Bug::DelaySkipped)) => row.ends_ms = 0,
+            (LockValue::Lock(row), Some(Bug::PermitsUncounted)) => row.permits = 0,
+            (LockValue::Lock(row), Some(Bug::FrontierAhead)) => row.frontier.0 += 1,
+            _ => {}
+        }
+        self.state.put_lock_row(key, row);
+    }
+
+    fn delete_lock_row(&mut self, key: &LockKey) {
+        if self.bug != Some(Bug::WaiterKept) || !matches!(key, LockKey::Place(..)) {
+            self.state.delete_lock_row(key);
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! group COMMAND , COMMAND …    several commands in one log entry (quoted)         clock MS   a reading of the lease clock
 //! expire LEASE INDEX PLACE RENEWALS [by=MEMBER]    the lessor's revoke             alarm raise|clear MEMBER KIND
 //! publish MEMBER NAME URL…     purge [MAX]     hash [REV]     prev REV SUB         read …     a transaction as a read
-//! rows  events  leases  ends  meta   dump a table    damage REV SUB VALUE                [fenced]   proposed in a former term
+//! rows  events  leases  ends  locks  causes  meta   dump a table    damage REV SUB VALUE                [fenced]   proposed in a former term
 //! [timeless]   without a reading of the lease clock (else the clock as it is)
 //! ```
 //!
@@ -22,8 +22,9 @@ use bytes::Bytes;
 use tenure_core::codec::GroupBuilder;
 use tenure_core::command::{Command, EntryPosition, ExpiryGuard, GroupHeader, LeaseRevoke};
 use tenure_core::hash::hash_kv;
+use tenure_core::lock::{LockKey, LockValue};
 use tenure_core::memory::MemoryState;
-use tenure_core::outcome::{KeyValue, OpResponse, Outcome, RangeResult, Response, TxnResponse};
+use tenure_core::outcome::{KeyValue, LockAnswer, OpResponse, Outcome, RangeResult, Response, TxnResponse};
 use tenure_core::purge::plan_purge;
 use tenure_core::range::{prev_kv, read_range};
 use tenure_core::row::{AlarmKind, Incarnation, KeyMeta, MemberAttributes};
@@ -259,6 +260,18 @@ impl Runner {
                     )?;
                 }
             }
+            "locks" => {
+                for (key, row) in &self.state.locks {
+                    show_lock_row(out, key, row)?;
+                }
+            }
+            "causes" => {
+                for event in self.state.history.values() {
+                    if let Some(cause) = &event.cause {
+                        writeln!(out, "{} {}: {cause:?}", show_id(event.meta.modified), text(&event.key))?;
+                    }
+                }
+            }
             "ends" => {
                 for (number, end) in &self.state.lease_ends {
                     writeln!(out, "{number}: {end:?}")?;
@@ -344,6 +357,29 @@ fn show_txn(out: &mut String, response: &TxnResponse, indent: &str) -> std::fmt:
     Ok(())
 }
 
+fn show_lock_row(out: &mut String, key: &LockKey, row: &LockValue) -> std::fmt::Result {
+    match (key, row) {
+        (LockKey::Place(name, create, key), LockValue::Place(row)) => {
+            let since = row.granted.map_or("waits".into(), |since| format!("holds since {}", since.revision));
+            write!(out, "  {} {create} {}: {since}", text(name), text(key))?;
+            match &row.native {
+                Some(native) => {
+                    let requests: Vec<String> = native
+                        .requests
+                        .iter()
+                        .map(|request| format!("{}@{}", request.number, request.attach))
+                        .collect();
+                    let (mode, owner, delayed) = (native.mode, &native.owner, native.delayed);
+                    let delayed = if delayed { ", delayed" } else { "" };
+                    writeln!(out, ", {mode:?} for {owner:?} by {}{delayed}", requests.join(" "))
+                }
+                None => writeln!(out, ", not native"),
+            }
+        }
+        (key, row) => writeln!(out, "{key:?}: {row:?}"),
+    }
+}
+
 fn show_outcome(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     write!(out, "revision {}: ", outcome.revision)?;
     match &outcome.result {
@@ -364,5 +400,18 @@ fn show_outcome(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
         Ok(Response::MemberPublish) => writeln!(out, "published"),
         Ok(Response::ExpiryStale) => writeln!(out, "stale, ignored"),
         Ok(Response::LeaseRenew { ttl_ms }) => writeln!(out, "renewed for {ttl_ms} ms"),
+        Ok(Response::LockAcquire(LockAnswer::Granted { token, holds })) => {
+            writeln!(out, "holds the lock by token {token}, {holds} times")
+        }
+        Ok(Response::LockAcquire(LockAnswer::Queued { ahead: None })) => writeln!(out, "waits"),
+        Ok(Response::LockAcquire(LockAnswer::Queued { ahead: Some(ahead) })) => writeln!(out, "waits behind {ahead}"),
+        Ok(Response::LockAcquire(LockAnswer::Busy)) => writeln!(out, "busy"),
+        Ok(Response::LockCancel { ended }) => writeln!(out, "{}", if *ended { "cancelled" } else { "finished" }),
+        Ok(Response::LockCancelStale) => writeln!(out, "stale, ignored"),
+        Ok(Response::LockRelease { released: false, .. }) => writeln!(out, "not held"),
+        Ok(Response::LockRelease { released: true, holds }) => writeln!(out, "released, {holds} left"),
+        Ok(Response::LockForce { removed }) => writeln!(out, "{}", if *removed { "removed" } else { "not there" }),
+        Ok(Response::LockDelayEnd) => writeln!(out, "the delay is over"),
+        Ok(Response::LockDelayStale) => writeln!(out, "stale, ignored"),
     }
 }

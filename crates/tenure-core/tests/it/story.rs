@@ -15,6 +15,7 @@ use tenure_core::command::{
     Put, Range, Txn,
 };
 use tenure_core::hash::{hash_kv, hash_state};
+use tenure_core::lock::LockValue;
 use tenure_core::outcome::{Outcome, RangeResult, Refusal, Response};
 use tenure_core::purge::plan_purge;
 use tenure_core::range::{key_at, prev_kv, read_range};
@@ -188,19 +189,19 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 #[derive(Default)]
-struct World {
-    model: Model,
-    kept: Mutant,
-    purged: Mutant,
+pub(crate) struct World {
+    pub(crate) model: Model,
+    pub(crate) kept: Mutant,
+    pub(crate) purged: Mutant,
     /// How far `purged` is purged.
     progress: Revision,
     index: u64,
 }
 
-type Checked = Result<(), TestCaseError>;
+pub(crate) type Checked = Result<(), TestCaseError>;
 
 impl World {
-    fn new(bug: Option<Bug>) -> World {
+    pub(crate) fn new(bug: Option<Bug>) -> World {
         World { kept: Mutant::new(bug), purged: Mutant::new(bug), ..World::default() }
     }
 
@@ -222,7 +223,7 @@ impl World {
         }
     }
 
-    fn expiry(&self, id: LeaseId, off: (u32, u64), by: Option<RevokedBy>) -> Command {
+    pub(crate) fn expiry(&self, id: LeaseId, off: (u32, u64), by: Option<RevokedBy>) -> Command {
         let row = self.model.leases.get(&id);
         let (mut incarnation, mut renewals) = row.map(|row| (row.incarnation, row.renewals)).unwrap_or_default();
         incarnation.place += off.0;
@@ -230,7 +231,17 @@ impl World {
         Command::LeaseRevoke(LeaseRevoke { id, expiry: Some(ExpiryGuard { incarnation, renewals }), by })
     }
 
-    fn apply(&mut self, commands: &[Command], clock_ms: Option<u64>, fenced: bool) -> Checked {
+    pub(crate) fn apply(&mut self, commands: &[Command], clock_ms: Option<u64>, fenced: bool) -> Checked {
+        self.tell(commands, clock_ms, fenced).map(drop)
+    }
+
+    /// The same, and answers the outcomes.
+    pub(crate) fn tell(
+        &mut self,
+        commands: &[Command],
+        clock_ms: Option<u64>,
+        fenced: bool,
+    ) -> Result<Vec<Outcome>, TestCaseError> {
         self.index += 1;
         let origin_term = fenced.then_some(Term(TERM.0 + 1));
         let mut builder = GroupBuilder::new(GroupHeader { lease_clock_ms: clock_ms, origin_term });
@@ -245,7 +256,7 @@ impl World {
             prop_assert_eq!(&applied.outcomes, &expected);
             prop_assert_eq!(applied.told_time, clock_ms.is_some() && !fenced);
         }
-        Ok(())
+        Ok(expected)
     }
 
     fn expect(&mut self, commands: &[Command], clock_ms: Option<u64>, fenced: bool) -> Vec<Outcome> {
@@ -259,7 +270,7 @@ impl World {
         commands.iter().zip(places).map(|(command, place)| self.model.apply(command, place, timed)).collect()
     }
 
-    fn purge(&mut self, max_events: usize) -> Checked {
+    pub(crate) fn purge(&mut self, max_events: usize) -> Checked {
         let plan = plan_purge(&self.purged, self.progress, max_events).unwrap();
         self.purged.state.purge(&plan);
         prop_assert!(plan.next >= self.progress);
@@ -283,6 +294,16 @@ impl World {
         Ok(())
     }
 
+    /// What must hold after each step. A planted bug is for the model to notice, before it is in the tables.
+    pub(crate) fn check_step(&self, bug: Option<Bug>) -> Checked {
+        self.check_all()?;
+        if bug.is_none() {
+            tables::check(&self.kept.state);
+            tables::check(&self.purged.state);
+        }
+        Ok(())
+    }
+
     /// Everything that can be asked about what is there.
     fn check_all(&self) -> Checked {
         let model = &self.model;
@@ -294,6 +315,7 @@ impl World {
         let ends: Vec<_> = self.kept.state.lease_ends.values().cloned().collect();
         prop_assert_eq!(&ends, &model.ends);
         prop_assert_eq!(&self.purged.state.lease_ends, &self.kept.state.lease_ends);
+        self.check_locks()?;
         prop_assert_eq!(hash_state(&self.purged).unwrap(), hash_state(&self.kept).unwrap());
         for revision in model.compacted.max(1)..=model.revision() {
             let revision = Revision(revision);
@@ -317,6 +339,20 @@ impl World {
         self.check_events()
     }
 
+    fn check_locks(&self) -> Checked {
+        let expected = self.model.locks.rows(self.model.now());
+        prop_assert_eq!(self.kept.state.meta.locks, self.model.locks.counts());
+        prop_assert_eq!(&self.purged.state.locks, &self.kept.state.locks);
+        let mut rows = self.kept.state.locks.clone();
+        for row in rows.values_mut() {
+            if let LockValue::Lock(row) = row {
+                row.frontier = Revision(0);
+            }
+        }
+        prop_assert_eq!(&rows, &expected);
+        Ok(())
+    }
+
     fn check_events(&self) -> Checked {
         let recent = |state: &Mutant| {
             let events = state.state.history.values();
@@ -331,6 +367,7 @@ impl World {
             prop_assert_eq!(event.meta.is_tombstone(), kv.is_none());
             let value = kv.as_ref().map(|kv| kv.value.clone()).unwrap_or_default();
             prop_assert_eq!(&event.value, &value);
+            prop_assert_eq!(event.cause.as_deref(), self.model.locks.causes.get(id));
             prop_assert_eq!(prev_kv(&self.kept, event).unwrap(), self.model.before(*id));
             prop_assert_eq!(prev_kv(&self.purged, event).unwrap(), self.model.before(*id));
         }
@@ -359,11 +396,7 @@ fn check_story(steps: &[Step], bug: Option<Bug>) -> Checked {
     let mut world = World::new(bug);
     for step in steps {
         world.step(step)?;
-        world.check_all()?;
-        if bug.is_none() {
-            tables::check(&world.kept.state);
-            tables::check(&world.purged.state);
-        }
+        world.check_step(bug)?;
     }
     Ok(())
 }

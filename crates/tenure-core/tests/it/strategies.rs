@@ -4,10 +4,14 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tenure_core::command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, ExpiryGuard, KeyRange, LeaseGrant, LeaseRevoke, Op,
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, ExpiryGuard, Guarded, GuardedWrite, KeyRange,
+    LeaseGrant, LeaseRevoke, LockAcquire, LockCancel, LockDelayEnd, LockForce, LockGuard, LockRelease, LockRequest, Op,
     Put, Range, SortOrder, SortTarget, Txn,
 };
-use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
+use tenure_core::lock::LockMode;
+use tenure_core::outcome::{
+    DeletedRange, KeyValue, LockAnswer, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse,
+};
 use tenure_core::row::{AlarmKind, ClientName, Incarnation, LeaseHolder, MemberAttributes, RevokedBy};
 use tenure_core::{LeaseId, LogIndex, MemberId, Revision};
 
@@ -150,25 +154,71 @@ fn alarm() -> impl Strategy<Value = AlarmKind> {
     prop_oneof![Just(AlarmKind::NoSpace), Just(AlarmKind::Corrupt)]
 }
 
+pub(crate) fn lock_mode() -> impl Strategy<Value = LockMode> {
+    prop_oneof![
+        Just(LockMode::Exclusive),
+        Just(LockMode::Shared),
+        any::<(u32, u32)>().prop_map(|(permits, limit)| LockMode::Semaphore { permits, limit }),
+    ]
+}
+
+fn lock_command() -> impl Strategy<Value = Command> {
+    let request = || {
+        (lease(), any::<[u64; 3]>()).prop_map(|(lease, [number, lowest_open, attach])| LockRequest {
+            lease,
+            number,
+            lowest_open,
+            attach,
+        })
+    };
+    let who = revoked_by().prop_map(Option::unwrap_or_default);
+    let guard = (bytes(), revision(), lease()).prop_map(|(key, token, lease)| LockGuard { key, token, lease });
+    let write = prop_oneof![put().prop_map(GuardedWrite::Put), delete().prop_map(GuardedWrite::DeleteRange)];
+    prop_oneof![
+        (bytes(), request(), any::<bool>(), lock_mode(), ".{0,3}", bytes(), any::<(u32, u64)>()).prop_map(
+            |(name, request, wait, mode, owner, metadata, (holds_max, delay_ms))| {
+                Command::LockAcquire(LockAcquire { name, request, wait, mode, owner, metadata, holds_max, delay_ms })
+            }
+        ),
+        (bytes(), request()).prop_map(|(name, request)| Command::LockCancel(LockCancel { name, request })),
+        (bytes(), lease(), revision(), any::<u64>()).prop_map(|(name, lease, token, number)| {
+            Command::LockRelease(LockRelease { name, lease, token, number })
+        }),
+        (bytes(), revision(), ".{0,3}", who).prop_map(|(key, token, reason, by)| Command::LockForce(LockForce {
+            key,
+            token,
+            reason,
+            by
+        })),
+        (lease(), bytes(), revision()).prop_map(|(lease, key, modified)| Command::LockDelayEnd(LockDelayEnd {
+            lease,
+            key,
+            modified
+        })),
+        (guard, write).prop_map(|(guard, write)| Command::Guarded(Guarded { guard, write })),
+    ]
+}
+
 /// Any command at all.
 pub(crate) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        put().prop_map(Command::Put),
-        delete().prop_map(Command::DeleteRange),
-        txn().prop_map(Command::Txn),
-        any::<i64>().prop_map(|revision| Command::Compact(Revision(revision))),
-        (lease(), any::<u64>(), holder()).prop_map(|(id, ttl_ms, holder)| Command::LeaseGrant(LeaseGrant {
+        1 => put().prop_map(Command::Put),
+        1 => delete().prop_map(Command::DeleteRange),
+        1 => txn().prop_map(Command::Txn),
+        1 => any::<i64>().prop_map(|revision| Command::Compact(Revision(revision))),
+        1 => (lease(), any::<u64>(), holder()).prop_map(|(id, ttl_ms, holder)| Command::LeaseGrant(LeaseGrant {
             id,
             ttl_ms,
             holder
         })),
-        revoke().prop_map(Command::LeaseRevoke),
-        lease().prop_map(Command::LeaseRenew),
-        (any::<u64>(), alarm()).prop_map(|(member, kind)| Command::AlarmRaise(MemberId(member), kind)),
-        (any::<u64>(), alarm()).prop_map(|(member, kind)| Command::AlarmClear(MemberId(member), kind)),
-        (any::<u64>(), ".{0,8}", vec(".{0,8}", 0..3)).prop_map(|(member, name, client_urls)| {
+        1 => revoke().prop_map(Command::LeaseRevoke),
+        1 => lease().prop_map(Command::LeaseRenew),
+        1 => (any::<u64>(), alarm()).prop_map(|(member, kind)| Command::AlarmRaise(MemberId(member), kind)),
+        1 => (any::<u64>(), alarm()).prop_map(|(member, kind)| Command::AlarmClear(MemberId(member), kind)),
+        1 => (any::<u64>(), ".{0,8}", vec(".{0,8}", 0..3)).prop_map(|(member, name, client_urls)| {
             Command::MemberPublish(MemberAttributes { member: MemberId(member), name, client_urls })
         }),
+        4 => lock_command(),
     ]
 }
 
@@ -197,7 +247,7 @@ fn txn_response() -> impl Strategy<Value = TxnResponse> {
     (any::<bool>(), vec(response, 0..4)).prop_map(|(succeeded, responses)| TxnResponse { succeeded, responses })
 }
 
-pub(crate) const REFUSALS: [Refusal; 10] = [
+pub(crate) const REFUSALS: [Refusal; 18] = [
     Refusal::KeyNotFound,
     Refusal::LeaseNotFound,
     Refusal::LeaseExists,
@@ -208,7 +258,31 @@ pub(crate) const REFUSALS: [Refusal; 10] = [
     Refusal::DuplicateKey,
     Refusal::Fenced,
     Refusal::NoReading,
+    Refusal::LockAlreadyHeld,
+    Refusal::LockHeldTooOften,
+    Refusal::LockRequestFinished,
+    Refusal::LockRequestsTooMany,
+    Refusal::LockModeMismatch,
+    Refusal::LockContendersTooMany,
+    Refusal::LockNotHeld,
+    Refusal::LockInvalid,
 ];
+
+fn lock_response() -> impl Strategy<Value = Response> {
+    prop_oneof![
+        (any::<i64>(), any::<u32>()).prop_map(|(token, holds)| {
+            Response::LockAcquire(LockAnswer::Granted { token: Revision(token), holds })
+        }),
+        proptest::option::of(any::<u64>()).prop_map(|ahead| Response::LockAcquire(LockAnswer::Queued { ahead })),
+        Just(Response::LockAcquire(LockAnswer::Busy)),
+        any::<bool>().prop_map(|ended| Response::LockCancel { ended }),
+        Just(Response::LockCancelStale),
+        any::<(bool, u32)>().prop_map(|(released, holds)| Response::LockRelease { released, holds }),
+        any::<bool>().prop_map(|removed| Response::LockForce { removed }),
+        Just(Response::LockDelayEnd),
+        Just(Response::LockDelayStale),
+    ]
+}
 
 /// Any outcome at all.
 pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
@@ -223,6 +297,7 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Response::MemberPublish),
         Just(Response::ExpiryStale),
         any::<u64>().prop_map(|ttl_ms| Response::LeaseRenew { ttl_ms }),
+        lock_response(),
     ];
     let result = prop_oneof![4 => response.prop_map(Ok), 1 => proptest::sample::select(&REFUSALS[..]).prop_map(Err)];
     (any::<i64>(), result).prop_map(|(revision, result)| Outcome { revision: Revision(revision), result })

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tenure_core::LeaseId;
+use bytes::Bytes;
 use tenure_core::apply::LEASE_ENDS_MAX;
+use tenure_core::lock::{Contender, LockKey, LockMode, LockRow, LockValue, Native, lock_key, lock_range};
 use tenure_core::memory::MemoryState;
+use tenure_core::row::LockCounts;
+use tenure_core::{LeaseId, Revision};
 
 /// Checks the tables against each other.
 pub(crate) fn check(state: &MemoryState) {
@@ -27,6 +30,97 @@ pub(crate) fn check(state: &MemoryState) {
     assert!(state.lease_ends.keys().copied().eq(numbers), "the last ends are kept, without a gap");
 
     check_events(state);
+    check_locks(state);
+}
+
+fn check_locks(state: &MemoryState) {
+    let mut counts = LockCounts::default();
+    for (key, row) in &state.locks {
+        match (key, row) {
+            (LockKey::Lock(name), LockValue::Lock(row)) => {
+                counts.locks += 1;
+                check_queue(state, name, row);
+            }
+            (LockKey::Place(name, create, key), LockValue::Place(row)) => {
+                assert!(state.locks.contains_key(&LockKey::Lock(name.clone())), "a queue has a lock");
+                assert_eq!(state.current[key].meta.create, *create, "a contender is a key");
+                assert!(state.live.contains(key) && lock_range(name).contains(key));
+                if let Some(native) = &row.native {
+                    check_native(state, (name, key), row, native);
+                }
+            }
+            (LockKey::Requests(lease), LockValue::Requests(row)) => {
+                counts.requests += 1;
+                assert!(state.leases.contains_key(lease), "only leases that live have request numbers");
+                assert!(row.finished.first().is_none_or(|first| *first > row.floor), "the floor is not finished");
+                assert!(row.finished.windows(2).all(|pair| pair[0] < pair[1]));
+                assert!(row.finished.len() <= 1024, "what is kept of a lease is bounded");
+            }
+            (LockKey::Delay(lease, key), LockValue::Delay(row)) => {
+                counts.delays += 1;
+                assert!(!state.leases.contains_key(lease), "a lease with delayed keys is not granted again");
+                assert!(state.current[key].meta.modified.revision >= row.modified);
+            }
+            _ => panic!("a row is not of its key's kind: {key:?}"),
+        }
+    }
+    assert_eq!(state.meta.locks, counts);
+}
+
+/// What a contender wants.
+fn mode(row: &Contender) -> LockMode {
+    row.native.as_ref().map_or(LockMode::Exclusive, |native| native.mode)
+}
+
+fn check_queue(state: &MemoryState, name: &Bytes, row: &LockRow) {
+    let from = LockKey::Place(name.clone(), Revision(i64::MIN), Bytes::new());
+    let mut queue: Vec<(Revision, &Contender)> = Vec::new();
+    for (key, row) in state.locks.range(from..) {
+        match (key, row) {
+            (LockKey::Place(of, create, _), LockValue::Place(row)) if of == name => queue.push((*create, row)),
+            _ => break,
+        }
+    }
+    let keys = state.live.iter().filter(|key| lock_range(name).contains(key)).count();
+    assert!(keys == queue.len() && keys > 0, "the contenders for {name:?} are the keys under its name");
+    assert_eq!((row.contenders, row.oldest), (keys as u64, queue[0].0));
+    let holders: Vec<LockMode> =
+        queue.iter().filter(|(_, row)| row.granted.is_some()).map(|(_, row)| mode(row)).collect();
+    assert!(queue[..holders.len()].iter().all(|(_, row)| row.granted.is_some()), "those that hold are the first");
+    assert_eq!(row.granted, holders.len() as u64);
+    let together = |holders: &[LockMode]| {
+        let readers = holders.iter().all(|mode| *mode == LockMode::Shared);
+        let permits = holders.iter().map(|mode| match mode {
+            LockMode::Semaphore { permits, limit } if permits <= limit => (*permits, *limit),
+            _ => (u32::MAX / 2, 0),
+        });
+        let (taken, limit) = permits.fold((0u32, 0), |(sum, _), (permits, limit)| (sum.saturating_add(permits), limit));
+        holders.len() == 1 || readers || taken <= limit
+    };
+    assert!(together(&holders), "{holders:?} hold {name:?}");
+    if let Some((next, row_of_next)) = queue.get(holders.len()) {
+        let more: Vec<LockMode> = holders.iter().copied().chain([mode(row_of_next)]).collect();
+        assert!(!together(&more), "nobody waits without need for {name:?}");
+        assert!(row.frontier <= *next, "nobody that waits is before the frontier");
+    }
+    let shared = |mode: &LockMode| *mode != LockMode::Exclusive;
+    assert!(holders.iter().all(shared) || row.exclusive, "a lone holder is known as one");
+}
+
+fn check_native(state: &MemoryState, (name, key): (&Bytes, &Bytes), row: &Contender, native: &Native) {
+    assert_eq!(*key, lock_key(name, native.lease));
+    assert!(!native.requests.is_empty());
+    assert!(native.requests.len() == 1 || row.granted.is_some(), "who waits waits once");
+    let is_delayed = state.locks.contains_key(&LockKey::Delay(native.lease, key.clone()));
+    assert_eq!(native.delayed, is_delayed, "a delay and its key agree");
+    if state.current[key].meta.lease != native.lease {
+        return;
+    }
+    let lease = state.leases.get(&native.lease).expect("no dead lease is in a queue");
+    if lease.incarnation != native.incarnation {
+        return;
+    }
+    assert!(state.locks.contains_key(&LockKey::Requests(native.lease)), "a native contender has request numbers");
 }
 
 fn check_events(state: &MemoryState) {

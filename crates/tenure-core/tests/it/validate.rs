@@ -3,9 +3,19 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use tenure_core::codec::TXN_DEPTH_MAX;
-use tenure_core::command::{Command, LeaseGrant, Txn};
+use tenure_core::command::{
+    Command, DeleteRange, Guarded, GuardedWrite, KeyRange, LeaseGrant, LockAcquire, LockCancel, LockForce, LockGuard,
+    LockRelease, LockRequest, Put, Txn,
+};
+use tenure_core::lock::{
+    LOCK_DELAY_MS_MAX, LOCK_HOLDS_MAX, LOCK_METADATA_BYTES_MAX, LOCK_NAME_BYTES_MAX, LOCK_NAME_SLASHES_MAX,
+    LOCK_OWNER_BYTES_MAX, LOCK_PERMITS_MAX, LOCK_REASON_BYTES_MAX, LOCK_REQUEST_MAX, LockMode,
+};
 use tenure_core::row::LeaseHolder;
-use tenure_core::validate::{InvalidTxn, cost_bytes, txn_is_read_only, validate_txn};
+use tenure_core::validate::{
+    InvalidLock, InvalidTxn, cost_bytes, txn_is_read_only, validate_acquire, validate_cancel, validate_force,
+    validate_txn,
+};
 use tenure_core::{LeaseId, Revision};
 
 use crate::language::Tokens;
@@ -128,7 +138,7 @@ proptest! {
 
 #[test]
 fn a_txn_of_many_operations_is_checked_in_a_moment() {
-    use tenure_core::command::{DeleteRange, KeyRange, Op};
+    use tenure_core::command::Op;
     let key = |at: u32| Bytes::from(format!("{at:08}"));
     let mut success = Vec::new();
     for at in 0..50_000 {
@@ -142,4 +152,81 @@ fn a_txn_of_many_operations_is_checked_in_a_moment() {
         success.push(Op::Put(put.clone()));
     }
     assert_eq!(validate_txn(&Txn { success, ..Txn::default() }, 150_000), Ok(()));
+}
+
+fn an_acquire() -> LockAcquire {
+    let request = LockRequest { lease: LeaseId(1), number: 1, lowest_open: 1, attach: 0 };
+    LockAcquire { name: Bytes::from_static(b"n"), request, ..LockAcquire::default() }
+}
+
+#[test]
+fn acquires_are_bounded() {
+    let check = |change: &dyn Fn(&mut LockAcquire), expected: Option<InvalidLock>| {
+        let mut acquire = an_acquire();
+        change(&mut acquire);
+        assert_eq!(validate_acquire(&acquire).err(), expected, "{acquire:?}");
+    };
+    let name = |bytes: usize| move |acquire: &mut LockAcquire| acquire.name = vec![b'n'; bytes].into();
+    check(&name(0), Some(InvalidLock::Name));
+    check(&name(LOCK_NAME_BYTES_MAX), None);
+    check(&name(LOCK_NAME_BYTES_MAX + 1), Some(InvalidLock::Name));
+    check(&|acquire| acquire.name = "n/".repeat(LOCK_NAME_SLASHES_MAX).into(), None);
+    check(&|acquire| acquire.name = "n/".repeat(LOCK_NAME_SLASHES_MAX + 1).into(), Some(InvalidLock::Name));
+    check(&|acquire| acquire.owner = "o".repeat(LOCK_OWNER_BYTES_MAX), None);
+    check(&|acquire| acquire.owner = "o".repeat(LOCK_OWNER_BYTES_MAX + 1), Some(InvalidLock::Owner));
+    check(&|acquire| acquire.metadata = vec![0; LOCK_METADATA_BYTES_MAX].into(), None);
+    check(&|acquire| acquire.metadata = vec![0; LOCK_METADATA_BYTES_MAX + 1].into(), Some(InvalidLock::Metadata));
+    check(&|acquire| acquire.holds_max = LOCK_HOLDS_MAX, None);
+    check(&|acquire| acquire.holds_max = LOCK_HOLDS_MAX + 1, Some(InvalidLock::Holds));
+    check(&|acquire| acquire.delay_ms = LOCK_DELAY_MS_MAX, None);
+    check(&|acquire| acquire.delay_ms = LOCK_DELAY_MS_MAX + 1, Some(InvalidLock::Delay));
+    let most = LOCK_PERMITS_MAX;
+    for (permits, limit) in [(1, 1), (most, most)] {
+        check(&|acquire| acquire.mode = LockMode::Semaphore { permits, limit }, None);
+    }
+    for (permits, limit) in [(0, 0), (0, 1), (2, 1), (1, most + 1)] {
+        check(&|acquire| acquire.mode = LockMode::Semaphore { permits, limit }, Some(InvalidLock::Permits));
+    }
+    for (number, lowest_open, expected) in [
+        (LOCK_REQUEST_MAX, LOCK_REQUEST_MAX, None),
+        (LOCK_REQUEST_MAX + 1, 1, Some(InvalidLock::Request)),
+        (0, 0, Some(InvalidLock::Request)),
+        (1, 0, Some(InvalidLock::Request)),
+        (1, 2, Some(InvalidLock::Request)),
+    ] {
+        let numbers =
+            |acquire: &mut LockAcquire| (acquire.request.number, acquire.request.lowest_open) = (number, lowest_open);
+        check(&numbers, expected);
+        let LockAcquire { name, request, .. } = an_acquire();
+        let cancel = LockCancel { name, request: LockRequest { number, lowest_open, ..request } };
+        assert_eq!(validate_cancel(&cancel).err(), expected);
+    }
+    let text = InvalidLock::Name.to_string();
+    assert_eq!(text, "a lock's name has 1 to 512 bytes, at most 16 of them slashes");
+}
+
+#[test]
+fn forced_releases_are_bounded() {
+    let force = |bytes| LockForce { reason: "r".repeat(bytes), ..LockForce::default() };
+    assert_eq!(validate_force(&force(LOCK_REASON_BYTES_MAX)), Ok(()));
+    assert_eq!(validate_force(&force(LOCK_REASON_BYTES_MAX + 1)), Err(InvalidLock::Reason));
+}
+
+#[test]
+fn locks_cost_space_as_long_as_they_are_kept() {
+    let acquire = LockAcquire { owner: "me".into(), metadata: Bytes::from_static(b"v42"), ..an_acquire() };
+    assert_eq!(cost_bytes(&Command::LockAcquire(acquire)), 256 + 64 + 2 + 2 + 3);
+    assert_eq!(cost_bytes(&Command::LockRelease(LockRelease::default())), 0);
+    let put = |key: &'static str| Put {
+        key: Bytes::from_static(key.as_bytes()),
+        value: Bytes::from_static(b"12"),
+        lease: LeaseId::NONE,
+        prev_kv: false,
+        ignore_value: false,
+        ignore_lease: false,
+    };
+    let guarded = |write| Command::Guarded(Guarded { guard: LockGuard::default(), write });
+    assert_eq!(cost_bytes(&guarded(GuardedWrite::Put(put("abc")))), cost_bytes(&Command::Put(put("abc"))));
+    let delete = DeleteRange { range: KeyRange::From(Bytes::new()), prev_kv: false };
+    assert_eq!(cost_bytes(&guarded(GuardedWrite::DeleteRange(delete))), 0);
 }
