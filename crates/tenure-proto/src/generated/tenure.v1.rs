@@ -985,3 +985,1201 @@ pub mod leases_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// One request for a lock, and one of the tries that it takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockRequest {
+    /// The lease that is to hold the lock.
+    #[prost(int64, tag = "1")]
+    pub lease: i64,
+    /// From 1, rising, anew for each lease. A request keeps its number through retries, and is for one lock. A client that picks the
+    /// ids of its leases itself and uses one again goes on with its numbers: what is late from the first life would else be
+    /// taken for the second's.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// The lowest number to which the client still wants an answer, at most `number`; 0 stands for 1. It may be 1023 below
+    /// `number`. Requests below it that may still wait or hold are to be cancelled first: this alone does not end them.
+    #[prost(uint64, tag = "3")]
+    pub lowest_open: u64,
+    /// Rises from try to try, and tells a cancel of an earlier try from one of the latest.
+    #[prost(uint64, tag = "4")]
+    pub attach: u64,
+}
+/// How a lock is wanted: alone, unless one of these is set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockMode {
+    #[prost(oneof = "lock_mode::Mode", tags = "1, 2")]
+    pub mode: ::core::option::Option<lock_mode::Mode>,
+}
+/// Nested message and enum types in `LockMode`.
+pub mod lock_mode {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Semaphore {
+        /// How many this one takes: 1 to `limit`.
+        #[prost(uint32, tag = "1")]
+        pub permits: u32,
+        /// How many there are: 1 to 1,000,000, the same for all contenders.
+        #[prost(uint32, tag = "2")]
+        pub limit: u32,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Mode {
+        /// Together with others that want it so.
+        #[prost(bool, tag = "1")]
+        Shared(bool),
+        /// Together with others, as long as the permits suffice.
+        #[prost(message, tag = "2")]
+        Semaphore(Semaphore),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockAcquireRequest {
+    /// The lock: 1 to 512 bytes, at most 16 of them slashes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub request: ::core::option::Option<LockRequest>,
+    /// Absent: alone.
+    #[prost(message, optional, tag = "3")]
+    pub mode: ::core::option::Option<LockMode>,
+    /// Do not wait. A request that waits already goes on waiting.
+    #[prost(bool, tag = "4")]
+    pub r#try: bool,
+    /// For how long to wait at most, in ms; 0: as long as the lease lives.
+    #[prost(uint64, tag = "5")]
+    pub wait_ms: u64,
+    /// Who wants it, in the client's words: at most 128 bytes.
+    #[prost(string, tag = "6")]
+    pub owner: ::prost::alloc::string::String,
+    /// Anything that others should know of the holder: at most 1024 bytes. It is the value of the lock's key.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub metadata: ::prost::bytes::Bytes,
+    /// How often the lock may be held by requests of this lease with the same owner and mode, at most 256; 0: once.
+    #[prost(uint32, tag = "8")]
+    pub holds_max: u32,
+    /// For how long nobody else gets the lock once the lease of a holder has expired, in ms, at most 60,000.
+    #[prost(uint64, tag = "9")]
+    pub delay_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockAcquireResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<Header>,
+    #[prost(oneof = "lock_acquire_response::State", tags = "2, 3, 4")]
+    pub state: ::core::option::Option<lock_acquire_response::State>,
+}
+/// Nested message and enum types in `LockAcquireResponse`.
+pub mod lock_acquire_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum State {
+        #[prost(message, tag = "2")]
+        Waiting(super::LockWaiting),
+        #[prost(message, tag = "3")]
+        Granted(super::LockGranted),
+        #[prost(message, tag = "4")]
+        Busy(super::LockBusy),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockWaiting {
+    /// How many contenders were ahead when the request joined; absent if it is told to a later try.
+    #[prost(uint64, optional, tag = "1")]
+    pub ahead: ::core::option::Option<u64>,
+    /// The oldest contender, without its token.
+    #[prost(message, optional, tag = "2")]
+    pub holder: ::core::option::Option<LockContender>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockGranted {
+    /// The fencing token: the create revision of the lock's key. Greater than that of any earlier exclusive holder.
+    #[prost(int64, tag = "1")]
+    pub token: i64,
+    /// The lock's key.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// By how many requests of the lease it is held.
+    #[prost(uint32, tag = "3")]
+    pub holds: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockBusy {
+    /// The oldest contender, without its token.
+    #[prost(message, optional, tag = "1")]
+    pub holder: ::core::option::Option<LockContender>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockReleaseRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "2")]
+    pub lease: i64,
+    /// As granted.
+    #[prost(int64, tag = "3")]
+    pub token: i64,
+    /// The request that lets go; 0: all of them.
+    #[prost(uint64, tag = "4")]
+    pub number: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockReleaseResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<Header>,
+    /// Whether it was held until now.
+    #[prost(bool, tag = "2")]
+    pub released: bool,
+    /// By how many requests it is still held.
+    #[prost(uint32, tag = "3")]
+    pub holds: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockCancelRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    /// `attach` names the latest try that is meant.
+    #[prost(message, optional, tag = "2")]
+    pub request: ::core::option::Option<LockRequest>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockCancelResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<Header>,
+    /// Whether the request waited or held the lock until now.
+    #[prost(bool, tag = "2")]
+    pub ended: bool,
+    /// Whether it was tried again with a higher attach number. Nothing was done then.
+    #[prost(bool, tag = "3")]
+    pub stale: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockForceReleaseRequest {
+    /// The contender's key, as Inspect tells it.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    /// Its create revision.
+    #[prost(int64, tag = "2")]
+    pub token: i64,
+    /// Why: at most 256 bytes.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockForceReleaseResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<Header>,
+    /// Whether it was there.
+    #[prost(bool, tag = "2")]
+    pub removed: bool,
+}
+/// A key that contends for a lock.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockContender {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    /// Its create revision: the fencing token if it holds the lock.
+    #[prost(int64, tag = "2")]
+    pub token: i64,
+    /// 0 if it is on none.
+    #[prost(int64, tag = "3")]
+    pub lease: i64,
+    /// How long its lease lives without renewal, in ms; 0 if it is on none.
+    #[prost(uint64, tag = "4")]
+    pub lease_remaining_ms: u64,
+    /// Whether it holds the lock.
+    #[prost(bool, tag = "5")]
+    pub holds_lock: bool,
+    /// For how long, in ms, by the lease clock.
+    #[prost(uint64, tag = "6")]
+    pub held_ms: u64,
+    /// Whether it came by this service. What follows is known of such only.
+    #[prost(bool, tag = "7")]
+    pub native: bool,
+    #[prost(string, tag = "8")]
+    pub owner: ::prost::alloc::string::String,
+    /// The first 1024 bytes of the key's value; of a native contender that is all of it.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub metadata: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "10")]
+    pub mode: ::core::option::Option<LockMode>,
+    /// How long ago it came, in ms.
+    #[prost(uint64, tag = "11")]
+    pub age_ms: u64,
+    /// By how many requests it is held.
+    #[prost(uint32, tag = "12")]
+    pub holds: u32,
+    /// Whether its lease has expired, and it only stays for its delay.
+    #[prost(bool, tag = "13")]
+    pub delayed: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockInspectRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    /// At most so many contenders. 0 stands for 1000, and so does everything above it. Fewer if their keys take more than 4 MiB.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LockInspectResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<Header>,
+    /// How many keys contend for it.
+    #[prost(uint64, tag = "2")]
+    pub contenders: u64,
+    /// The first of them, in the order of the queue. In a lock that nobody acquired by this service the oldest counts as the
+    /// holder; if more than 32768 keys are under its name, only so many were looked at.
+    #[prost(message, repeated, tag = "3")]
+    pub queue: ::prost::alloc::vec::Vec<LockContender>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockListRequest {
+    /// What names begin with; empty: all.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub prefix: ::prost::bytes::Bytes,
+    /// At most so many. 0 stands for 1000, and so does everything above it.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+    /// Begin with the first name after this one. Empty: with the first.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub after: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LockListResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<Header>,
+    #[prost(message, repeated, tag = "2")]
+    pub locks: ::prost::alloc::vec::Vec<LockSummary>,
+    /// Whether there are more; ask again with the last name in `after`.
+    #[prost(bool, tag = "3")]
+    pub more: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockSummary {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    /// How many keys contend for it.
+    #[prost(uint64, tag = "2")]
+    pub contenders: u64,
+    /// How many of them hold it.
+    #[prost(uint64, tag = "3")]
+    pub holders: u64,
+    /// The oldest of them.
+    #[prost(message, optional, tag = "4")]
+    pub holder: ::core::option::Option<LockContender>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockWhyRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    /// At most so many transitions. 0 stands for 100; at most 1000.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LockWhyResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<Header>,
+    /// The latest first.
+    #[prost(message, repeated, tag = "2")]
+    pub transitions: ::prost::alloc::vec::Vec<LockTransition>,
+    /// Whether all that is not compacted was told. Of a name with more than 10,000 keys, only so many are looked at; and
+    /// what is told has about 4 MiB of keys at most.
+    #[prost(bool, tag = "3")]
+    pub complete: bool,
+    /// What happened up to this revision may be forgotten; 0 if nothing is.
+    #[prost(int64, tag = "4")]
+    pub compacted: i64,
+}
+/// What happened to a contender's key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockTransition {
+    #[prost(enumeration = "lock_transition::Kind", tag = "1")]
+    pub kind: i32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// When.
+    #[prost(int64, tag = "3")]
+    pub revision: i64,
+    /// The fencing token of what began or ended; 0 if its beginning is compacted.
+    #[prost(int64, tag = "4")]
+    pub token: i64,
+    #[prost(int64, tag = "5")]
+    pub lease: i64,
+    #[prost(string, tag = "6")]
+    pub owner: ::prost::alloc::string::String,
+    /// How it was wanted; of ACQUIRED.
+    #[prost(message, optional, tag = "7")]
+    pub mode: ::core::option::Option<LockMode>,
+    /// Since which revision it held the lock; 0 if it only waited, or has just come.
+    #[prost(int64, tag = "8")]
+    pub held_since: i64,
+    /// For how long, in ms, by the lease clock.
+    #[prost(uint64, tag = "9")]
+    pub held_ms: u64,
+    /// The member that ended it for somebody: of EXPIRED, REVOKED, FORCED, DELAYED.
+    #[prost(uint64, tag = "10")]
+    pub member: u64,
+    /// Why, in an operator's words.
+    #[prost(string, tag = "13")]
+    pub reason: ::prost::alloc::string::String,
+    /// The client that ended it, if it is known.
+    #[prost(oneof = "lock_transition::Client", tags = "11, 12")]
+    pub client: ::core::option::Option<lock_transition::Client>,
+}
+/// Nested message and enum types in `LockTransition`.
+pub mod lock_transition {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// Never sent.
+        Unspecified = 0,
+        /// A plain client created it.
+        Created = 1,
+        /// It came by Acquire.
+        Acquired = 2,
+        /// It let go.
+        Released = 3,
+        /// Its request was cancelled.
+        Cancelled = 4,
+        /// Its lease was not renewed.
+        Expired = 5,
+        /// A client revoked its lease.
+        Revoked = 6,
+        /// An operator took it away.
+        Forced = 7,
+        /// A plain client deleted it; or, if it did not come by Acquire, its lease may have ended.
+        Deleted = 8,
+        /// Its lease was not renewed, and it stays for its delay.
+        Delayed = 9,
+        /// Its delay was over.
+        Lapsed = 10,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::Created => "CREATED",
+                Self::Acquired => "ACQUIRED",
+                Self::Released => "RELEASED",
+                Self::Cancelled => "CANCELLED",
+                Self::Expired => "EXPIRED",
+                Self::Revoked => "REVOKED",
+                Self::Forced => "FORCED",
+                Self::Deleted => "DELETED",
+                Self::Delayed => "DELAYED",
+                Self::Lapsed => "LAPSED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "CREATED" => Some(Self::Created),
+                "ACQUIRED" => Some(Self::Acquired),
+                "RELEASED" => Some(Self::Released),
+                "CANCELLED" => Some(Self::Cancelled),
+                "EXPIRED" => Some(Self::Expired),
+                "REVOKED" => Some(Self::Revoked),
+                "FORCED" => Some(Self::Forced),
+                "DELETED" => Some(Self::Deleted),
+                "DELAYED" => Some(Self::Delayed),
+                "LAPSED" => Some(Self::Lapsed),
+                _ => None,
+            }
+        }
+    }
+    /// The client that ended it, if it is known.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Client {
+        /// The common name of its certificate.
+        #[prost(string, tag = "11")]
+        Certificate(::prost::alloc::string::String),
+        /// Its address and port.
+        #[prost(string, tag = "12")]
+        Address(::prost::alloc::string::String),
+    }
+}
+/// Generated client implementations.
+pub mod locks_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct LocksClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl LocksClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> LocksClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> LocksClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            LocksClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Takes a lock, or waits for it in the order in which requests came. The stream tells once that the request waits, if it
+        /// does, then that it holds the lock, and ends. It ends with `busy` if the request does not want to wait.
+        ///
+        /// If the client ends the stream while the request waits, the request is cancelled. What was granted stays, whether the
+        /// client has read it or not: it asks again by the same number, or cancels.
+        ///
+        /// A stream that breaks may have been taken for one that was ended: a retry that is told that its request is finished has lost
+        /// its place, and asks with a new number. A refusal ends the request only if it is the answer to its only try: after a
+        /// try without an answer, Cancel makes sure that nothing comes of that.
+        ///
+        /// NOT_FOUND if there is no such lease, or it ends; FAILED_PRECONDITION if the lease already holds the lock or waits for it by
+        /// another request, if it is held as often as allowed, if the lock is in use with another mode or limit, or if the
+        /// request is finished; RESOURCE_EXHAUSTED if 32768 keys contend for the lock, if 1024 request numbers of the lease are open,
+        /// or if the space quota is used up; DEADLINE_EXCEEDED if wait_ms is over: then the request is finished, and waits no more;
+        /// ABORTED if the lock's key was taken away while the request waited; INVALID_ARGUMENT if a limit below is exceeded.
+        pub async fn acquire(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LockAcquireRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::LockAcquireResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/tenure.v1.Locks/Acquire");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("tenure.v1.Locks", "Acquire"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Lets go of a lock. It is no error if it is not held any more.
+        pub async fn release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LockReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockReleaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/tenure.v1.Locks/Release");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("tenure.v1.Locks", "Release"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a request, whether it waits or holds the lock, unless it was tried again with a higher attach number. A number that is
+        /// not known is finished, so that a try that comes late does nothing. NOT_FOUND if there is no such lease.
+        pub async fn cancel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LockCancelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockCancelResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/tenure.v1.Locks/Cancel");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("tenure.v1.Locks", "Cancel"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a lock away from a contender of any kind, by deleting its key: for operators. It is recorded who did it, and why.
+        pub async fn force_release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LockForceReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockForceReleaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tenure.v1.Locks/ForceRelease",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tenure.v1.Locks", "ForceRelease"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Who holds a lock, and who waits for it.
+        pub async fn inspect(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LockInspectRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockInspectResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/tenure.v1.Locks/Inspect");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("tenure.v1.Locks", "Inspect"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The locks that were acquired by this service and have contenders, by name, a page at a time.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LockListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockListResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/tenure.v1.Locks/List");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("tenure.v1.Locks", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What became of a lock's contenders, the latest first, as far as that is not compacted.
+        pub async fn why(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LockWhyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockWhyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/tenure.v1.Locks/Why");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("tenure.v1.Locks", "Why"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod locks_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with LocksServer.
+    #[async_trait]
+    pub trait Locks: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Acquire method.
+        type AcquireStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::LockAcquireResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Takes a lock, or waits for it in the order in which requests came. The stream tells once that the request waits, if it
+        /// does, then that it holds the lock, and ends. It ends with `busy` if the request does not want to wait.
+        ///
+        /// If the client ends the stream while the request waits, the request is cancelled. What was granted stays, whether the
+        /// client has read it or not: it asks again by the same number, or cancels.
+        ///
+        /// A stream that breaks may have been taken for one that was ended: a retry that is told that its request is finished has lost
+        /// its place, and asks with a new number. A refusal ends the request only if it is the answer to its only try: after a
+        /// try without an answer, Cancel makes sure that nothing comes of that.
+        ///
+        /// NOT_FOUND if there is no such lease, or it ends; FAILED_PRECONDITION if the lease already holds the lock or waits for it by
+        /// another request, if it is held as often as allowed, if the lock is in use with another mode or limit, or if the
+        /// request is finished; RESOURCE_EXHAUSTED if 32768 keys contend for the lock, if 1024 request numbers of the lease are open,
+        /// or if the space quota is used up; DEADLINE_EXCEEDED if wait_ms is over: then the request is finished, and waits no more;
+        /// ABORTED if the lock's key was taken away while the request waited; INVALID_ARGUMENT if a limit below is exceeded.
+        async fn acquire(
+            &self,
+            request: tonic::Request<super::LockAcquireRequest>,
+        ) -> std::result::Result<tonic::Response<Self::AcquireStream>, tonic::Status>;
+        /// Lets go of a lock. It is no error if it is not held any more.
+        async fn release(
+            &self,
+            request: tonic::Request<super::LockReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockReleaseResponse>,
+            tonic::Status,
+        >;
+        /// Ends a request, whether it waits or holds the lock, unless it was tried again with a higher attach number. A number that is
+        /// not known is finished, so that a try that comes late does nothing. NOT_FOUND if there is no such lease.
+        async fn cancel(
+            &self,
+            request: tonic::Request<super::LockCancelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockCancelResponse>,
+            tonic::Status,
+        >;
+        /// Takes a lock away from a contender of any kind, by deleting its key: for operators. It is recorded who did it, and why.
+        async fn force_release(
+            &self,
+            request: tonic::Request<super::LockForceReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockForceReleaseResponse>,
+            tonic::Status,
+        >;
+        /// Who holds a lock, and who waits for it.
+        async fn inspect(
+            &self,
+            request: tonic::Request<super::LockInspectRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockInspectResponse>,
+            tonic::Status,
+        >;
+        /// The locks that were acquired by this service and have contenders, by name, a page at a time.
+        async fn list(
+            &self,
+            request: tonic::Request<super::LockListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LockListResponse>,
+            tonic::Status,
+        >;
+        /// What became of a lock's contenders, the latest first, as far as that is not compacted.
+        async fn why(
+            &self,
+            request: tonic::Request<super::LockWhyRequest>,
+        ) -> std::result::Result<tonic::Response<super::LockWhyResponse>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct LocksServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> LocksServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for LocksServer<T>
+    where
+        T: Locks,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tenure.v1.Locks/Acquire" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcquireSvc<T: Locks>(pub Arc<T>);
+                    impl<
+                        T: Locks,
+                    > tonic::server::ServerStreamingService<super::LockAcquireRequest>
+                    for AcquireSvc<T> {
+                        type Response = super::LockAcquireResponse;
+                        type ResponseStream = T::AcquireStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LockAcquireRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Locks>::acquire(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcquireSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.v1.Locks/Release" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseSvc<T: Locks>(pub Arc<T>);
+                    impl<T: Locks> tonic::server::UnaryService<super::LockReleaseRequest>
+                    for ReleaseSvc<T> {
+                        type Response = super::LockReleaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LockReleaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Locks>::release(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.v1.Locks/Cancel" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelSvc<T: Locks>(pub Arc<T>);
+                    impl<T: Locks> tonic::server::UnaryService<super::LockCancelRequest>
+                    for CancelSvc<T> {
+                        type Response = super::LockCancelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LockCancelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Locks>::cancel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.v1.Locks/ForceRelease" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForceReleaseSvc<T: Locks>(pub Arc<T>);
+                    impl<
+                        T: Locks,
+                    > tonic::server::UnaryService<super::LockForceReleaseRequest>
+                    for ForceReleaseSvc<T> {
+                        type Response = super::LockForceReleaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LockForceReleaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Locks>::force_release(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForceReleaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.v1.Locks/Inspect" => {
+                    #[allow(non_camel_case_types)]
+                    struct InspectSvc<T: Locks>(pub Arc<T>);
+                    impl<T: Locks> tonic::server::UnaryService<super::LockInspectRequest>
+                    for InspectSvc<T> {
+                        type Response = super::LockInspectResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LockInspectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Locks>::inspect(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InspectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.v1.Locks/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Locks>(pub Arc<T>);
+                    impl<T: Locks> tonic::server::UnaryService<super::LockListRequest>
+                    for ListSvc<T> {
+                        type Response = super::LockListResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LockListRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Locks>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.v1.Locks/Why" => {
+                    #[allow(non_camel_case_types)]
+                    struct WhySvc<T: Locks>(pub Arc<T>);
+                    impl<T: Locks> tonic::server::UnaryService<super::LockWhyRequest>
+                    for WhySvc<T> {
+                        type Response = super::LockWhyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LockWhyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Locks>::why(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WhySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for LocksServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tenure.v1.Locks";
+    impl<T> tonic::server::NamedService for LocksServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
