@@ -116,14 +116,16 @@ fn apply_run(
     let started = BootInstant::now();
     hit(Point::RaftBeforeApply)?;
     let count = entries.len();
-    let mut answers = Vec::with_capacity(entries.len());
+    let mut decided = Vec::with_capacity(entries.len());
     let mut applied = store.applied().clone();
     let (mut telling, mut log_bytes) = (Vec::new(), 0);
     let mut run = store.begin();
     for (entry, responder) in entries {
-        if let Payload::Normal(proposal) = &entry.payload {
-            log_bytes += proposal.0.len();
-        }
+        let group = match &entry.payload {
+            Payload::Normal(proposal) => proposal.0.clone(),
+            Payload::Blank | Payload::Membership(_) => Bytes::new(),
+        };
+        log_bytes += group.len();
         hit(Point::RaftBeforeApplyEntry)?;
         let Carried { reply, membership, tells_time } = apply_entry(&mut run, entry)?;
         if tells_time {
@@ -134,21 +136,24 @@ fn apply_run(
         if let Some(membership) = membership {
             applied.membership = membership;
         }
-        if let Some(responder) = responder {
-            answers.push((responder, reply));
-        }
+        decided.push((group, reply, responder));
     }
     let committed = run.commit(applied).map_err(io::Error::other)?;
     shared.tell_time(&committed.view, &telling);
     shared.publish(store);
     shared.tell(committed, log_bytes);
+    for (group, reply, _) in decided.iter().filter(|(group, ..)| !group.is_empty()) {
+        shared.tell_decided(group, &reply.outcomes);
+    }
     hit(Point::RaftAfterApply)?;
     let took = started.elapsed();
     if slow.is_some_and(|limit| took > limit) {
         tracing::warn!(entries = count, ?took, "slow apply");
     }
-    for (responder, reply) in answers {
-        responder.send(reply);
+    for (_, reply, responder) in decided {
+        if let Some(responder) = responder {
+            responder.send(reply);
+        }
     }
     Ok(())
 }

@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tenure_core::LeaseId;
+use tenure_core::lock::{LockKey, LockValue};
+use tenure_core::outcome::Outcome;
 use tenure_core::row::{EventRow, LeaseRow};
 use tenure_storage::state_view::StateView;
 
@@ -19,6 +22,8 @@ pub struct AppliedRun {
     pub events: Arc<[EventRow]>,
     /// The leases that the run granted, renewed or ended (`None`), each once, by id, as they are after it.
     pub leases: Arc<[(LeaseId, Option<LeaseRow>)]>,
+    /// The rows of native locks that the run changed, each once, by key, as they are after it; `None` is one that is gone.
+    pub locks: Arc<[(LockKey, Option<LockValue>)]>,
     /// The size of the run's log entries: keys and values of `events` lie in their buffers, so keeping one of them keeps
     /// the entry that it came in.
     pub log_bytes: usize,
@@ -33,4 +38,7 @@ pub trait Effects: Send + Sync + 'static {
 
     /// A run was applied.
     fn applied(&self, run: &AppliedRun);
+
+    /// The commands of a group of that run, whoever proposed it, were decided so. Told after [`Effects::applied`].
+    fn decided(&self, _group: &Bytes, _outcomes: &[Outcome]) {}
 }

@@ -4,6 +4,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use tenure_core::outcome::Outcome;
 use tenure_core::state::StateRead;
 use tenure_core::{LogIndex, Term};
 use tenure_storage::flusher::Flusher;
@@ -131,10 +133,18 @@ impl SharedStore {
 
     /// Hands on what a run changed, once its view is published and still under the store's lock: in log order.
     pub(crate) fn tell(&self, committed: Committed, log_bytes: usize) {
-        let Committed { view, events, leases } = committed;
-        let run = AppliedRun { view, events: events.into(), leases: leases.into(), log_bytes };
+        let Committed { view, events, leases, locks } = committed;
+        let (leases, locks) = (leases.into(), locks.into());
+        let run = AppliedRun { view, events: events.into(), leases, locks, log_bytes };
         for effect in self.effects.iter() {
             effect.applied(&run);
+        }
+    }
+
+    /// Hands on how the commands of a group were decided, after the changes of its run.
+    pub(crate) fn tell_decided(&self, group: &Bytes, outcomes: &[Outcome]) {
+        for effect in self.effects.iter() {
+            effect.decided(group, outcomes);
         }
     }
 }

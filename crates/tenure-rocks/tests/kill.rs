@@ -109,7 +109,7 @@ fn apply_run(store: &mut StateStore, number: u64) {
         };
         let length = if delete { 0 } else { usize::try_from(number * 37 % 3000).expect("a small number") };
         let value = Bytes::from(vec![number.to_le_bytes()[0]; length]);
-        run.record(EventRow { key, meta, value, previous: before.map(|meta| meta.modified) });
+        run.record(EventRow { key, meta, value, previous: before.map(|meta| meta.modified), cause: None });
         run.meta_mut().revision = revision;
     }
     let applied = Applied { index: LogIndex(number), term: Term(1), membership: Bytes::from_static(b"members") };

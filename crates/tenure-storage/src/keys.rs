@@ -1,11 +1,13 @@
 //! The keys of the tables as bytes. Integers are big-endian, so that byte order is numeric order.
 //!
 //! User keys stand as they are: wherever one is part of a table's key it comes last, so nothing needs an escape, and
-//! a prefix of user keys is a prefix of table keys. The layout is pinned by golden bytes below: a change needs a new
+//! a prefix of user keys is a prefix of table keys. Names of locks that something follows are the exception. The layout is pinned by golden bytes below: a change needs a new
 //! [`FORMAT_VERSION`].
 
+use bytes::Bytes;
 use tenure_core::apply::LEASE_ENDS_MAX;
 use tenure_core::command::KeyRange;
+use tenure_core::lock::LockKey;
 use tenure_core::{EventId, LeaseId, Revision};
 
 use crate::engine::{Bounds, Table};
@@ -91,6 +93,87 @@ pub fn decode_lease_end_key(key: &[u8]) -> Result<u64, StorageError> {
     }
 }
 
+/// The first byte of each kind of key in `locks`, in the order of [`LockKey`].
+const LOCK_KIND_DELAY: u8 = b'D';
+const LOCK_KIND_LOCK: u8 = b'L';
+const LOCK_KIND_PLACE: u8 = b'Q';
+const LOCK_KIND_REQUESTS: u8 = b'R';
+/// What a 0 becomes in a name that something follows, and what ends the name: less than any name that goes on.
+const ESCAPED_ZERO: [u8; 2] = [0, 0xff];
+const NAME_END: [u8; 2] = [0, 1];
+
+/// A key of `locks`.
+pub fn lock_key(key: &LockKey) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    match key {
+        LockKey::Delay(lease, key) => {
+            out.push(LOCK_KIND_DELAY);
+            out.extend_from_slice(&lease_keys_key(*lease, key));
+        }
+        LockKey::Lock(name) => {
+            out.push(LOCK_KIND_LOCK);
+            out.extend_from_slice(name);
+        }
+        LockKey::Place(name, create, key) => {
+            out.push(LOCK_KIND_PLACE);
+            for byte in name {
+                match byte {
+                    0 => out.extend_from_slice(&ESCAPED_ZERO),
+                    byte => out.push(*byte),
+                }
+            }
+            out.extend_from_slice(&NAME_END);
+            out.extend_from_slice(&ordered(create.0).to_be_bytes());
+            out.extend_from_slice(key);
+        }
+        LockKey::Requests(lease) => {
+            out.push(LOCK_KIND_REQUESTS);
+            out.extend_from_slice(&lease_key(*lease));
+        }
+    }
+    out
+}
+
+/// What a key of `locks` names.
+pub fn decode_lock_key(key: &[u8]) -> Result<LockKey, StorageError> {
+    let wrong = || StorageError::damaged(Table::Locks, "it stands under no key of a kind that is known");
+    let (kind, rest) = key.split_first().ok_or_else(wrong)?;
+    match *kind {
+        LOCK_KIND_DELAY => {
+            let (lease, key) = rest.split_at_checked(LEASE_KEY_BYTES).ok_or_else(wrong)?;
+            Ok(LockKey::Delay(decode_lease_key(lease)?, Bytes::copy_from_slice(key)))
+        }
+        LOCK_KIND_LOCK => Ok(LockKey::Lock(Bytes::copy_from_slice(rest))),
+        LOCK_KIND_PLACE => {
+            let (name, rest) = decode_name(rest).ok_or_else(wrong)?;
+            let (create, key) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;
+            let create = Revision(unordered(u64::from_be_bytes(*create)));
+            Ok(LockKey::Place(name, create, Bytes::copy_from_slice(key)))
+        }
+        LOCK_KIND_REQUESTS => {
+            let lease = <[u8; LEASE_KEY_BYTES]>::try_from(rest).map_err(|_| wrong())?;
+            Ok(LockKey::Requests(decode_lease_key(&lease)?))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// Takes an escaped name off the front.
+fn decode_name(mut bytes: &[u8]) -> Option<(Bytes, &[u8])> {
+    let mut name = Vec::new();
+    loop {
+        let zero = bytes.iter().position(|byte| *byte == 0)?;
+        name.extend_from_slice(&bytes[..zero]);
+        let (mark, rest) = bytes[zero..].split_first_chunk::<2>()?;
+        match *mark {
+            ESCAPED_ZERO => name.push(0),
+            NAME_END => return Some((name.into(), rest)),
+            _ => return None,
+        }
+        bytes = rest;
+    }
+}
+
 /// The bounds of a scan, owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanBounds {
@@ -145,6 +228,11 @@ impl ScanBounds {
         ScanBounds { lower: lease_end_key(count.saturating_sub(LEASE_ENDS_MAX)).to_vec(), upper: None }
     }
 
+    /// The rows of `locks` from a key on.
+    pub fn of_locks_from(key: &LockKey) -> ScanBounds {
+        ScanBounds { lower: lock_key(key), upper: None }
+    }
+
     /// The bounds to hand to an engine.
     pub fn as_bounds(&self) -> Bounds<'_> {
         Bounds { lower: &self.lower, upper: self.upper.as_deref() }
@@ -167,7 +255,6 @@ fn unordered(value: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     #[test]
@@ -181,6 +268,25 @@ mod tests {
             [META_FORMAT, META_STATE, META_APPLIED, META_MEMBERSHIP, META_LOCAL],
             [&b"format"[..], b"state", b"applied", b"membership", b"local"]
         );
+    }
+
+    #[test]
+    fn keys_of_locks_keep_their_golden_bytes() {
+        let text = Bytes::from_static;
+        assert_eq!(lock_key(&LockKey::Lock(text(b"a/\0"))), b"La/\0");
+        let place = LockKey::Place(text(b"a\0b"), Revision(258), text(b"k\0"));
+        assert_eq!(lock_key(&place), b"Qa\0\xffb\0\x01\x80\0\0\0\0\0\x01\x02k\0");
+        assert_eq!(lock_key(&LockKey::Requests(LeaseId(-1))), b"R\x7f\xff\xff\xff\xff\xff\xff\xff");
+        assert_eq!(lock_key(&LockKey::Delay(LeaseId(1), text(b"a/1"))), b"D\x80\0\0\0\0\0\0\x01a/1");
+    }
+
+    #[test]
+    fn no_key_of_locks_is_of_an_unknown_kind() {
+        for wrong in
+            [&b""[..], b"M", b"D1234567", b"R1234567", b"R123456789", b"Qa", b"Qa\0", b"Qa\0\x02", b"Qa\0\x01xxxxxxx"]
+        {
+            assert!(decode_lock_key(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
@@ -235,12 +341,37 @@ mod tests {
         assert!(ScanBounds::of_revisions(Revision(5), Revision(3)).as_bounds().is_empty());
     }
 
+    fn any_lock_key() -> impl Strategy<Value = LockKey> {
+        let text = || proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(0xff), any::<u8>()], 0..4);
+        let text = move || text().prop_map(Bytes::from);
+        let number = || prop_oneof![-1..2i64, any::<i64>()];
+        prop_oneof![
+            (number(), text()).prop_map(|(lease, key)| LockKey::Delay(LeaseId(lease), key)),
+            text().prop_map(LockKey::Lock),
+            (text(), number(), text()).prop_map(|(name, create, key)| LockKey::Place(name, Revision(create), key)),
+            number().prop_map(|lease| LockKey::Requests(LeaseId(lease))),
+        ]
+    }
+
     proptest! {
         #[test]
         fn byte_order_is_event_order(a: (i64, u32), b: (i64, u32)) {
             let id = |(revision, sub)| EventId { revision: Revision(revision), sub };
             prop_assert_eq!(history_key(id(a)).cmp(&history_key(id(b))), a.cmp(&b));
             prop_assert_eq!(decode_history_key(&history_key(id(a))).unwrap(), id(a));
+        }
+
+        #[test]
+        fn byte_order_is_the_order_of_locks(a in any_lock_key(), b in any_lock_key()) {
+            prop_assert_eq!(lock_key(&a).cmp(&lock_key(&b)), a.cmp(&b));
+            prop_assert_eq!(decode_lock_key(&lock_key(&a)).unwrap(), a);
+        }
+
+        #[test]
+        fn no_key_of_locks_panics(key in proptest::collection::vec(0u8..4, 0..20), kind in 65u8..91) {
+            if let Ok(decoded) = decode_lock_key(&[&[kind], &key[..]].concat()) {
+                prop_assert_eq!(lock_key(&decoded), [&[kind], &key[..]].concat());
+            }
         }
 
         #[test]

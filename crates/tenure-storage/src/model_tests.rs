@@ -4,6 +4,7 @@
 //! whenever the test says so and replays from the log, purges in steps of any size between runs, and must still say
 //! the same as the model: outcomes, scalars, reads at every revision, hashes. Views taken on the way must not change.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -13,13 +14,17 @@ use proptest::prelude::*;
 use tenure_core::apply::AppliedGroup;
 use tenure_core::codec::GroupBuilder;
 use tenure_core::command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, EntryPosition, GroupHeader, KeyRange, LeaseGrant,
-    LeaseRevoke, Op, Put, Range, SortOrder, SortTarget, Txn,
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, EntryPosition, ExpiryGuard, GroupHeader, KeyRange,
+    LeaseGrant, LeaseRevoke, LockAcquire, LockCancel, LockForce, LockRequest, Op, Put, Range, SortOrder, SortTarget,
+    Txn,
 };
 use tenure_core::hash::{hash_kv, hash_state};
+use tenure_core::lock::{LockKey, LockMode, LockValue, lock_names};
 use tenure_core::memory::MemoryState;
 use tenure_core::range::read_range;
-use tenure_core::row::{AlarmKind, ClientName, EventRow, LeaseEnd, LeaseHolder, MemberAttributes, RevokedBy};
+use tenure_core::row::{
+    AlarmKind, ClientName, EventRow, Incarnation, LeaseEnd, LeaseHolder, MemberAttributes, RevokedBy,
+};
 use tenure_core::state::StateRead;
 use tenure_core::{EventId, LeaseId, LogIndex, MemberId, Revision, Term, apply_group};
 
@@ -66,7 +71,9 @@ impl Entry {
 }
 
 fn key() -> impl Strategy<Value = Bytes> {
-    (0..7u8).prop_map(|number| Bytes::from(vec![b'a' + number; 1 + usize::from(number % 2)]))
+    let plain = (0..7u8).prop_map(|number| Bytes::from(vec![b'a' + number; 1 + usize::from(number % 2)]));
+    let contender = prop::sample::select(&["n/-1", "n/1", "n/2", "n/x"][..]).prop_map(Bytes::from);
+    prop_oneof![4 => plain, 1 => contender]
 }
 
 fn key_range() -> impl Strategy<Value = KeyRange> {
@@ -148,6 +155,39 @@ fn revoked_by() -> impl Strategy<Value = Option<RevokedBy>> {
     proptest::option::weighted(0.8, by)
 }
 
+fn lock_command() -> impl Strategy<Value = Command> {
+    let request = || {
+        (-1..3i64, 1..6u64, any::<bool>()).prop_map(|(lease, number, raises)| LockRequest {
+            lease: LeaseId(lease),
+            number,
+            lowest_open: if raises { number } else { 1 },
+            attach: 1,
+        })
+    };
+    let name = || Bytes::from_static(b"n");
+    let mode = prop_oneof![Just(LockMode::Exclusive), Just(LockMode::Shared)];
+    prop_oneof![
+        4 => (request(), mode, any::<bool>(), "o{0,1}").prop_map(move |(request, mode, delayed, owner)| {
+            let delay_ms = if delayed { 100 } else { 0 };
+            let acquire = LockAcquire { name: name(), request, wait: true, mode, owner, delay_ms, ..LockAcquire::default() };
+            Command::LockAcquire(acquire)
+        }),
+        1 => request().prop_map(move |request| Command::LockCancel(LockCancel { name: name(), request })),
+        2 => (key(), 2..20i64).prop_map(|(key, token)| {
+            Command::LockForce(LockForce { key, token: Revision(token), ..LockForce::default() })
+        }),
+    ]
+}
+
+/// The lessor's revokes of leases that were granted in the first entries.
+fn expiry() -> impl Strategy<Value = Command> {
+    (-1..3i64, 1..6u64, 0..3u32).prop_map(|(id, index, place)| {
+        let incarnation = Incarnation { index: LogIndex(index), place };
+        let expiry = Some(ExpiryGuard { incarnation, renewals: 0 });
+        Command::LeaseRevoke(LeaseRevoke { id: LeaseId(id), expiry, by: None })
+    })
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let member = (0..2u64).prop_map(MemberId);
     prop_oneof![
@@ -160,6 +200,8 @@ fn command() -> impl Strategy<Value = Command> {
         3 => (-1..3i64).prop_map(|id| Command::LeaseRenew(LeaseId(id))),
         2 => (-1..3i64, revoked_by())
             .prop_map(|(id, by)| Command::LeaseRevoke(LeaseRevoke { id: LeaseId(id), expiry: None, by })),
+        6 => lock_command(),
+        2 => expiry(),
         1 => member.clone().prop_map(|member| Command::AlarmClear(member, AlarmKind::NoSpace)),
         1 => member.prop_map(|member| Command::MemberPublish(MemberAttributes {
             member,
@@ -193,6 +235,8 @@ struct Node {
     log: Vec<Bytes>,
     model: MemoryState,
     outcomes: Vec<AppliedGroup>,
+    /// The rows of locks, from what the commits said since the last start.
+    locks: BTreeMap<LockKey, LockValue>,
     work: Option<PurgeWork>,
     kept: Vec<(Arc<StateView>, Dump)>,
 }
@@ -205,8 +249,12 @@ fn dump(view: &StateView) -> Dump {
 
 fn open(engine: &MemEngine) -> StateStore {
     // Room for two short keys in each shard of the cache, and for no long one.
-    let options =
-        Options { inline_value_bytes_max: INLINE_MAX, meta_cache_bytes_max: 258 << 10, lease_keys_one_by_one_max: 1 };
+    let options = Options {
+        inline_value_bytes_max: INLINE_MAX,
+        meta_cache_bytes_max: 258 << 10,
+        lock_cache_bytes_max: 300 << 10,
+        lease_keys_one_by_one_max: 1,
+    };
     StateStore::open_with(Arc::new(engine.clone()), options).unwrap()
 }
 
@@ -219,7 +267,8 @@ impl Node {
         let engine = MemEngine::new();
         let store = open(&engine);
         let (log, outcomes, kept) = (Vec::new(), Vec::new(), Vec::new());
-        Node { engine, store, log, model: MemoryState::default(), outcomes, work: None, kept }
+        let locks = BTreeMap::new();
+        Node { engine, store, log, model: MemoryState::default(), outcomes, locks, work: None, kept }
     }
 
     fn take(&mut self, step: Step) {
@@ -251,6 +300,7 @@ impl Node {
                 self.engine = self.engine.crash(kept);
                 self.store = open(&self.engine);
                 assert!(self.store.applied().index >= durable);
+                self.locks = lock_rows(&*self.store.view());
                 self.catch_up();
             }
             Step::Plan(events_max) => {
@@ -288,6 +338,20 @@ impl Node {
         let new: Vec<EventRow> =
             self.model.history.values().filter(|event| event.meta.modified.revision > events_before).cloned().collect();
         assert_eq!(committed.events, new);
+        for (key, row) in committed.locks {
+            match row {
+                Some(row) => drop(self.locks.insert(key, row)),
+                None => drop(self.locks.remove(&key)),
+            }
+        }
+        assert_eq!(self.locks, self.model.locks);
+        assert_eq!(lock_rows(&*committed.view), self.model.locks);
+        let run = self.store.begin();
+        for name in self.model.live.iter().flat_map(|key| lock_names(key)).chain([&b"n"[..], b"a", b"a/b"]) {
+            for max in [1, 100] {
+                assert_eq!(run.contending_keys(name, max), Ok(self.model.contending_keys(name, max).unwrap()));
+            }
+        }
     }
 
     fn check(&self) {
@@ -391,6 +455,18 @@ fn events<S: StateRead>(state: &S) -> Vec<EventRow> {
     });
     assert!(scanned.is_ok());
     events
+}
+
+fn lock_rows<S: StateRead>(state: &S) -> BTreeMap<LockKey, LockValue> {
+    let mut rows = BTreeMap::new();
+    let first = LockKey::Delay(LeaseId(i64::MIN), Bytes::new());
+    let scanned = state.scan_lock_rows(&first, &mut |key, row| {
+        assert!(state.lock_row(&key).is_ok_and(|found| found.as_ref() == Some(&row)));
+        rows.insert(key, row);
+        ControlFlow::Continue(())
+    });
+    assert!(scanned.is_ok());
+    rows
 }
 
 fn leases<S: StateRead>(state: &S) -> Vec<(LeaseId, String, Vec<Bytes>)> {

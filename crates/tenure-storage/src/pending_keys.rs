@@ -10,7 +10,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::meta_cache::KnownKey;
+use crate::row_cache::KnownKey;
 
 /// What a run did to one key.
 #[derive(Clone, Copy, Debug)]

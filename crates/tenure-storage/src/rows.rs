@@ -10,9 +10,11 @@
 //! Decoding answers an error for any bytes that no encoder wrote: it never panics, and never leaves bytes unread.
 
 mod lease;
+mod lock;
 
 use bytes::Bytes;
-use tenure_core::row::{AlarmKind, AlarmRow, EventRow, KeyMeta, MemberAttributes, Meta};
+use tenure_core::lock::LockCause;
+use tenure_core::row::{AlarmKind, AlarmRow, EventRow, KeyMeta, LockCounts, MemberAttributes, Meta};
 use tenure_core::{EventId, LeaseId, LogIndex, MemberId, Revision, Term};
 
 use crate::engine::Table;
@@ -22,6 +24,7 @@ pub(crate) use lease::lease_of_end;
 pub use lease::{
     decode_lease, decode_lease_end, decode_lease_holder, encode_lease, encode_lease_end, encode_lease_holder,
 };
+pub use lock::{decode_lock_row, encode_lock_row};
 
 /// The format of all rows, in the high half of their first byte.
 const ROW_FORMAT: u8 = 1 << 4;
@@ -29,8 +32,12 @@ const ROW_FORMAT: u8 = 1 << 4;
 const FLAG_VALUE_IN_HISTORY: u8 = 1;
 /// In `history`: the key had an event before this one.
 const FLAG_HAS_PREVIOUS: u8 = 1;
+/// In `history`: what made the event is told.
+const FLAG_HAS_CAUSE: u8 = 2;
 /// In the scalars: ends of leases were recorded.
 const FLAG_LEASE_ENDS: u8 = 1;
+/// In the scalars: there are native locks, or what is kept of them.
+const FLAG_LOCKS: u8 = 2;
 
 /// Where the value of a row of `current` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,20 +118,26 @@ pub fn decode_current(row: &[u8]) -> Result<(KeyMeta, StoredValue<'_>), StorageE
 
 /// Appends a row of `history`. The event's own id is in the row's key.
 pub fn encode_event(out: &mut Vec<u8>, event: &EventRow) {
-    let flag = if event.previous.is_some() { FLAG_HAS_PREVIOUS } else { 0 };
-    out.push(ROW_FORMAT | flag);
+    let previous = if event.previous.is_some() { FLAG_HAS_PREVIOUS } else { 0 };
+    let cause = if event.cause.is_some() { FLAG_HAS_CAUSE } else { 0 };
+    out.push(ROW_FORMAT | previous | cause);
     put_life(out, &event.meta);
     if let Some(previous) = event.previous {
         put_signed(out, event.meta.modified.revision.0.wrapping_sub(previous.revision.0));
         put_unsigned(out, u64::from(previous.sub));
+    }
+    if let Some(cause) = &event.cause {
+        let mut bytes = Vec::new();
+        cause.encode(&mut bytes);
+        put_bytes(out, &bytes);
     }
     put_unsigned(out, event.key.len() as u64);
     out.extend_from_slice(&event.key);
     out.extend_from_slice(&event.value);
 }
 
-/// A row of `history`, borrowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A row of `history`, borrowed but for what is rare.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRef<'a> {
     /// See [`EventRow`].
     pub key: &'a [u8],
@@ -134,6 +147,8 @@ pub struct EventRef<'a> {
     pub value: &'a [u8],
     /// See [`EventRow`].
     pub previous: Option<EventId>,
+    /// See [`EventRow`].
+    pub cause: Option<Box<LockCause>>,
 }
 
 impl EventRef<'_> {
@@ -144,6 +159,7 @@ impl EventRef<'_> {
             meta: self.meta,
             value: Bytes::copy_from_slice(self.value),
             previous: self.previous,
+            cause: self.cause,
         }
     }
 }
@@ -151,7 +167,7 @@ impl EventRef<'_> {
 /// Reads the row of `history` that stands under `id`.
 pub fn decode_event(id: EventId, row: &[u8]) -> Result<EventRef<'_>, StorageError> {
     let mut reader = Reader { table: Table::History, rest: row };
-    let flags = reader.head(FLAG_HAS_PREVIOUS)?;
+    let flags = reader.head(FLAG_HAS_PREVIOUS | FLAG_HAS_CAUSE)?;
     let meta = reader.life(id)?;
     let previous = if flags & FLAG_HAS_PREVIOUS == 0 {
         None
@@ -159,13 +175,21 @@ pub fn decode_event(id: EventId, row: &[u8]) -> Result<EventRef<'_>, StorageErro
         let revision = Revision(id.revision.0.wrapping_sub(reader.signed()?));
         Some(EventId { revision, sub: reader.narrow()? })
     };
+    let cause = if flags & FLAG_HAS_CAUSE == 0 {
+        None
+    } else {
+        let cause = LockCause::decode(&Bytes::copy_from_slice(reader.bytes()?));
+        Some(Box::new(cause.map_err(|_| reader.wrong("it does not say what made the event"))?))
+    };
     let key = reader.bytes()?;
-    Ok(EventRef { key, meta, value: reader.rest, previous })
+    Ok(EventRef { key, meta, value: reader.rest, previous, cause })
 }
 
 /// Appends the row of the replicated scalars.
 pub fn encode_state(out: &mut Vec<u8>, meta: &Meta) {
-    out.push(ROW_FORMAT | if meta.lease_ends > 0 { FLAG_LEASE_ENDS } else { 0 });
+    let has_locks = meta.locks != LockCounts::default();
+    let ends = if meta.lease_ends > 0 { FLAG_LEASE_ENDS } else { 0 };
+    out.push(ROW_FORMAT | ends | if has_locks { FLAG_LOCKS } else { 0 });
     put_signed(out, meta.revision.0);
     put_signed(out, meta.compacted.0);
     put_unsigned(out, meta.lease_clock_ms);
@@ -189,12 +213,16 @@ pub fn encode_state(out: &mut Vec<u8>, meta: &Meta) {
     if meta.lease_ends > 0 {
         put_unsigned(out, meta.lease_ends);
     }
+    if has_locks {
+        let LockCounts { locks, requests, delays } = meta.locks;
+        [locks, requests, delays].into_iter().for_each(|count| put_unsigned(out, count));
+    }
 }
 
 /// Reads the row of the replicated scalars.
 pub fn decode_state(row: &[u8]) -> Result<Meta, StorageError> {
     let mut reader = Reader { table: Table::Meta, rest: row };
-    let flags = reader.head(FLAG_LEASE_ENDS)?;
+    let flags = reader.head(FLAG_LEASE_ENDS | FLAG_LOCKS)?;
     let mut meta = Meta {
         revision: Revision(reader.signed()?),
         compacted: Revision(reader.signed()?),
@@ -202,6 +230,7 @@ pub fn decode_state(row: &[u8]) -> Result<Meta, StorageError> {
         alarms: Vec::new(),
         members: Vec::new(),
         lease_ends: 0,
+        locks: LockCounts::default(),
     };
     // The counts are not trusted with an allocation: a wrong one runs out of bytes first.
     for _ in 0..reader.unsigned()? {
@@ -223,6 +252,10 @@ pub fn decode_state(row: &[u8]) -> Result<Meta, StorageError> {
     }
     if flags & FLAG_LEASE_ENDS != 0 {
         meta.lease_ends = reader.unsigned()?;
+    }
+    if flags & FLAG_LOCKS != 0 {
+        let (locks, requests) = (reader.unsigned()?, reader.unsigned()?);
+        meta.locks = LockCounts { locks, requests, delays: reader.unsigned()? };
     }
     reader.end()?;
     Ok(meta)

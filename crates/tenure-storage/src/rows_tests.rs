@@ -2,9 +2,13 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use tenure_core::lock::{
+    Attached, Contender, Granted, LockCause, LockClaim, LockDelay, LockEnd, LockKey, LockLeft, LockMode, LockRequests,
+    LockRow, LockValue, Native, Sharing,
+};
 use tenure_core::row::{
-    AlarmKind, AlarmRow, ClientName, EventRow, Incarnation, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, MemberAttributes,
-    Meta, RevokedBy,
+    AlarmKind, AlarmRow, ClientName, EventRow, Incarnation, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, LockCounts,
+    MemberAttributes, Meta, RevokedBy,
 };
 use tenure_core::{EventId, LeaseId, LogIndex, MemberId, Revision, Term};
 
@@ -36,6 +40,7 @@ fn event_rows_keep_their_golden_bytes() {
         meta: meta_of_a_key(),
         value: Bytes::from_static(b"v"),
         previous: Some(EventId { revision: Revision(290), sub: 5 }),
+        cause: None,
     };
     let row = encoded(|out| encode_event(out, &event));
     assert_eq!(row, [0x11, 2, 4, 1, 20, 5, 3, b'k', b'e', b'y', b'v']);
@@ -108,6 +113,7 @@ fn scalar_rows_keep_their_golden_bytes() {
             client_urls: vec!["u".into(), String::new()],
         }],
         lease_ends: 0,
+        locks: LockCounts::default(),
     };
     let row = encoded(|out| encode_state(out, &meta));
     assert_eq!(row, [0x10, 10, 1, 7, 2, 1, 1, 2, 2, 1, 3, 1, b'n', 2, 1, b'u', 0]);
@@ -115,6 +121,14 @@ fn scalar_rows_keep_their_golden_bytes() {
     let meta = Meta { lease_ends: 300, ..Meta::default() };
     let row = encoded(|out| encode_state(out, &meta));
     assert_eq!(row, [0x11, 2, 1, 0, 0, 0, 0xac, 2]);
+    assert_eq!(decode_state(&row).unwrap(), meta);
+    let meta = Meta { locks: LockCounts { locks: 1, requests: 300, delays: 3 }, ..meta };
+    let row = encoded(|out| encode_state(out, &meta));
+    assert_eq!(row, [0x13, 2, 1, 0, 0, 0, 0xac, 2, 1, 0xac, 2, 3]);
+    assert_eq!(decode_state(&row).unwrap(), meta);
+    let meta = Meta { lease_ends: 0, ..meta };
+    let row = encoded(|out| encode_state(out, &meta));
+    assert_eq!(row, [0x12, 2, 1, 0, 0, 0, 1, 0xac, 2, 3]);
     assert_eq!(decode_state(&row).unwrap(), meta);
     assert_eq!(encoded(|out| encode_applied(out, LogIndex(200), Term(3))), [0x10, 0xc8, 1, 3]);
     let (purge_next, purge_complete) = (Revision(4), Revision(-1));
@@ -148,6 +162,112 @@ fn numbers_beyond_64_bits_are_refused() {
     assert!(decode_applied(&row).is_err());
 }
 
+fn lock_keys() -> [LockKey; 4] {
+    let text = Bytes::from_static(b"n");
+    [
+        LockKey::Delay(LeaseId(1), text.clone()),
+        LockKey::Lock(text.clone()),
+        LockKey::Place(text.clone(), Revision(1), text),
+        LockKey::Requests(LeaseId(1)),
+    ]
+}
+
+#[test]
+fn rows_of_locks_keep_their_golden_bytes() {
+    let [delay, lock, place, requests] = lock_keys();
+    let check = |key: &LockKey, row: LockValue, golden: &[u8]| {
+        let bytes = encoded(|out| encode_lock_row(out, &row));
+        assert_eq!(bytes, golden, "{row:?}");
+        assert_eq!(decode_lock_row(key, &bytes).unwrap(), row);
+        for length in 0..bytes.len() {
+            assert!(decode_lock_row(key, &bytes[..length]).is_err());
+        }
+        assert!(decode_lock_row(key, &[&bytes[..], &[0]].concat()).is_err());
+        assert!(decode_lock_row(key, &[&[0x11], &bytes[1..]].concat()).is_err(), "an unknown flag");
+    };
+    check(&delay, LockValue::Delay(LockDelay { modified: Revision(5), ends_ms: 300 }), &[0x10, 10, 0xac, 2]);
+    let row = LockRow {
+        contenders: 300,
+        granted: 2,
+        permits: 5,
+        oldest: Revision(7),
+        frontier: Revision(9),
+        exclusive: false,
+        sharing: Some((Sharing::Permits { limit: 6 }, 3)),
+    };
+    check(&lock, LockValue::Lock(row), &[0x10, 4, 0xac, 2, 2, 5, 14, 18, 6, 3]);
+    let row = LockRow { sharing: Some((Sharing::Readers, 3)), ..row };
+    check(&lock, LockValue::Lock(row), &[0x10, 2, 0xac, 2, 2, 5, 14, 18, 3]);
+    let row = LockRow { exclusive: true, sharing: None, ..row };
+    check(&lock, LockValue::Lock(row), &[0x10, 1, 0xac, 2, 2, 5, 14, 18]);
+    check(&place, LockValue::Place(Contender::default()), &[0x10, 0]);
+    let native = Native {
+        lease: LeaseId(1),
+        incarnation: Incarnation { index: LogIndex(9), place: 3 },
+        mode: LockMode::Semaphore { permits: 2, limit: 300 },
+        owner: "me".into(),
+        holds_max: 4,
+        delay_ms: 5,
+        since_ms: 6,
+        delayed: true,
+        requests: vec![Attached { number: 1, attach: 7 }, Attached { number: 300, attach: 0 }],
+    };
+    let granted = Some(Granted { revision: Revision(8), clock_ms: 10 });
+    let row = LockValue::Place(Contender { granted, native: Some(native) });
+    let bytes = [0x10, 3, 16, 10, 1, 2, 9, 3, 2, 2, 0xac, 2, 2, b'm', b'e', 4, 5, 6, 2, 1, 7, 0xac, 2, 0];
+    check(&place, row, &bytes);
+    let row = LockRequests { floor: 300, finished: vec![301, 401] };
+    check(&requests, LockValue::Requests(row), &[0x10, 0xac, 2, 2, 1, 100]);
+    assert!(decode_lock_row(&requests, &[0x10, 1, 1, 0]).is_err(), "the floor is not finished");
+}
+
+#[test]
+fn events_of_locks_keep_their_golden_bytes() {
+    let left = LockLeft { lease: LeaseId(1), owner: "o".into(), held_ms: 300, ..LockLeft::default() };
+    let by = RevokedBy { member: MemberId(5), client: ClientName::Address("a".into()) };
+    let told = LockLeft { granted: Some(Revision(3)), by: Some(by), reason: "r".into(), ..left.clone() };
+    let claim = LockClaim { owner: "o".into(), mode: LockMode::Shared, number: 2 };
+    for (cause, golden) in [
+        (LockCause::Acquired(claim), &[0, 1, b'o', 1, 2][..]),
+        (LockCause::Delayed(left.clone()), &[1, 0, 2, 1, b'o', 0xac, 2, 0]),
+        (LockCause::Left(LockEnd::Forced, told), &[6, 3, 2, 1, b'o', 0xac, 2, 1, b'r', 6, 5, 2, 1, b'a']),
+        (LockCause::Left(LockEnd::Released, left.clone()), &[2, 0, 2, 1, b'o', 0xac, 2, 0]),
+        (LockCause::Left(LockEnd::Lapsed, left), &[8, 0, 2, 1, b'o', 0xac, 2, 0]),
+    ] {
+        let event = EventRow {
+            key: Bytes::from_static(b"key"),
+            meta: meta_of_a_key(),
+            value: Bytes::from_static(b"v"),
+            previous: None,
+            cause: Some(Box::new(cause)),
+        };
+        let row = encoded(|out| encode_event(out, &event));
+        let length = u8::try_from(golden.len()).unwrap();
+        assert_eq!(row, [&[0x12, 2, 4, 1, length], golden, b"\x03keyv"].concat());
+        assert_eq!(decode_event(event.meta.modified, &row).unwrap().to_row(), event);
+    }
+}
+
+fn any_cause() -> impl Strategy<Value = LockCause> {
+    let left = (any::<(i64, u64)>(), "o{0,3}", proptest::option::of(any::<i64>()), "r{0,3}", any::<bool>());
+    let left = left.prop_map(|((lease, held_ms), owner, granted, reason, told)| LockLeft {
+        lease: LeaseId(lease),
+        owner,
+        granted: granted.map(Revision),
+        held_ms,
+        by: told.then(RevokedBy::default),
+        reason,
+    });
+    let end = prop_oneof![Just(LockEnd::Cancelled), Just(LockEnd::Expired), Just(LockEnd::Deleted)];
+    prop_oneof![
+        left.clone().prop_map(LockCause::Delayed),
+        (end, left).prop_map(|(end, left)| LockCause::Left(end, left)),
+        ("o{0,3}", any::<u64>()).prop_map(|(owner, number)| {
+            LockCause::Acquired(LockClaim { owner, mode: LockMode::Exclusive, number })
+        }),
+    ]
+}
+
 fn any_key_meta() -> impl Strategy<Value = KeyMeta> {
     (any::<i64>(), any::<i64>(), any::<u32>(), any::<i64>(), any::<i64>()).prop_map(
         |(create, revision, sub, version, lease)| KeyMeta {
@@ -167,9 +287,10 @@ proptest! {
         value: Vec<u8>,
         previous in proptest::option::of((any::<i64>(), any::<u32>())),
         bytes: u64,
+        cause in proptest::option::of(any_cause()),
     ) {
         let previous = previous.map(|(revision, sub)| EventId { revision: Revision(revision), sub });
-        let event = EventRow { key: key.into(), meta, value: value.clone().into(), previous };
+        let event = EventRow { key: key.into(), meta, value: value.clone().into(), previous, cause: cause.clone().map(Box::new) };
         let row = encoded(|out| encode_event(out, &event));
         prop_assert_eq!(decode_event(meta.modified, &row).unwrap().to_row(), event);
 
@@ -226,7 +347,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(mut row: Vec<u8>, with_a_known_head: bool) {
         if with_a_known_head && let Some(first) = row.first_mut() {
-            *first = 0x10 | (*first & 1);
+            *first = 0x10 | (*first & 3);
         }
         // Whether they decode does not matter, only that the decoders return.
         drop(decode_current(&row));
@@ -234,6 +355,9 @@ proptest! {
         drop(decode_lease(&row));
         drop(decode_lease_holder(&row));
         drop(decode_lease_end(&row));
+        for key in lock_keys() {
+            drop(decode_lock_row(&key, &row));
+        }
         drop(lease_of_end(&row));
         drop(decode_state(&row));
         drop(decode_applied(&row));
@@ -242,7 +366,7 @@ proptest! {
 
     #[test]
     fn a_row_cut_short_is_an_error(meta in any_key_meta(), key in proptest::collection::vec(any::<u8>(), 1..9)) {
-        let event = EventRow { key: key.into(), meta, value: Bytes::new(), previous: Some(meta.modified) };
+        let event = EventRow { key: key.into(), meta, value: Bytes::new(), previous: Some(meta.modified), cause: None };
         let row = encoded(|out| encode_event(out, &event));
         for length in 0..row.len() {
             prop_assert!(decode_event(meta.modified, &row[..length]).is_err());

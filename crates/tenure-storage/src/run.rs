@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tenure_core::command::KeyRange;
+use tenure_core::lock::{LockKey, LockValue, lock_range};
 use tenure_core::planted::{Bug, is_on};
 use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use tenure_core::state::{StateRead, StateWrite};
@@ -17,8 +18,8 @@ use tenure_core::{EventId, LeaseId, Revision};
 
 use crate::error::StorageError;
 use crate::merge::merge_scan;
-use crate::meta_cache::KnownKey;
 use crate::pending_keys::{PendingKey, PendingKeys};
+use crate::row_cache::KnownKey;
 use crate::state_view::{Applied, StateView};
 use crate::store::StateStore;
 
@@ -55,6 +56,8 @@ pub(crate) struct Pending {
     pub(crate) lease_holders: BTreeMap<LeaseId, Option<LeaseHolder>>,
     /// The ends of leases that were recorded or forgotten.
     pub(crate) lease_ends: BTreeMap<u64, Option<LeaseEnd>>,
+    /// The rows of locks that changed.
+    pub(crate) locks: BTreeMap<LockKey, Option<LockValue>>,
 }
 
 /// What a commit published.
@@ -65,6 +68,8 @@ pub struct Committed {
     pub events: Vec<EventRow>,
     /// The leases that changed, by id, as they are after the run; `None` is one that is gone.
     pub leases: Vec<(LeaseId, Option<LeaseRow>)>,
+    /// The rows of locks that changed, by key, as they are after the run; `None` is one that is gone.
+    pub locks: Vec<(LockKey, Option<LockValue>)>,
 }
 
 impl<'s> Run<'s> {
@@ -227,6 +232,39 @@ impl StateRead for Run<'_> {
         let pending = self.pending.lease_ends.iter().map(|(number, end)| (*number, end.clone()));
         merge_scan(pending, |visit| self.view.scan_lease_ends(visit), visit)
     }
+
+    fn contending_keys(&self, name: &[u8], max: u64) -> Result<Vec<Bytes>, StorageError> {
+        let range = lock_range(name);
+        let is_settled = self.pending_keys(&range).all(|(_, pending)| pending.live_change == 0);
+        if is_settled && self.store.has_no_keys_under(name) {
+            return Ok(Vec::new());
+        }
+        let mut keys = Vec::new();
+        self.scan_live(&range, &mut |key| {
+            keys.push(key);
+            if keys.len() as u64 >= max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if is_settled && (keys.len() as u64) < max {
+            self.store.note_keys_under(name, keys.len() as u64);
+        }
+        Ok(keys)
+    }
+
+    fn lock_row(&self, key: &LockKey) -> Result<Option<LockValue>, StorageError> {
+        match self.pending.locks.get(key) {
+            Some(pending) => Ok(pending.clone()),
+            None => self.store.known_lock_row(key),
+        }
+    }
+
+    fn scan_lock_rows(
+        &self,
+        from: &LockKey,
+        visit: &mut dyn FnMut(LockKey, LockValue) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let pending = self.pending.locks.range(from..).map(|(key, row)| (key.clone(), row.clone()));
+        merge_scan(pending, |visit| self.view.scan_lock_rows(from, visit), visit)
+    }
 }
 
 impl StateWrite for Run<'_> {
@@ -304,5 +342,13 @@ impl StateWrite for Run<'_> {
 
     fn delete_lease_end(&mut self, number: u64) {
         self.pending.lease_ends.insert(number, None);
+    }
+
+    fn put_lock_row(&mut self, key: LockKey, row: LockValue) {
+        self.pending.locks.insert(key, Some(row));
+    }
+
+    fn delete_lock_row(&mut self, key: &LockKey) {
+        self.pending.locks.insert(key.clone(), None);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use tenure_core::command::KeyRange;
+use tenure_core::lock::{LockKey, LockValue};
 use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use tenure_core::state::StateRead;
 use tenure_core::{EventId, LeaseId, LogIndex, Revision, Term};
@@ -15,12 +16,13 @@ use tenure_core::{EventId, LeaseId, LogIndex, Revision, Term};
 use crate::engine::{Direction, EngineSnapshot, Table};
 use crate::error::StorageError;
 use crate::keys::{
-    ScanBounds, decode_attached_key, decode_history_key, decode_lease_end_key, decode_lease_key, history_key, lease_key,
+    ScanBounds, decode_attached_key, decode_history_key, decode_lease_end_key, decode_lease_key, decode_lock_key,
+    history_key, lease_key, lock_key,
 };
-use crate::meta_cache::KnownKey;
+use crate::row_cache::KnownKey;
 use crate::rows::{
     EventRef, LocalState, StoredValue, decode_current, decode_event, decode_lease, decode_lease_end,
-    decode_lease_holder, lease_of_end,
+    decode_lease_holder, decode_lock_row, lease_of_end,
 };
 use crate::store::read_view;
 
@@ -344,6 +346,25 @@ impl StateRead for StateView {
     fn scan_lease_ends(&self, visit: &mut dyn FnMut(u64, LeaseEnd) -> ControlFlow<()>) -> Result<(), StorageError> {
         self.scan_rows(Table::LeaseEnds, &ScanBounds::of_lease_ends(self.meta.lease_ends), |key, row| {
             Ok(visit(decode_lease_end_key(key)?, decode_lease_end(row)?))
+        })
+    }
+
+    fn lock_row(&self, key: &LockKey) -> Result<Option<LockValue>, StorageError> {
+        match self.snapshot.get(Table::Locks, &lock_key(key))? {
+            Some(row) => decode_lock_row(key, &row).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn scan_lock_rows(
+        &self,
+        from: &LockKey,
+        visit: &mut dyn FnMut(LockKey, LockValue) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_rows(Table::Locks, &ScanBounds::of_locks_from(from), |key, row| {
+            let key = decode_lock_key(key)?;
+            let row = decode_lock_row(&key, row)?;
+            Ok(visit(key, row))
         })
     }
 }

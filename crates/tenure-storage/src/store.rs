@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenure_core::LogIndex;
-use tenure_core::row::{LeaseHolder, Meta};
+use tenure_core::lock::{LockKey, LockValue, lock_names};
+use tenure_core::row::{LeaseHolder, LockCounts, Meta};
 use tenure_core::state::StateRead;
 use tenure_faults::Point;
 
@@ -18,13 +19,14 @@ use crate::error::{StorageError, meet};
 use crate::flusher::Flusher;
 use crate::keys::{
     FORMAT_VERSION, META_APPLIED, META_FORMAT, META_LOCAL, META_MEMBERSHIP, META_STATE, ScanBounds, decode_history_key,
-    decode_lease_end_key, history_key, lease_end_key, lease_key, lease_keys_key,
+    decode_lease_end_key, history_key, lease_end_key, lease_key, lease_keys_key, lock_key,
 };
-use crate::meta_cache::{KnownKey, MetaCache};
 use crate::purge::next_purge_epoch;
+use crate::row_cache::{KnownKey, RowCache};
 use crate::rows::{
     EVENT_OVERHEAD_BYTES, LocalState, StoredValue, decode_applied, decode_local, decode_state, encode_applied,
-    encode_current, encode_event, encode_lease, encode_lease_end, encode_lease_holder, encode_local, encode_state,
+    encode_current, encode_event, encode_lease, encode_lease_end, encode_lease_holder, encode_local, encode_lock_row,
+    encode_state,
 };
 use crate::run::Pending;
 
@@ -38,6 +40,9 @@ pub struct Options {
     pub inline_value_bytes_max: usize,
     /// The memory for what `current` says of keys without their values. A hit saves a put its engine read.
     pub meta_cache_bytes_max: usize,
+    /// How much memory the rows of locks may take that were used last, those that are not there among them; and half as
+    /// much what is known of names.
+    pub lock_cache_bytes_max: usize,
     /// The attachments of a lease that ends are removed one by one up to so many, and beyond that by one write for all: it
     /// spares half a microsecond for each, and costs those who read attachments later.
     pub lease_keys_one_by_one_max: usize,
@@ -48,7 +53,12 @@ impl Default for Options {
         // Measured, see docs/STORAGE.md: a value that stands twice costs every node about 1.4 µs per 100 bytes at each
         // put, one that stands apart costs the reading node 3 µs at each read; 64 bytes is where they meet. The cache
         // holds the keys of a store of about a million.
-        Options { inline_value_bytes_max: 64, meta_cache_bytes_max: 128 << 20, lease_keys_one_by_one_max: 1000 }
+        Options {
+            inline_value_bytes_max: 64,
+            meta_cache_bytes_max: 128 << 20,
+            lock_cache_bytes_max: 16 << 20,
+            lease_keys_one_by_one_max: 1000,
+        }
     }
 }
 
@@ -66,7 +76,12 @@ pub struct StateStore {
     flusher: Flusher,
     batch: Batch,
     /// Behind a lock because reads fill it too; there is never a second user.
-    cache: Mutex<MetaCache>,
+    cache: Mutex<RowCache<KnownKey>>,
+    /// The same of locks, by the bytes of their keys.
+    lock_cache: Mutex<RowCache<Option<LockValue>>>,
+    /// How many live keys are under names that somebody looked under. A lock that is free has left its traces in the
+    /// engine: all keys that ever were under its name, until they are purged. None until somebody looks.
+    keys_under: Mutex<Option<RowCache<u64>>>,
     /// No key of `current` is greater: keys that are put in order need no read.
     greatest_key: Option<Vec<u8>>,
     halted: bool,
@@ -103,7 +118,9 @@ impl StateStore {
             options,
             view,
             batch: Batch::new(),
-            cache: Mutex::new(MetaCache::new(options.meta_cache_bytes_max)),
+            cache: Mutex::new(RowCache::new(options.meta_cache_bytes_max)),
+            lock_cache: Mutex::new(RowCache::new(options.lock_cache_bytes_max)),
+            keys_under: Mutex::new(None),
             greatest_key,
             halted: false,
         })
@@ -149,6 +166,28 @@ impl StateStore {
         Ok(known)
     }
 
+    /// The last committed row of a lock.
+    pub(crate) fn known_lock_row(&self, key: &LockKey) -> Result<Option<LockValue>, StorageError> {
+        let bytes = lock_key(key);
+        if let Some(known) = self.lock_cache().get(&bytes) {
+            return Ok(known);
+        }
+        let row = self.view.lock_row(key)?;
+        self.lock_cache().insert(&bytes, row.clone());
+        Ok(row)
+    }
+
+    /// Whether it is known that there was no live key under a name in the last committed state.
+    pub(crate) fn has_no_keys_under(&self, name: &[u8]) -> bool {
+        self.keys_under().as_mut().and_then(|known| known.get(name)) == Some(0)
+    }
+
+    /// Notes how many there were.
+    pub(crate) fn note_keys_under(&self, name: &[u8], count: u64) {
+        let bytes_max = self.options.lock_cache_bytes_max / 2;
+        self.keys_under().get_or_insert_with(|| RowCache::new(bytes_max)).insert(name, count);
+    }
+
     pub(crate) fn commit_run(
         &mut self,
         meta: Meta,
@@ -176,7 +215,8 @@ impl StateStore {
         self.meet_if(compacts, Point::CompactAfterCommitScheduledCompact)?;
         self.learn(&pending);
         self.publish(meta, applied, local);
-        Ok(Committed { view: self.view(), events: pending.events, leases: pending.leases.into_iter().collect() })
+        let (leases, locks) = (pending.leases.into_iter().collect(), pending.locks.into_iter().collect());
+        Ok(Committed { view: self.view(), events: pending.events, leases, locks })
     }
 
     /// The byte counts after a run.
@@ -270,6 +310,12 @@ impl StateStore {
                 None => batch.delete(Table::LeaseEnds, &lease_end_key(*number)),
             }
         }
+        for (key, row) in &pending.locks {
+            match row {
+                Some(row) => batch.put_with(Table::Locks, &lock_key(key), |out| encode_lock_row(out, row)),
+                None => batch.delete(Table::Locks, &lock_key(key)),
+            }
+        }
     }
 
     fn encode_scalars(&self, batch: &mut Batch, meta: &Meta, applied: &Applied, local: &LocalState) {
@@ -321,6 +367,14 @@ impl StateStore {
             let event = &pending.events[change.event];
             cache.insert(key, KnownKey { meta: event.meta, value_bytes: event.value.len() as u64 });
         }
+        drop(cache);
+        if let Some(known) = &mut *self.keys_under() {
+            learn_keys_under(known, pending);
+        }
+        let mut lock_cache = self.lock_cache();
+        for (key, row) in &pending.locks {
+            lock_cache.insert(&lock_key(key), row.clone());
+        }
     }
 
     fn publish(&mut self, meta: Meta, applied: Applied, local: LocalState) {
@@ -330,9 +384,34 @@ impl StateStore {
         self.view = Arc::new(StateView { snapshot, guard, meta, applied, local, purge_epoch });
     }
 
-    pub(crate) fn cache(&self) -> MutexGuard<'_, MetaCache> {
+    pub(crate) fn cache(&self) -> MutexGuard<'_, RowCache<KnownKey>> {
         // Every entry is inserted whole, so a panic of another holder has left no wrong one.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys_under(&self) -> MutexGuard<'_, Option<RowCache<u64>>> {
+        // As above.
+        self.keys_under.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_cache(&self) -> MutexGuard<'_, RowCache<Option<LockValue>>> {
+        // As above.
+        self.lock_cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts the keys that a run created and deleted under names that are known.
+fn learn_keys_under(known: &mut RowCache<u64>, pending: &Pending) {
+    for (key, change) in pending.keys.iter().filter(|(_, change)| change.live_change != 0) {
+        for name in lock_names(key) {
+            if let Some(count) = known.get(name) {
+                match count.checked_add_signed(change.live_change.into()) {
+                    Some(count) => known.insert(name, count),
+                    // It was wrong: look again.
+                    None => known.remove(name),
+                }
+            }
+        }
     }
 }
 
@@ -412,6 +491,9 @@ fn check_scalars(view: &StateView) -> Result<(), StorageError> {
     let last_end = last_key(&*view.snapshot, Table::LeaseEnds)?.as_deref().map(decode_lease_end_key).transpose()?;
     if last_end.map(|number| number.saturating_add(1)) != Some(view.meta.lease_ends).filter(|count| *count > 0) {
         return wrong("the ends of leases that were recorded are not those that are there");
+    }
+    if last_key(&*view.snapshot, Table::Locks)?.is_some() != (view.meta.locks != LockCounts::default()) {
+        return wrong("the locks that are counted are not those that are there");
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tenure_core::row::{EventRow, KeyMeta, Meta};
+use tenure_core::row::{EventRow, KeyMeta, LockCounts, Meta};
 use tenure_core::state::{StateRead, StateWrite};
 use tenure_core::{EventId, LeaseId, LogIndex, Revision, Term};
 
@@ -37,6 +37,7 @@ fn record(run: &mut Run<'_>, key: &str, value: Option<&str>) {
         meta,
         value: Bytes::copy_from_slice(value.unwrap_or_default().as_bytes()),
         previous: before.map(|meta| meta.modified),
+        cause: None,
     });
     run.meta_mut().revision = revision;
 }
@@ -138,7 +139,7 @@ fn scalars_that_contradict_each_other_are_refused() {
     let wrong_meta = Meta { revision: Revision(5), compacted: Revision(6), ..Meta::default() };
     let later_event = EventId { revision: Revision(9), sub: 0 };
     let local = LocalState::default();
-    let changes: [&dyn Fn(&mut Batch); 7] = [
+    let changes: [&dyn Fn(&mut Batch); 9] = [
         &|batch| batch.put_with(Table::Meta, META_STATE, |out| encode_state(out, &wrong_meta)),
         &|batch| batch.put_with(Table::Meta, META_APPLIED, |out| encode_applied(out, LogIndex(0), Term(0))),
         &|batch| batch.put(Table::History, &history_key(later_event), b""),
@@ -149,6 +150,12 @@ fn scalars_that_contradict_each_other_are_refused() {
         &|batch| batch.put(Table::LeaseEnds, &lease_end_key(0), b""),
         &|batch| {
             let meta = Meta { revision: Revision(5), lease_ends: 1, ..Meta::default() };
+            batch.put_with(Table::Meta, META_STATE, |out| encode_state(out, &meta));
+        },
+        &|batch| batch.put(Table::Locks, b"Ln", b""),
+        &|batch| {
+            let locks = LockCounts { requests: 1, ..LockCounts::default() };
+            let meta = Meta { revision: Revision(5), locks, ..Meta::default() };
             batch.put_with(Table::Meta, META_STATE, |out| encode_state(out, &meta));
         },
         &|batch| {

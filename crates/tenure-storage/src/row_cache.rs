@@ -1,6 +1,7 @@
-//! A bounded cache of what `current` says of keys, without their values.
+//! A bounded cache of rows: of what `current` says of keys, without their values, and of locks.
 //!
-//! A put must know its key's predecessor, and asking the engine is the dearest part of a put. Two generations make
+//! A put must know its key's predecessor, and asking the engine is the dearest part of a put; a native lock has several
+//! rows that come and go with its holders. Two generations make
 //! the bound cheap: entries are added to the young one; when it is full it becomes the old one and the old one is
 //! dropped; a hit in the old one moves the entry back. So what was used lately survives, at O(1) per use and without
 //! lists. It is cut into shards, each with its own generations, for dropping or growing one of half a million entries
@@ -19,36 +20,36 @@ pub(crate) struct KnownKey {
     pub(crate) value_bytes: u64,
 }
 
-/// What an entry costs beside its key: the entry in the table at its usual load, and the key's allocation.
-const ENTRY_OVERHEAD_BYTES: usize = 128;
+/// What an entry costs beside its key and its value: its place in the table at the usual load, and the key's allocation.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
 
 /// So many that a shard of a cache of 128 MiB drops fewer than a thousand entries at once.
 const SHARDS: usize = 1024;
 
 #[derive(Debug)]
-pub(crate) struct MetaCache {
-    shards: Vec<Shard>,
+pub(crate) struct RowCache<V> {
+    shards: Vec<Shard<V>>,
 }
 
 #[derive(Debug)]
-struct Shard {
-    young: HashMap<Box<[u8]>, KnownKey>,
-    old: HashMap<Box<[u8]>, KnownKey>,
+struct Shard<V> {
+    young: HashMap<Box<[u8]>, V>,
+    old: HashMap<Box<[u8]>, V>,
     young_bytes: usize,
     /// Half the budget: there are two generations.
     generation_bytes_max: usize,
 }
 
-impl MetaCache {
-    pub(crate) fn new(bytes_max: usize) -> MetaCache {
-        MetaCache { shards: (0..SHARDS).map(|_| Shard::new(bytes_max / SHARDS)).collect() }
+impl<V: Clone> RowCache<V> {
+    pub(crate) fn new(bytes_max: usize) -> RowCache<V> {
+        RowCache { shards: (0..SHARDS).map(|_| Shard::new(bytes_max / SHARDS)).collect() }
     }
 
-    pub(crate) fn get(&mut self, key: &[u8]) -> Option<KnownKey> {
+    pub(crate) fn get(&mut self, key: &[u8]) -> Option<V> {
         self.shard(key).get(key)
     }
 
-    pub(crate) fn insert(&mut self, key: &[u8], known: KnownKey) {
+    pub(crate) fn insert(&mut self, key: &[u8], known: V) {
         self.shard(key).insert(key, known);
     }
 
@@ -58,7 +59,7 @@ impl MetaCache {
 
     /// Keys that somebody chose to meet in one shard only make the cache small for themselves; the maps inside hash
     /// with a secret.
-    fn shard(&mut self, key: &[u8]) -> &mut Shard {
+    fn shard(&mut self, key: &[u8]) -> &mut Shard<V> {
         let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
         let hash = key.iter().rev().take(SHARD_KEY_BYTES).fold(0x811c_9dc5, mix);
         // The low bits of a product know little of the bits above them.
@@ -69,21 +70,21 @@ impl MetaCache {
 /// The end of a key that picks its shard: where the keys of one prefix differ.
 const SHARD_KEY_BYTES: usize = 16;
 
-impl Shard {
-    fn new(bytes_max: usize) -> Shard {
+impl<V: Clone> Shard<V> {
+    fn new(bytes_max: usize) -> Shard<V> {
         Shard { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, generation_bytes_max: bytes_max / 2 }
     }
 
-    fn get(&mut self, key: &[u8]) -> Option<KnownKey> {
+    fn get(&mut self, key: &[u8]) -> Option<V> {
         if let Some(known) = self.young.get(key) {
-            return Some(*known);
+            return Some(known.clone());
         }
         let (key, known) = self.old.remove_entry(key)?;
-        self.add(key, known);
+        self.add(key, known.clone());
         Some(known)
     }
 
-    fn insert(&mut self, key: &[u8], known: KnownKey) {
+    fn insert(&mut self, key: &[u8], known: V) {
         if let Some(place) = self.young.get_mut(key) {
             *place = known;
             return;
@@ -97,13 +98,13 @@ impl Shard {
 
     fn remove(&mut self, key: &[u8]) {
         if let Some((key, _)) = self.young.remove_entry(key) {
-            self.young_bytes -= entry_bytes(&key);
+            self.young_bytes -= entry_bytes::<V>(&key);
         }
         self.old.remove(key);
     }
 
-    fn add(&mut self, key: Box<[u8]>, known: KnownKey) {
-        let bytes = entry_bytes(&key);
+    fn add(&mut self, key: Box<[u8]>, known: V) {
+        let bytes = entry_bytes::<V>(&key);
         if bytes > self.generation_bytes_max {
             return;
         }
@@ -117,8 +118,9 @@ impl Shard {
     }
 }
 
-fn entry_bytes(key: &[u8]) -> usize {
-    key.len() + ENTRY_OVERHEAD_BYTES
+/// What a value has elsewhere is not counted.
+fn entry_bytes<V>(key: &[u8]) -> usize {
+    key.len() + size_of::<V>() + ENTRY_OVERHEAD_BYTES
 }
 
 #[cfg(test)]
@@ -133,8 +135,8 @@ mod tests {
     }
 
     /// Room for two generations of two keys of one byte.
-    fn small_shard() -> Shard {
-        Shard::new(4 * entry_bytes(b"k"))
+    fn small_shard() -> Shard<KnownKey> {
+        Shard::new(4 * entry_bytes::<KnownKey>(b"k"))
     }
 
     #[test]
@@ -185,12 +187,14 @@ mod tests {
 
     #[test]
     fn the_shards_share_the_load_and_the_budget() {
-        let mut cache = MetaCache::new(1 << 20);
+        let mut cache = RowCache::new(1 << 20);
         let key = |number: i64| format!("/registry/things/{number:08}").into_bytes();
         for number in 0..100_000 {
             cache.insert(&key(number), known(number));
         }
-        let bytes = |shard: &Shard| shard.young.keys().chain(shard.old.keys()).map(|key| entry_bytes(key)).sum();
+        let bytes = |shard: &Shard<KnownKey>| {
+            shard.young.keys().chain(shard.old.keys()).map(|key| entry_bytes::<KnownKey>(key)).sum()
+        };
         let per_shard: Vec<usize> = cache.shards.iter().map(bytes).collect();
         assert!(per_shard.iter().sum::<usize>() <= 1 << 20);
         assert!(per_shard.iter().all(|bytes| *bytes > 0), "every shard is used");
