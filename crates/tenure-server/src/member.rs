@@ -12,7 +12,7 @@ use tenure_storage::engine::EngineFactory;
 use tokio::sync::Semaphore;
 
 use crate::node::watch::WatchHub;
-use crate::node::{LeaseFeed, LessorReports, LessorThread, Shared};
+use crate::node::{Fates, LeaseFeed, LessorReports, LessorThread, LockHub, Shared};
 
 /// What clients of the member see of its settings.
 #[derive(Clone, Debug)]
@@ -57,7 +57,10 @@ impl Member {
         let thread = |error| NodeError::Io("starting a thread".into(), error);
         let watches = WatchHub::start(options.watch_ring_bytes_max).map_err(thread)?;
         let leases = Arc::new(LeaseFeed::default());
-        let mut effects: Vec<Arc<dyn Effects>> = vec![Arc::new(watches.clone()), leases.clone()];
+        let fates = Arc::new(Fates::default());
+        let locks = Arc::new(LockHub::default());
+        let mut effects: Vec<Arc<dyn Effects>> =
+            vec![Arc::new(watches.clone()), leases.clone(), locks.clone(), fates.clone()];
         effects.extend(observers);
         let raft = RaftNode::start(node, engines, files, peers, effects).await?;
         let shared = Shared {
@@ -71,7 +74,10 @@ impl Member {
             raising_alarm: tokio::sync::Mutex::default(),
             groups: Arc::default(),
             lessor: LessorReports::default(),
+            locks,
             watches,
+            fates,
+            contests: Arc::default(),
             watch_progress_interval: options.watch_progress_interval,
         };
         let lessor = LessorThread::start(raft, leases, shared.lessor.clone()).map_err(thread)?;

@@ -7,13 +7,13 @@
 //! Errors name what the caller can do, never what went wrong inside: internals go to the log.
 
 use tenure_core::outcome::Refusal;
-use tenure_core::validate::InvalidTxn;
+use tenure_core::validate::{InvalidLock, InvalidTxn};
 use tenure_raft::MoveError;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use crate::node::RequestError;
 use crate::node::watch::WatchRefusal;
+use crate::node::{LockUngranted, RequestError};
 
 /// Why a request failed, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -73,10 +73,22 @@ pub enum ApiError {
     LeaseExists,
     #[error("etcdserver: too large lease TTL")]
     LeaseTtlTooLarge,
+    /// Why a command on a native lock was refused.
+    #[error("tenure: {0}")]
+    Lock(Refusal),
+    /// What is wrong with a command on a native lock.
+    #[error("tenure: {0}")]
+    InvalidLock(InvalidLock),
+    #[error("tenure: the lock was not granted in time, and the request is finished")]
+    LockTimeOver,
+    #[error("tenure: the lock's key was taken away while the request waited")]
+    LockTakenAway,
     #[error("\"leader\" field must be provided")]
     MissingLeaderKey,
     #[error("election: no leader")]
     ElectionNoLeader,
+    #[error("election: not leader")]
+    ElectionNotLeader,
     #[error("mutex: session is expired")]
     SessionExpired,
 
@@ -211,10 +223,12 @@ pub fn cancel_reason(refusal: WatchRefusal) -> String {
     }
 }
 
+/// For the table of codes.
+type E = ApiError;
+
 impl ApiError {
     /// The gRPC code.
     pub fn code(self) -> Code {
-        use ApiError as E;
         match self {
             E::EmptyKey
             | E::KeyNotFound
@@ -252,14 +266,12 @@ impl ApiError {
             E::InvalidAuthToken => Code::Unauthenticated,
             E::Corrupt => Code::DataLoss,
             E::WatchCanceled | E::Canceled => Code::Cancelled,
-            E::DeadlineExceeded | E::SnapshotStalled => Code::DeadlineExceeded,
+            E::DeadlineExceeded | E::SnapshotStalled | E::LockTimeOver => Code::DeadlineExceeded,
+            E::Lock(_) | E::InvalidLock(_) | E::LockTakenAway => self.lock_code(),
             E::Internal(_) => Code::Internal,
             // etcd returns these as plain errors, which its gRPC library makes Unknown.
-            E::MissingLeaderKey
-            | E::ElectionNoLeader
-            | E::SessionExpired
-            | E::TimeoutLeaderTransfer
-            | E::UnknownMethod => Code::Unknown,
+            E::MissingLeaderKey | E::ElectionNoLeader | E::ElectionNotLeader => Code::Unknown,
+            E::SessionExpired | E::TimeoutLeaderTransfer | E::UnknownMethod => Code::Unknown,
 
             E::LeaseExists
             | E::MemberExists
@@ -286,6 +298,23 @@ impl ApiError {
             | E::DowngradeInProcess
             | E::NoInflightDowngrade => Code::FailedPrecondition,
         }
+    }
+
+    /// The code of an error of Tenure's own locks.
+    fn lock_code(self) -> Code {
+        match self {
+            ApiError::InvalidLock(_) | ApiError::Lock(Refusal::LockInvalid) => Code::InvalidArgument,
+            ApiError::Lock(Refusal::LockContendersTooMany | Refusal::LockRequestsTooMany) => Code::ResourceExhausted,
+            ApiError::LockTakenAway => Code::Aborted,
+            _ => Code::FailedPrecondition,
+        }
+    }
+}
+
+impl ApiError {
+    /// Whether it says something of the cluster or this member, and nothing of the request.
+    pub(super) fn is_of_the_cluster(self) -> bool {
+        matches!(self.code(), Code::Unavailable | Code::Internal) || self == ApiError::TooManyRequests
     }
 }
 
@@ -332,6 +361,30 @@ impl From<Refusal> for ApiError {
             // Nothing was done, and the new leader will do it: what etcd says when leadership moved under a request.
             Refusal::Fenced => ApiError::LeaderChanged,
             Refusal::NoReading => ApiError::Internal("a lease was granted or renewed without the time"),
+            Refusal::LockAlreadyHeld
+            | Refusal::LockHeldTooOften
+            | Refusal::LockRequestFinished
+            | Refusal::LockRequestsTooMany
+            | Refusal::LockModeMismatch
+            | Refusal::LockContendersTooMany
+            | Refusal::LockNotHeld
+            | Refusal::LockInvalid => ApiError::Lock(refusal),
+        }
+    }
+}
+
+impl From<InvalidLock> for ApiError {
+    fn from(invalid: InvalidLock) -> ApiError {
+        ApiError::InvalidLock(invalid)
+    }
+}
+
+impl From<LockUngranted> for ApiError {
+    fn from(ungranted: LockUngranted) -> ApiError {
+        match ungranted {
+            LockUngranted::Failed(error) => error.into(),
+            LockUngranted::TimeOver => ApiError::LockTimeOver,
+            LockUngranted::TakenAway => ApiError::LockTakenAway,
         }
     }
 }
@@ -445,6 +498,7 @@ mod tests {
     const OTHERS: &[(Code, ApiError, &str)] = &[
         (Code::Unknown, ApiError::MissingLeaderKey, "\"leader\" field must be provided"),
         (Code::Unknown, ApiError::ElectionNoLeader, "election: no leader"),
+        (Code::Unknown, ApiError::ElectionNotLeader, "election: not leader"),
         (Code::Unknown, ApiError::SessionExpired, "mutex: session is expired"),
         (
             Code::Unknown,
@@ -471,6 +525,22 @@ mod tests {
             "etcdserver: unknown compare target -7",
         ),
         (Code::InvalidArgument, ApiError::Invalid("more is needed"), "tenure: more is needed"),
+        (
+            Code::InvalidArgument,
+            ApiError::InvalidLock(InvalidLock::Name),
+            "tenure: a lock's name has 1 to 512 bytes, at most 16 of them slashes",
+        ),
+        (
+            Code::FailedPrecondition,
+            ApiError::Lock(Refusal::LockNotHeld),
+            "tenure: the lock is not held by that token and lease",
+        ),
+        (
+            Code::DeadlineExceeded,
+            ApiError::LockTimeOver,
+            "tenure: the lock was not granted in time, and the request is finished",
+        ),
+        (Code::Aborted, ApiError::LockTakenAway, "tenure: the lock's key was taken away while the request waited"),
         (Code::Internal, ApiError::Internal("no answer"), "etcdserver: internal error: no answer"),
     ];
 
@@ -512,6 +582,22 @@ mod tests {
             (Refusal::NoReading, "etcdserver: internal error: a lease was granted or renewed without the time"),
         ] {
             assert_eq!(ApiError::from(refusal).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_a_lock_command_says_what_may_be_done() {
+        for (refusal, code, text) in [
+            (Refusal::LockAlreadyHeld, Code::FailedPrecondition, "the lease already holds the lock or waits for it"),
+            (Refusal::LockHeldTooOften, Code::FailedPrecondition, "the lock is held as often as allowed"),
+            (Refusal::LockRequestFinished, Code::FailedPrecondition, "the request is finished"),
+            (Refusal::LockModeMismatch, Code::FailedPrecondition, "the lock is in use with another mode or limit"),
+            (Refusal::LockRequestsTooMany, Code::ResourceExhausted, "too many open requests of the lease"),
+            (Refusal::LockContendersTooMany, Code::ResourceExhausted, "too many contenders for the lock"),
+            (Refusal::LockInvalid, Code::InvalidArgument, "invalid lock command"),
+        ] {
+            let status = Status::from(ApiError::from(refusal));
+            assert_eq!((status.code(), status.message()), (code, &format!("tenure: {text}")[..]));
         }
     }
 }

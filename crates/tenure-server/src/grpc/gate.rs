@@ -38,6 +38,7 @@ const STREAMS: &[&str] = &[
     "/etcdserverpb.Watch/Watch",
     "/grpc.health.v1.Health/Watch",
     "/tenure.v1.Leases/KeepAlive",
+    "/tenure.v1.Locks/Acquire",
     "/v3electionpb.Election/Observe",
 ];
 
@@ -205,6 +206,7 @@ mod tests {
             include_str!("../../../../proto/etcdserverpb/rpc.proto"),
             include_str!("../../../../proto/grpc/health/v1/health.proto"),
             include_str!("../../../../proto/tenure/v1/leases.proto"),
+            include_str!("../../../../proto/tenure/v1/locks.proto"),
             include_str!("../../../../proto/v3electionpb/v3election.proto"),
             include_str!("../../../../proto/v3lockpb/v3lock.proto"),
         ];

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, Limits};
 use super::errors::ApiError;
+use super::guard::{guard_of, no_guard};
 use super::header;
 use crate::node::{ChunkLimits, Node};
 
@@ -61,7 +62,8 @@ impl Kv for KvService {
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let started = Instant::now();
-        let command = convert::put_command(request.into_inner(), &self.limits)?;
+        let guard = guard_of(request.metadata())?;
+        let command = convert::lock_guard(convert::put_command(request.into_inner(), &self.limits)?, guard);
         let outcome = self.node.write(&command).await.map_err(ApiError::from)?;
         self.node.note_duration("Put", started);
         Ok(Response::new(convert::put_answer(header(&self.node, outcome.revision), outcome)?))
@@ -72,7 +74,8 @@ impl Kv for KvService {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let started = Instant::now();
-        let command = convert::delete_range_command(request.into_inner(), &self.limits)?;
+        let guard = guard_of(request.metadata())?;
+        let command = convert::lock_guard(convert::delete_range_command(request.into_inner(), &self.limits)?, guard);
         let outcome = self.node.write(&command).await.map_err(ApiError::from)?;
         self.node.note_duration("DeleteRange", started);
         Ok(Response::new(convert::delete_range_answer(header(&self.node, outcome.revision), outcome)?))
@@ -80,6 +83,7 @@ impl Kv for KvService {
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let started = Instant::now();
+        no_guard(request.metadata())?;
         let call = convert::txn_call(request.into_inner(), &self.limits)?;
         let response = if call.read_only {
             let answer = self.node.read_txn(call.txn, call.serializable).await.map_err(ApiError::from)?;
@@ -96,6 +100,7 @@ impl Kv for KvService {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let started = Instant::now();
+        no_guard(request.metadata())?;
         let request = request.into_inner();
         let outcome = self.node.write(&convert::compact_command(&request)).await.map_err(ApiError::from)?;
         let answer = convert::compaction_answer(header(&self.node, outcome.revision), outcome)?;

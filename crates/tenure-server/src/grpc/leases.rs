@@ -28,7 +28,7 @@ impl LeasesService {
     }
 }
 
-fn header(node: &Node, revision: Revision) -> pb::Header {
+pub(super) fn header(node: &Node, revision: Revision) -> pb::Header {
     let raft = &node.shared().raft;
     let (cluster, member) = (raft.cluster(), raft.member());
     pb::Header { cluster_id: cluster.0, member_id: member.0, revision: revision.0, term: node.term().0 }

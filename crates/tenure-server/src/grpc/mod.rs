@@ -3,13 +3,17 @@
 mod client;
 mod cluster;
 pub mod convert;
+mod election;
 pub mod errors;
 mod fallback;
 mod gate;
+mod guard;
 mod health;
 mod kv;
 mod lease;
 mod leases;
+mod lock;
+mod locks;
 mod maintenance;
 mod services;
 mod snapshot;
@@ -26,6 +30,9 @@ use tenure_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_proto::etcdserverpb::watch_server::WatchServer;
 use tenure_proto::grpc::health::v1::health_server::HealthServer;
 use tenure_proto::tenure::v1::leases_server::LeasesServer;
+use tenure_proto::tenure::v1::locks_server::LocksServer;
+use tenure_proto::v3electionpb::election_server::ElectionServer;
+use tenure_proto::v3lockpb::lock_server::LockServer;
 use tenure_raft::PeerChannel;
 use tenure_raft::accept::{Listening, connections};
 use tokio::task::JoinSet;
@@ -124,14 +131,24 @@ fn routes(node: &Node, limits: Limits, draining: &tokio::sync::watch::Receiver<b
     let leases = LeasesServer::new(leases::LeasesService::new(node.clone()))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(usize::MAX);
+    let locks = LocksServer::new(locks::LocksService::new(node.clone(), draining.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
     let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
     let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
     let watch = WatchServer::new(watch::WatchService::new(node.clone(), message_bytes_max, draining.clone()))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(usize::MAX);
+    let lock = LockServer::new(lock::LockService::new(node.clone(), limits, draining.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let election = election::ElectionService::new(node.clone(), limits, message_bytes_max, draining.clone());
+    let election = ElectionServer::new(election)
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
     let health = HealthServer::new(health::HealthService);
     let of_etcd = services::Services::default().add(kv).add(watch).add(lease).add(cluster).add(maintenance);
-    let services = of_etcd.add(leases).add(health);
+    let services = of_etcd.add(lock).add(election).add(leases).add(locks).add(health);
     let router = services.routes().into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
     Routes::from(router)
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use tenure_core::row::LockCounts;
 use tenure_core::state::StateRead;
 use tenure_raft::SnapshotCounters;
 use tenure_raft::runtime::BootInstant;
@@ -85,11 +86,25 @@ fn page(node: &Node) -> String {
     page.counter("tenure_forwarded_proposals_total", "Groups that went to a leader elsewhere.", forwarded);
     leases(&mut page, node);
     watches(&mut page, node.shared().watches.stats());
+    locks(&mut page, node, &view.meta().locks);
     snapshots(&mut page, &raft.snapshots());
     for reading in super::process::readings() {
         page.sample(reading.name, reading.help, if reading.is_counter { "counter" } else { "gauge" }, reading.value);
     }
     page.0
+}
+
+fn locks(page: &mut Page, node: &Node, counts: &LockCounts) {
+    let hub = &node.shared().locks;
+    page.gauge("tenure_locks", "Locks that somebody acquired natively and that are held.", counts.locks);
+    page.gauge("tenure_lock_delays", "Keys of locks that stay for their delay.", counts.delays);
+    page.gauge("tenure_lock_waiters", "Native requests that wait on this member.", hub.waiting());
+    page.counter("tenure_lock_grants_total", "Native locks' grants applied here.", hub.granted());
+    let contests = &node.shared().contests;
+    let calls = contests.calls.load(Ordering::Relaxed);
+    page.gauge("tenure_contest_calls", "Lock and Campaign calls that are not answered yet.", calls);
+    let left = contests.left.load(Ordering::Relaxed);
+    page.gauge("tenure_contest_left", "Keys and leases to remove of calls that ended early.", left);
 }
 
 fn snapshots(page: &mut Page, done: &SnapshotCounters) {

@@ -166,7 +166,7 @@ impl Node {
         self.read(view, false, evaluate).await
     }
 
-    fn lease_clock_ms(&self) -> u64 {
+    pub(super) fn lease_clock_ms(&self) -> u64 {
         self.shared.raft.lease_clock().reading(BootInstant::now())
     }
 }

@@ -4,12 +4,14 @@
 //! writes and the read barrier live on the runtime of the connections they serve.
 
 mod auto_compaction;
+mod contest;
 mod error;
 mod keepalives;
 mod lease;
 mod lease_detail;
 mod lease_lane;
 mod lessor;
+mod locks;
 mod proposer;
 mod range_stream;
 mod read_barrier;
@@ -38,6 +40,8 @@ use tokio::sync::Semaphore;
 
 pub use auto_compaction::AutoCompaction;
 pub(crate) use auto_compaction::auto_compaction_loop;
+use contest::{Caretaker, Places};
+pub use contest::{ContestCounters, ContestError, Fates, LeaderKey, Observed, Observer, Wish, Won};
 pub use error::RequestError;
 pub use keepalives::{KeptAlive, LEASES_PER_BATCH_MAX};
 pub use lease::{LeaseInfo, pick_lease_id};
@@ -45,6 +49,10 @@ pub use lease_detail::{
     KEY_BYTES_PER_PAGE_MAX, KEYS_PER_PAGE_MAX, KeysAfter, LEASES_PER_PAGE_MAX, LeaseDetail, LeaseExplained, Page,
 };
 pub use lessor::{LATENESS_BOUNDS_MS, Lateness, LeaseFeed, LessorReport, LessorReports, LessorThread, Tally};
+pub use locks::{
+    LOCKS_PER_PAGE_MAX, LockAcquired, LockDetail, LockHub, LockStanding, LockStep, LockSteps, LockSummary,
+    LockTransition, LockUngranted, LockWanted, LockWhy, TRANSITIONS_MAX,
+};
 pub use proposer::{GroupCounters, Proposer, Written};
 pub use range_stream::{ChunkLimits, RangeChunk, RangeChunks, RangeEnd};
 pub use read_barrier::ReadBarrier;
@@ -76,8 +84,14 @@ pub struct Shared {
     pub groups: Arc<GroupCounters>,
     /// What the lessor does.
     pub lessor: LessorReports,
+    /// Who waits for locks.
+    pub locks: Arc<LockHub>,
     /// Who is told of changes.
     pub watches: WatchHub,
+    /// Commands whose answers may be lost.
+    pub fates: Arc<Fates>,
+    /// How many calls contend for locks and in elections.
+    pub contests: Arc<ContestCounters>,
     /// How often a quiet watcher that asked for it hears how far it is.
     pub watch_progress_interval: Duration,
 }
@@ -91,6 +105,8 @@ pub struct Node {
     long_reads: Arc<Semaphore>,
     range_streams: Arc<Semaphore>,
     explanations: Arc<Semaphore>,
+    places: Places,
+    care: Caretaker,
 }
 
 /// The result of a read, and the revision and term for its header.
@@ -110,7 +126,10 @@ impl Node {
         let long_reads = Arc::new(Semaphore::new(LONG_READS_MAX));
         let range_streams = Arc::new(Semaphore::new(range_stream::RANGE_STREAMS_MAX));
         let explanations = Arc::new(Semaphore::new(lease_detail::EXPLANATIONS_MAX));
-        Node { shared, proposer, reads, long_reads, range_streams, explanations }
+        let places = Places::start(shared.raft.clone());
+        let (raft, counters) = (shared.raft.clone(), shared.contests.clone());
+        let care = Caretaker::start(raft, proposer.clone(), reads.clone(), places.clone(), counters);
+        Node { shared, proposer, reads, long_reads, range_streams, explanations, places, care }
     }
 
     /// What every runtime shares.

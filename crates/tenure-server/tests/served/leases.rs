@@ -10,12 +10,9 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::support::{Server, cluster, leader, run, within};
+use crate::support::{CALM, Server, cluster, leader, run, within};
 
 const FLAGS: [&str; 2] = ["--election-timeout=500", "--heartbeat-interval=50"];
-
-/// However busy the machine is, a leader stays the leader.
-const CALM: [&str; 2] = ["--election-timeout=3000", "--heartbeat-interval=100"];
 
 /// 1.5 times the election timeout, in whole seconds.
 const TTL_MIN: i64 = 1;

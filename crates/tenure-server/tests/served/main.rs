@@ -6,8 +6,12 @@
 mod backups;
 mod certificates;
 mod compaction;
+mod elections;
+mod etcd_locks;
 mod http;
 mod leases;
+mod lock_streams;
+mod locks;
 mod maintenance;
 mod metadata;
 mod own_leases;

@@ -13,10 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::support::{Server, cluster, leader, run, within};
-
-/// However busy the machine is, a leader stays the leader until it is stopped.
-const FLAGS: [&str; 2] = ["--election-timeout=3000", "--heartbeat-interval=100"];
+use crate::support::{CALM, Server, cluster, leader, run, within};
 
 /// The most leases of one message, and what a page holds.
 const LEASES_PER_MESSAGE: i64 = 4096;
@@ -100,7 +97,7 @@ fn told(status: &Status) -> (Code, &str) {
 #[test]
 fn both_services_tell_of_the_same_leases_at_every_member() {
     run(async {
-        let servers = cluster(3, &FLAGS).await;
+        let servers = cluster(3, &CALM).await;
         for server in &servers {
             let mut doors = Doors::of(server).await;
             let granted = doors.grant(0, 61_500, ("web-1", "10.0.0.1")).await.expect("a lease");
@@ -147,7 +144,7 @@ fn both_services_tell_of_the_same_leases_at_every_member() {
 #[test]
 fn what_nobody_can_mean_is_refused_with_what_is_allowed() {
     run(async {
-        let servers = cluster(1, &FLAGS).await;
+        let servers = cluster(1, &CALM).await;
         let mut doors = Doors::of(&servers[0]).await;
         let short = "tenure: a lease's TTL must be at least 1000 ms";
         let long = "etcdserver: too large lease TTL";
@@ -189,7 +186,7 @@ fn what_nobody_can_mean_is_refused_with_what_is_allowed() {
 #[test]
 fn one_message_renews_many_leases_in_their_order() {
     run(async {
-        let servers = cluster(3, &FLAGS).await;
+        let servers = cluster(3, &CALM).await;
         let leading = leader(&servers).await;
         for place in [leading, (leading + 1) % 3] {
             let mut doors = Doors::of(&servers[place]).await;
@@ -234,7 +231,7 @@ fn one_message_renews_many_leases_in_their_order() {
 #[test]
 fn a_message_that_is_too_large_ends_its_stream_and_nothing_else() {
     run(async {
-        let servers = cluster(1, &FLAGS).await;
+        let servers = cluster(1, &CALM).await;
         let mut doors = Doors::of(&servers[0]).await;
         doors.grant(7, 60_000, ("", "")).await.expect("a lease");
         let beyond = vec![7; usize::try_from(LEASES_PER_MESSAGE).expect("small") + 1];
@@ -260,7 +257,7 @@ fn a_message_that_is_too_large_ends_its_stream_and_nothing_else() {
 #[test]
 fn long_lists_of_leases_and_keys_come_in_pages() {
     run(async {
-        let servers = cluster(1, &FLAGS).await;
+        let servers = cluster(1, &CALM).await;
         let mut doors = Doors::of(&servers[0]).await;
         assert_eq!(doors.list(0, None).await.leases, []);
         let ids: BTreeSet<i64> = [i64::MIN, -7, 1, 2, 3, i64::MAX].into();
@@ -314,7 +311,7 @@ fn long_lists_of_leases_and_keys_come_in_pages() {
 #[test]
 fn every_member_tells_why_a_lease_is_gone_whoever_leads_then() {
     run(async {
-        let mut servers = cluster(3, &FLAGS).await;
+        let mut servers = cluster(3, &CALM).await;
         let first = leader(&servers).await;
         let follower = (first + 1) % 3;
         let mut doors = Doors::of(&servers[follower]).await;

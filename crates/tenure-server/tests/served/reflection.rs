@@ -10,7 +10,7 @@ use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionCli
 use crate::support::{cluster, run};
 
 /// Services that must be told of; more may be.
-const SERVED: [&str; 7] = [
+const SERVED: [&str; 10] = [
     "etcdserverpb.Cluster",
     "etcdserverpb.KV",
     "etcdserverpb.Lease",
@@ -18,6 +18,9 @@ const SERVED: [&str; 7] = [
     "etcdserverpb.Watch",
     "grpc.health.v1.Health",
     "tenure.v1.Leases",
+    "tenure.v1.Locks",
+    "v3electionpb.Election",
+    "v3lockpb.Lock",
 ];
 
 #[test]

@@ -229,8 +229,8 @@ fn progress_is_told_for_the_stream_or_by_those_that_are_up_to_date() {
     });
 }
 
-/// A gauge that the server shows.
-async fn metric(server: &Server, name: &str) -> u64 {
+/// A number that the server shows.
+pub(crate) async fn metric(server: &Server, name: &str) -> u64 {
     let answer = within("metrics", async {
         let mut connection = tokio::net::TcpStream::connect(server.clients).await.expect("a connection");
         let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", server.clients);

@@ -8,6 +8,7 @@
 //! Messages come in by value and `Bytes` are moved, so a key or a value is never copied on its way through.
 
 mod leases;
+mod locks;
 mod request;
 mod response;
 mod txn;
@@ -20,9 +21,13 @@ pub use leases::{
     lease_explain_response, lease_kept, lease_state, leases_grant_answer, leases_grant_command, leases_revoke_answer,
     leases_to_renew,
 };
+pub use locks::{
+    lock_acquire, lock_cancel_answer, lock_cancel_command, lock_force_answer, lock_force_command, lock_guard,
+    lock_inspect_response, lock_list_response, lock_release_answer, lock_release_command, lock_step, lock_why_response,
+};
 pub use request::{
-    RangeCall, compact_command, delete_range_command, key_range, lease_grant_command, put_command, range_call,
-    range_stream_call,
+    RangeCall, check_size, compact_command, delete_range_command, key_range, lease_grant_command, put_command,
+    range_call, range_stream_call,
 };
 pub use response::{
     compaction_answer, delete_range_answer, delete_range_response, key_value, lease_grant_answer,

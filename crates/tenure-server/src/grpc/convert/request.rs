@@ -162,6 +162,7 @@ pub fn lease_grant_command(
     Ok(Command::LeaseGrant(LeaseGrant { id, ttl_ms, holder: LeaseHolder::default() }))
 }
 
-pub(super) fn check_size(size: usize, limits: &Limits) -> Result<(), ApiError> {
+/// Refuses a write that is too large.
+pub fn check_size(size: usize, limits: &Limits) -> Result<(), ApiError> {
     if size > limits.max_request_bytes { Err(ApiError::RequestTooLarge) } else { Ok(()) }
 }

@@ -14,7 +14,7 @@ fn run(view: &Arc<StateView>, leases: usize) -> AppliedRun {
     let row =
         LeaseRow { incarnation: Incarnation::default(), ttl_ms: 1000, renewals: 0, clock_ms: 0, has_holder: false };
     let leases: Vec<_> = (1..).map(|id| (LeaseId(id), Some(row))).take(leases).collect();
-    AppliedRun { view: view.clone(), events: Arc::from([]), leases: leases.into(), log_bytes: 0 }
+    AppliedRun { view: view.clone(), events: Arc::from([]), leases: leases.into(), locks: Arc::from([]), log_bytes: 0 }
 }
 
 fn taken(feed: &LeaseFeed) -> Option<Vec<usize>> {

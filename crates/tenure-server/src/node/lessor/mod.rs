@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tenure_core::command::{Command, LeaseRevoke};
+use tenure_core::command::{Command, LeaseRevoke, LockDelayEnd};
+use tenure_core::lock::read::scan_delays;
 use tenure_core::planted::{Bug, is_on};
 use tenure_core::row::{AlarmKind, ClientName, LeaseRow, RevokedBy};
 use tenure_core::state::StateRead;
@@ -43,6 +44,13 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long a proposal may take. As long as this leader leads, nothing that it appended is lost, so giving up is for
 /// what consensus forgot to answer.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Lock-delays that one group ends, as many as leases.
+const DELAYS_PER_GROUP_MAX: usize = 256;
+
+/// How often the table of delays is read at most, and which part of the lessor's time that may take: one in this many.
+const DELAYS_INTERVAL: Duration = Duration::from_millis(20);
+const DELAYS_SCAN_SHARE: u32 = 20;
 
 /// What the lessor did, for `/metrics`.
 #[derive(Clone, Debug, Default)]
@@ -119,6 +127,7 @@ async fn lessor_loop(mut shell: Shell, mut stopped: oneshot::Receiver<()>) {
 enum Landed {
     Flight(u64),
     Tick { applied: bool },
+    Delays,
 }
 
 struct Shell {
@@ -139,6 +148,9 @@ struct Leading {
     ticking: bool,
     /// After a tick that came to nothing: when to try the next.
     tick_again_at: Option<BootInstant>,
+    /// Whether ends of lock-delays are on their way, and from when on to look for others.
+    ending_delays: bool,
+    delays_again_at: BootInstant,
 }
 
 impl Shell {
@@ -163,6 +175,7 @@ impl Shell {
         for landed in landed {
             match landed {
                 Landed::Flight(number) => leading.lessor.landed(number, now_ms),
+                Landed::Delays => leading.ending_delays = false,
                 Landed::Tick { applied } => {
                     leading.ticking = false;
                     leading.tick_again_at = (!applied).then(|| BootInstant::now() + SLEEP_MAX);
@@ -171,7 +184,11 @@ impl Shell {
             }
         }
         let heard = self.raft.quorum_heard() || is_on(Bug::StaleLessor);
-        leading.lessor.look(now_ms, heard && !self.is_corrupt());
+        let may_end = heard && !self.is_corrupt();
+        leading.lessor.look(now_ms, may_end);
+        if may_end {
+            self.end_delays(&mut leading, now_ms);
+        }
         for flight in self.flights(&mut leading, now_ms) {
             self.propose(flight);
         }
@@ -206,7 +223,9 @@ impl Shell {
         report.promotion_took = took;
         report.promotions_took += took;
         drop(report);
-        self.leading = Some(Leading { term, lessor, begun_at, ticking: false, tick_again_at: None });
+        let (ticking, tick_again_at, ending_delays) = (false, None, false);
+        let delays_again_at = began;
+        self.leading = Some(Leading { term, lessor, begun_at, ticking, tick_again_at, ending_delays, delays_again_at });
     }
 
     fn demote(&mut self) {
@@ -297,7 +316,9 @@ impl Shell {
 
     /// Puts a reading into the log if none was for a while. Says when to look again.
     fn tick(&mut self, leading: &mut Leading) -> Option<Duration> {
-        if leading.lessor.live() == 0 || leading.ticking {
+        // Delays outlive their leases.
+        let is_timed = leading.lessor.live() > 0 || self.raft.view().meta().locks.delays > 0;
+        if !is_timed || leading.ticking {
             return None;
         }
         let told_at = self.raft.lease_clock().told_at();
@@ -313,6 +334,38 @@ impl Shell {
             Landed::Tick { applied: matches!(told, Ok(Ok(_))) }
         });
         None
+    }
+
+    /// Ends the lock-delays that are over. They stand in a table of their own kind, which is empty but for a while after
+    /// holders died, so it is read each time; the longer that takes, the less often.
+    fn end_delays(&mut self, leading: &mut Leading, now_ms: u64) {
+        let view = self.raft.view();
+        let began = BootInstant::now();
+        if view.meta().locks.delays == 0 || leading.ending_delays || began < leading.delays_again_at {
+            return;
+        }
+        let mut ends: Vec<Bytes> = Vec::new();
+        let scanned = scan_delays(&*view, LeaseId(i64::MIN), &mut |lease, key, delay| {
+            if delay.ends_ms <= now_ms {
+                ends.push(Command::LockDelayEnd(LockDelayEnd { lease, key, modified: delay.modified }).encode());
+            }
+            if ends.len() < DELAYS_PER_GROUP_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if let Err(error) = scanned {
+            self.raft.fail(format!("reading the lock-delays: {error}"));
+            return;
+        }
+        leading.delays_again_at = began + (began.elapsed() * DELAYS_SCAN_SHARE).max(DELAYS_INTERVAL);
+        if ends.is_empty() {
+            return;
+        }
+        leading.ending_delays = true;
+        let raft = self.raft.clone();
+        runtime::spawn_on(&mut self.proposals, async move {
+            // Whatever became of them: those that are still there are proposed again.
+            drop(tokio::time::timeout(PROPOSAL_TIMEOUT, raft.propose_timed(ends.iter())).await);
+            Landed::Delays
+        });
     }
 
     fn report(&self, leading: &mut Leading, now_ms: u64) {

@@ -389,7 +389,7 @@ mod tests {
         let watcher = hub.shared().add_watcher(stream, &range, Kinds::ALL, Revision(1)).unwrap();
         let modified = EventId { revision: Revision(1), sub: 0 };
         let meta = KeyMeta { create: Revision(1), modified, version: 1, lease: LeaseId::NONE };
-        let event = EventRow { key, meta, value: Bytes::new(), previous: None };
+        let event = EventRow { key, meta, value: Bytes::new(), previous: None, cause: None };
         hub.shared().feed().ring.push([event].into(), 0);
         hub.shared().remove_watcher(watcher, &range);
         assert_eq!(*seen.lock().unwrap(), [true]);

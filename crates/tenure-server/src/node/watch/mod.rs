@@ -6,6 +6,7 @@
 //! together, none left out; or it is told that what it needs is compacted.
 
 mod catch_up;
+mod changes;
 mod feed;
 mod hub;
 mod interval_tree;
@@ -25,6 +26,7 @@ mod turns;
 mod types;
 mod work;
 
+pub(in crate::node) use changes::Changes;
 pub use hub::WatchHub;
 pub use limits::{RING_BYTES_MAX, StreamLimits};
 pub use session::WatchSession;

@@ -330,7 +330,7 @@ mod tests {
     fn event(revision: i64) -> EventRow {
         let modified = EventId { revision: Revision(revision), sub: 0 };
         let meta = KeyMeta { create: modified.revision, modified, version: 1, lease: LeaseId::NONE };
-        EventRow { key: Bytes::from_static(b"k"), meta, value: Bytes::new(), previous: None }
+        EventRow { key: Bytes::from_static(b"k"), meta, value: Bytes::new(), previous: None, cause: None }
     }
 
     #[test]

@@ -147,6 +147,7 @@ mod tests {
             },
             value: Bytes::from_static(&[0; 50]),
             previous: None,
+            cause: None,
         };
         revisions.map(event).collect()
     }

@@ -115,6 +115,7 @@ fn row(version: i64, value: &str) -> EventRow {
         meta: KeyMeta { create, modified, version, lease },
         value: bytes(value),
         previous: None,
+        cause: None,
     }
 }
 

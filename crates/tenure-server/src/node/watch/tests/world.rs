@@ -79,7 +79,8 @@ impl World {
         if told == Told::Yes {
             let events: Arc<[EventRow]> = committed.events.into();
             self.last_run = Arc::downgrade(&events);
-            self.hub.applied(&AppliedRun { view: committed.view, events, leases: committed.leases.into(), log_bytes });
+            let (leases, locks) = (committed.leases.into(), committed.locks.into());
+            self.hub.applied(&AppliedRun { view: committed.view, events, leases, locks, log_bytes });
         }
         self.revision()
     }
