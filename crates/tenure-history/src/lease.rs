@@ -153,7 +153,7 @@ enum Late {
 }
 
 /// When revisions were seen: by the earliest return, and by the latest call of an answer from before them.
-struct Told<'a> {
+pub(crate) struct Told<'a> {
     by_revision: Vec<(Revision, &'a Operation)>,
     /// For each place, the earliest return from there on.
     reached: Vec<&'a Operation>,
@@ -162,7 +162,7 @@ struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    fn of(history: &'a History) -> Told<'a> {
+    pub(crate) fn of(history: &'a History) -> Told<'a> {
         let exact = |operation: &&Operation| {
             !matches!(operation.request, Request::LeaseKeepAlive { .. } | Request::LeaseTimeToLive { .. })
         };
@@ -187,12 +187,12 @@ impl<'a> Told<'a> {
     }
 
     /// The first answer that shows this revision passed.
-    fn reached(&self, revision: Revision) -> Option<&'a Operation> {
+    pub(crate) fn reached(&self, revision: Revision) -> Option<&'a Operation> {
         self.reached.get(self.by_revision.partition_point(|(at, _)| *at < revision)).copied()
     }
 
     /// The last call of a linearizable operation that did not see this revision yet.
-    fn not_passed(&self, revision: Revision) -> Option<&'a Operation> {
+    pub(crate) fn not_passed(&self, revision: Revision) -> Option<&'a Operation> {
         let later = self.by_revision.partition_point(|(at, _)| *at < revision);
         self.not_passed.get(later.checked_sub(1)?).copied().flatten()
     }

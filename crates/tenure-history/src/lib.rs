@@ -16,6 +16,7 @@
 //! | [`watch`] | did a watcher get every event once, in order, whole revisions, and no promise ahead of an event? |
 //! | [`lease`] | did any lease end early, or late, or come back? |
 //! | [`lock`] | did two clients ever know to hold one lock at the same time? did an old fencing token pass after a newer? |
+//! | [`contest`] | did those who contend for native locks get them in their turn, and nobody whose session was over? |
 //! | [`append`] | is every acked append to a list in it once, in order? |
 //! | [`queue`] | did every item come out once, oldest first, and was none lost? |
 //! | [`run`] | all of them over all that a run recorded |
@@ -79,6 +80,7 @@
 #![warn(missing_docs)]
 
 pub mod append;
+pub mod contest;
 mod evidence;
 pub mod history;
 pub mod ids;

@@ -17,6 +17,55 @@ use crate::verdict::{Verdict, Violation};
 
 const CHECKER: &str = "locks";
 
+/// By what a lock is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// By puts and reads, as etcd's clients do it.
+    #[default]
+    Recipe,
+    /// By etcd's lock service.
+    Service,
+    /// By Tenure's own.
+    Native,
+}
+
+/// How a lock is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Share {
+    /// By one at a time.
+    #[default]
+    Alone,
+    /// Together with others that want it so.
+    Readers,
+    /// Together with others, as long as the permits suffice.
+    Permits {
+        /// How many are wanted.
+        taken: u32,
+        /// How many there are.
+        limit: u32,
+    },
+}
+
+impl Share {
+    /// Whether one that wants the lock so may join those that have it, who are not all.
+    pub(crate) fn joins(self, others: impl Iterator<Item = Share>) -> bool {
+        let mut sum = 0;
+        for other in others {
+            match (self, other) {
+                (Share::Readers, Share::Readers) => {}
+                (Share::Permits { .. }, Share::Permits { taken, .. }) => sum += taken,
+                _ => return false,
+            }
+        }
+        match self {
+            Share::Permits { taken, limit } => sum.saturating_add(taken) <= limit,
+            Share::Alone | Share::Readers => true,
+        }
+    }
+}
+
 /// One time that a client held a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
@@ -26,6 +75,12 @@ pub struct Hold {
     pub client: ClientId,
     /// By which lease.
     pub lease: LeaseId,
+    /// By what.
+    #[serde(default)]
+    pub way: Way,
+    /// How.
+    #[serde(default)]
+    pub share: Share,
     /// The fencing token: the create revision of the lock key.
     pub token: Revision,
     /// When acquire was called.
@@ -58,8 +113,8 @@ pub struct Use {
 pub struct Counts {
     /// Locks.
     pub locks: usize,
-    /// Times that a lock was held.
-    pub holds: usize,
+    /// Times that a lock was held: by the recipe, by etcd's service, natively.
+    pub holds: [usize; 3],
     /// Times that it went from one owner to another.
     pub handovers: usize,
     /// Uses of guarded resources that passed.
@@ -95,10 +150,11 @@ pub fn safe_end(history: &History, lease: LeaseId, from: Moment) -> Moment {
 
 /// Checks all holds and uses of a run.
 pub fn check(holds: &[Hold], uses: &[Use]) -> Verdict<Counts> {
-    let mut counts = Counts { holds: holds.len(), ..Counts::default() };
+    let mut counts = Counts::default();
     let mut by_lock: BTreeMap<&str, Vec<&Hold>> = BTreeMap::new();
     for hold in holds {
         by_lock.entry(&hold.lock).or_default().push(hold);
+        counts.holds[hold.way as usize] += 1;
     }
     counts.locks = by_lock.len();
     for holds in by_lock.values_mut() {
@@ -117,20 +173,24 @@ pub fn check(holds: &[Hold], uses: &[Use]) -> Verdict<Counts> {
     Verdict::Ok(counts)
 }
 
-/// Two owners at once, of holds by the instant of their acquisition.
+/// Owners at once that may not be, of holds by the instant of their acquisition.
 fn overlap(holds: &[&Hold]) -> Option<Verdict<Counts>> {
-    let mut longest: Option<&Hold> = None;
+    let mut owners: Vec<&Hold> = Vec::new();
     for hold in holds.iter().filter(|hold| hold.until > hold.acquired) {
-        if let Some(earlier) = longest
-            && earlier.until > hold.acquired
-            && (earlier.client, earlier.lease) != (hold.client, hold.lease)
-        {
-            let both = hold.acquired.max(earlier.acquired);
-            let until = earlier.until.min(hold.until);
-            let detail = format!("two owners of {} from {both} to {until}", hold.lock);
-            return Some(violation("mutual exclusion", detail, &[earlier, hold]));
+        owners.retain(|earlier| earlier.until > hold.acquired);
+        let is_other = |earlier: &&&Hold| (earlier.client, earlier.lease) != (hold.client, hold.lease);
+        let others: BTreeMap<LeaseId, &Hold> =
+            owners.iter().filter(is_other).map(|earlier| (earlier.lease, *earlier)).collect();
+        if !hold.share.joins(others.values().map(|other| other.share)) {
+            let until = others.values().map(|other| other.until).min().unwrap_or(hold.until).min(hold.until);
+            let (from, count) = (hold.acquired, others.len() + 1);
+            let all: Vec<&Hold> = others.into_values().chain([*hold]).collect();
+            let bound = all.iter().all(|hold| matches!(hold.share, Share::Permits { .. }));
+            let promise = if bound { "semaphore bound" } else { "mutual exclusion" };
+            let detail = format!("{count} owners of {} from {from} to {until}", hold.lock);
+            return Some(violation(promise, detail, &all));
         }
-        longest = longest.filter(|earlier| earlier.until >= hold.until).or(Some(hold));
+        owners.push(hold);
     }
     None
 }
@@ -197,12 +257,22 @@ fn violation(promise: &'static str, detail: String, holds: &[&Hold]) -> Verdict<
     Violation::verdict(CHECKER, promise, detail, holds.iter().map(ToString::to_string).collect())
 }
 
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Share::Alone => f.write_str("alone"),
+            Share::Readers => f.write_str("shared"),
+            Share::Permits { taken, limit } => write!(f, "{taken} of {limit} permits"),
+        }
+    }
+}
+
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Hold { lock, client, lease, token, called, acquired, until } = self;
+        let Hold { lock, client, lease, way, share, token, called, acquired, until } = self;
         write!(
             f,
-            "client {client} asked for {lock} at {called} and held it {acquired} – {until} (token {token}, lease {lease})"
+            "client {client} asked for {lock} at {called} and held it {acquired} – {until} (token {token}, lease {lease}, {way:?}, {share})"
         )
     }
 }
@@ -217,10 +287,12 @@ impl fmt::Display for Use {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { locks, holds, handovers, accepted, fenced } = self;
+        let Counts { locks, holds: [recipe, service, native], handovers, accepted, fenced } = self;
+        let holds = recipe + service + native;
         write!(
             f,
-            "{locks} locks held {holds} times with {handovers} handovers; {accepted} guarded uses passed, {fenced} were fenced off"
+            "{locks} locks held {holds} times ({native} natively, {service} by v3lock, {recipe} by the recipe) with {handovers} \
+             handovers; {accepted} guarded uses passed, {fenced} were fenced off"
         )
     }
 }

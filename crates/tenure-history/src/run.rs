@@ -10,6 +10,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::append::{self, Append, Look};
+use crate::contest::{self, Contests};
 use crate::history::History;
 use crate::ids::Revision;
 use crate::lease;
@@ -33,6 +34,8 @@ pub struct Run {
     pub holds: Vec<Hold>,
     /// How guarded resources were used.
     pub uses: Vec<Use>,
+    /// Who contended for locks by the native service.
+    pub contests: Contests,
     /// Appends to lists.
     pub appends: Vec<Append>,
     /// Reads of those lists.
@@ -107,12 +110,21 @@ impl Run {
         if let Verdict::Ok(order) = &order {
             self.check_watchers(&order.truth, &mut all);
             all.push(Finding::of("leases", &lease::check(&self.history, &order.truth, &self.bounds)));
+            if !self.contests.claims.is_empty() {
+                all.extend(contest::check(&self.contests, &self.history, &order.truth));
+            }
         } else {
             all.extend((!self.watchers.is_empty()).then(|| Finding::unchecked("watch")));
             all.push(Finding::unchecked("leases"));
+            if !self.contests.claims.is_empty() {
+                all.extend(contest::CHECKERS.iter().map(|checker| Finding::unchecked(checker)));
+            }
         }
         if !self.holds.is_empty() || !self.uses.is_empty() {
-            all.push(Finding::of("locks", &lock::check(&self.holds, &self.uses)));
+            // Whose key was deleted by somebody else did not know it.
+            let touched = |hold: &&Hold| self.contests.touched.iter().any(|touched| touched.lease == hold.lease);
+            let holds: Vec<Hold> = self.holds.iter().filter(|hold| !touched(hold)).cloned().collect();
+            all.push(Finding::of("locks", &lock::check(&holds, &self.uses)));
         }
         if !self.appends.is_empty() || !self.looks.is_empty() {
             all.push(Finding::of("append", &append::check(&self.appends, &self.looks)));

@@ -103,6 +103,16 @@ impl Truth {
         newest.filter(|kv| kv.lease == lease).count()
     }
 
+    /// The keys with a prefix that there ever were, each with its versions, oldest first.
+    pub fn under<'a>(
+        &'a self,
+        prefix: &'a [u8],
+    ) -> impl Iterator<Item = (&'a bytes::Bytes, &'a [(Revision, Option<KeyValue>)])> {
+        let from = bytes::Bytes::copy_from_slice(prefix);
+        let keys = self.keys.range(from..).take_while(move |(key, _)| key.starts_with(prefix));
+        keys.map(|(key, versions)| (key, &versions[..]))
+    }
+
     /// A key's versions, oldest first.
     pub fn versions(&self, key: &[u8]) -> &[(Revision, Option<KeyValue>)] {
         self.keys.get(key).map_or(&[], |versions| versions)

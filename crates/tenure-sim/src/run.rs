@@ -7,15 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tenure_history::contest::Contests;
 use tenure_history::lease::Bounds;
 use tenure_history::request::{KeyRange, Range, Request};
 use tenure_history::response::Outcome;
 use tenure_history::run::{Findings, Run, Status, Watcher};
-use tenure_history::{History, Moment, NodeId, Operation, Revision};
+use tenure_history::{History, Initial, Moment, NodeId, Operation, Revision};
 use tenure_raft::RaftNode;
 use tenure_workload::client::Client;
 use tenure_workload::derive;
 use tenure_workload::recorder::{Recorder, Seen, Watched};
+use tenure_workload::settle::settle;
 use tenure_workload::stage::{Phase, Stage};
 use tenure_workload::workloads::{Holding, Tasks, Workload};
 use tokio::task::JoinSet;
@@ -103,7 +105,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "seed {} members {} simulated {:.1} s, {faults} faults, {asked} operations, {answered} answered, {} terms, \
-             {} runs applied, {} states compared, {} leases ended, longest stall {:.2} s, trace {} of {} lines",
+             {} runs applied, {} states compared, {} leases ended, {} queues of up to {} contenders, longest stall {:.2} s, trace {} of {} lines",
             self.seed,
             self.members,
             self.lasted.as_secs_f64(),
@@ -111,6 +113,8 @@ impl fmt::Display for Report {
             self.counts.runs,
             self.counts.compared,
             self.counts.leases,
+            self.counts.lock_queues,
+            self.counts.lock_waiters_max,
             self.stall.as_secs_f64(),
             self.hash,
             self.lines
@@ -134,6 +138,8 @@ pub async fn run(options: Options, home: &Path, trace: &Trace) -> Report {
     let mut dice = Dice::new(seed, "run");
     let members = options.members.unwrap_or_else(|| *dice.pick(&[3, 3, 3, 5, 5, 7]));
     let drawn = dice.millis(8_000, 25_000);
+    // Its clock and the trace's begin at the same moment.
+    let recorder = Arc::new(Recorder::default());
     let witness = Arc::new(Witness::new(trace));
     let net = Net::new(seed);
     let cluster = Cluster::new(seed, members, home, &net, &witness);
@@ -144,9 +150,9 @@ pub async fn run(options: Options, home: &Path, trace: &Trace) -> Report {
         nemesis: Nemesis::new(seed, trace),
         outages: Outages::default(),
         progress: Progress::default(),
+        calm_from: None,
     };
     director.begin().await;
-    let recorder = Arc::new(Recorder::default());
     let connect = Arc::new(SimConnect::new(&net, members));
     let stage = Arc::new(Stage::new(connect, recorder.clone(), seed, 0, Revision(1)));
     let mut tasks = Tasks::default();
@@ -157,6 +163,7 @@ pub async fn run(options: Options, home: &Path, trace: &Trace) -> Report {
     Workload::start_holders(&stage, 1, &Holding::LONG, &mut tasks);
     director.suffer(options.faults_for.unwrap_or(drawn)).await;
     director.recover(&stage).await;
+    director.calm_from = Some(trace.moment());
     director.finish(&stage, tasks).await;
     director.outages.end(Moment::NEVER);
     director.judge(&options, &stage, recorder.take())
@@ -198,11 +205,14 @@ struct Director {
     nemesis: Nemesis,
     outages: Outages,
     progress: Progress,
+    /// When everything had healed and every member served.
+    calm_from: Option<Moment>,
 }
 
 impl Director {
     /// Holds all that clients saw against the promises.
-    fn judge(self, options: &Options, stage: &Stage, seen: Seen) -> Report {
+    fn judge(self, options: &Options, stage: &Stage, mut seen: Seen) -> Report {
+        settle(&mut seen, &Initial { revision: stage.first, ..Initial::default() });
         let (trace, members) = (&self.trace, self.cluster.size());
         let mut run = Run::default();
         derive::add(&mut run, &seen.operations);
@@ -223,6 +233,7 @@ impl Director {
             watchers: seen.watched.into_iter().enumerate().map(watcher).collect(),
             holds: seen.holds,
             uses: seen.uses,
+            contests: Contests { calm_from: self.calm_from, outages: self.outages.over.clone(), ..seen.contests },
             bounds: Bounds { outages: self.outages.over, stood: self.outages.stood, ..Bounds::default() },
             ..run
         };

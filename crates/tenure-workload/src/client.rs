@@ -4,14 +4,17 @@
 //! could not be connected to, or it refused at the door. Any other error of a write leaves it open whether the write was
 //! done, or will be. A read has no effect, so whatever was not answered failed.
 
+pub mod locks;
+
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tenure_history::request::Request;
+use tenure_history::request::{DeleteRange, KeyRange, Put, Range, Request};
 use tenure_history::response::{Body, KeyText, Outcome, Refusal, Response};
 use tenure_history::{ClientId, LeaseId, Moment, NodeId, Operation, Revision};
 use tenure_proto::etcdserverpb as pb;
@@ -19,6 +22,8 @@ use tenure_proto::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::lease_client::LeaseClient;
 use tenure_proto::tenure::v1;
 use tenure_proto::tenure::v1::leases_client::LeasesClient;
+use tenure_proto::v3lockpb::LockRequest;
+use tenure_proto::v3lockpb::lock_client::LockClient;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -50,6 +55,8 @@ pub struct Client {
     moves: bool,
     failures: u32,
     deadline: Duration,
+    /// How much longer it waits between requests than the workload's clients usually do.
+    slowness: f64,
     channels: Vec<Channel>,
     renewals: Option<Renewals>,
 }
@@ -85,9 +92,16 @@ impl Client {
             moves: !(number / members).is_multiple_of(3),
             failures: 0,
             deadline: DEADLINE_MIN + DEADLINE_STEP * (number % DEADLINE_STEPS),
+            slowness: 1.0,
             channels,
             renewals: None,
         }
+    }
+
+    /// The same, slower.
+    #[must_use]
+    pub fn slower(self, slowness: f64) -> Client {
+        Client { slowness, ..self }
     }
 
     /// Its number.
@@ -169,11 +183,47 @@ impl Client {
         }
     }
 
+    /// Asks the lock service for a lock, by a key that nobody else contends with, and waits for it for so long. Gives the
+    /// key's create revision if it is held.
+    ///
+    /// What a history is told of it is what it may do: put the key, and delete it unless the call succeeds.
+    pub async fn lock(&mut self, name: &str, key: &Bytes, lease: LeaseId, patience: Duration) -> Option<Revision> {
+        let called = self.now();
+        let mut request = tonic::Request::new(LockRequest { name: name.to_owned().into(), lease: lease.0 });
+        request.set_timeout(patience);
+        let mut locks = LockClient::new(self.channels[self.at].clone());
+        let answered = timeout(patience, locks.lock(request)).await;
+        let is_held = matches!(&answered, Ok(Ok(answer)) if answer.get_ref().key == *key);
+        let returned = self.now();
+        let mut created = None;
+        if is_held {
+            let read = Range { keys: KeyRange::one(key.clone()), ..Range::default() };
+            let answer = self.answer(Request::Range(read)).await;
+            if let Some(Response { body: Body::Range(body), .. }) = answer {
+                created = body.kvs.first().map(|kv| kv.create);
+            }
+        }
+        let put = Put { key: key.clone(), lease, ..Put::default() };
+        let done = |revision| Outcome::Ok(Response { revision, body: Body::Put { prev_kv: None } });
+        self.note(called, returned, Request::Put(put), created.map_or(Outcome::Unknown, done));
+        if !is_held {
+            let delete = DeleteRange { keys: KeyRange::one(key.clone()), prev_kv: false };
+            self.note(called, returned, Request::DeleteRange(delete), Outcome::Unknown);
+        }
+        created
+    }
+
+    fn note(&self, called: Moment, returned: Moment, request: Request, outcome: Outcome) {
+        let node = u32::try_from(self.at).ok().map(NodeId);
+        let operation = Operation { client: self.id, node, called, returned: Some(returned), request, outcome };
+        self.stage.recorder.note(self.workload, operation);
+    }
+
     /// Waits a random while around the workload's pace.
     pub async fn pace(&mut self) {
         let pace = self.stage.pace(self.workload);
         let part = self.rng.random_range(0.3..1.7);
-        sleep(pace.mul_f64(part)).await;
+        sleep(pace.mul_f64(part * self.slowness)).await;
     }
 
     async fn send(&mut self, request: &Request) -> Result<Response, Lost> {
@@ -348,7 +398,7 @@ fn is_refused_connection(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tenure_history::request::{Put, Range, Txn, TxnOp};
+    use tenure_history::request::{Txn, TxnOp};
 
     use super::*;
     use crate::connect::socket;

@@ -9,6 +9,7 @@
 //! | [`client`] | one client: asks one thing at a time, and records what became of it |
 //! | [`stream`] | one stream of watchers |
 //! | [`stage`], [`recorder`] | what the clients of a round share |
+//! | [`mod@settle`] | what became of contenders' requests without an answer, as the observers saw it |
 //! | [`mod@derive`] | what lists and queues went through, from the operations on them |
 //! | [`translate`] | between the wire and a history |
 
@@ -16,6 +17,7 @@ pub mod client;
 pub mod connect;
 pub mod derive;
 pub mod recorder;
+pub mod settle;
 pub mod stage;
 pub mod stream;
 pub mod translate;

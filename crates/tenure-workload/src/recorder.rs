@@ -5,6 +5,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tenure_history::contest::{Claim, Contests, Guarded, Touched};
 use tenure_history::lock::{Hold, Use};
 use tenure_history::response::Outcome;
 use tenure_history::watch::{Spec, Step};
@@ -43,6 +44,7 @@ pub struct Seen {
     pub operations: Vec<Recorded>,
     pub holds: Vec<Hold>,
     pub uses: Vec<Use>,
+    pub contests: Contests,
     pub watched: Vec<Watched>,
     pub reconnections: u64,
 }
@@ -72,6 +74,21 @@ impl Recorder {
     /// Notes a use of what a lock guards.
     pub fn note_use(&self, used: Use) {
         self.lock().uses.push(used);
+    }
+
+    /// Notes a request for a lock that is over.
+    pub fn note_claim(&self, claim: Claim) {
+        self.lock().contests.claims.push(claim);
+    }
+
+    /// Notes a write that depended on a lock.
+    pub fn note_guarded(&self, write: Guarded) {
+        self.lock().contests.writes.push(write);
+    }
+
+    /// Notes that somebody is about to delete the key of another.
+    pub fn note_touched(&self, touched: Touched) {
+        self.lock().contests.touched.push(touched);
     }
 
     /// Notes what a watcher saw, once it has ended.

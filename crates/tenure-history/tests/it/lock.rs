@@ -1,6 +1,6 @@
 //! Holds of locks and uses of what they guard.
 
-use tenure_history::lock::{Hold, Use, check, safe_end};
+use tenure_history::lock::{Hold, Share, Use, Way, check, safe_end};
 use tenure_history::{ClientId, History, LeaseId, Moment, Revision};
 
 use crate::build::*;
@@ -10,6 +10,8 @@ fn hold(client: u32, token: i64, acquired: u64, until: u64) -> Hold {
         lock: "l".into(),
         client: ClientId(client),
         lease: LeaseId(i64::from(client)),
+        way: Way::Recipe,
+        share: Share::Alone,
         token: Revision(token),
         called: Moment(acquired - 1),
         acquired: Moment(acquired),
@@ -59,4 +61,16 @@ fn an_owner_is_safe_as_long_as_its_renewals_are_acked_in_time() {
     assert_eq!(safe_end(&history, LeaseId(7), ms(100)), ms(8_000));
     assert_eq!(safe_end(&history, LeaseId(7), ms(8_200)), ms(12_000));
     assert_eq!(safe_end(&history, LeaseId(8), ms(100)), ms(100));
+}
+
+#[test]
+fn those_who_may_share_a_lock_hold_it_together() {
+    let shared = |share: Share, hold: Hold| Hold { share, ..hold };
+    let both = |one, other| check(&[shared(one, hold(1, 2, 10, 20)), shared(other, hold(2, 5, 15, 30))], &[]);
+    let of = |taken| Share::Permits { taken, limit: 3 };
+    assert!(both(Share::Readers, Share::Readers).is_ok());
+    assert!(both(of(1), of(2)).is_ok());
+    assert_eq!(broken(&both(Share::Readers, Share::Alone)), "mutual exclusion");
+    assert_eq!(broken(&both(Share::Alone, Share::Readers)), "mutual exclusion");
+    assert_eq!(broken(&both(of(2), of(2))), "semaphore bound");
 }

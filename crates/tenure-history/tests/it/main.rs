@@ -12,6 +12,7 @@
 mod append;
 mod brute;
 mod build;
+mod contest;
 mod fault;
 mod generate;
 mod lease;

@@ -9,6 +9,7 @@ pub mod committed_never_lost;
 pub mod election_safety;
 pub mod leader_completeness;
 pub mod leases;
+pub mod lock_queues;
 pub mod log_matching;
 pub mod progress;
 pub mod revision_monotone;
@@ -27,6 +28,7 @@ use applied_equal::AppliedEqual;
 use committed_never_lost::CommittedNeverLost;
 use election_safety::ElectionSafety;
 use leases::Leases;
+use lock_queues::LockQueues;
 use log_matching::LogMatching;
 use revision_monotone::RevisionMonotone;
 
@@ -68,6 +70,7 @@ struct State {
     applied_equal: AppliedEqual,
     revision_monotone: RevisionMonotone,
     leases: Leases,
+    lock_queues: LockQueues,
     breaches: Vec<Breach>,
     counts: Counts,
 }
@@ -89,6 +92,10 @@ pub struct Counts {
     pub terms: u64,
     /// Leases that ended.
     pub leases: u64,
+    /// Queues of locks that were held against the keys.
+    pub lock_queues: u64,
+    /// The longest of them.
+    pub lock_waiters_max: u64,
 }
 
 impl Witness {
@@ -186,6 +193,7 @@ impl AtNode {
         let found = [
             state.revision_monotone.saw(self.place, self.life, view, replaced),
             state.applied_equal.saw(self.place, view, &mut state.counts),
+            state.lock_queues.saw(self.place, view, &mut state.counts),
         ];
         found.into_iter().flatten().for_each(|breach| state.note(&self.witness.trace, breach));
     }

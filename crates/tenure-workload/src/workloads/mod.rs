@@ -34,6 +34,9 @@ pub use queue::QUEUES;
 
 /// How many leases a client holds that renews them together.
 const LEASES_PER_BATCH: u32 = 4;
+/// Contenders for locks: enough that somebody always waits.
+const ETCD_CONTENDERS: usize = 4;
+const NATIVE_CONTENDERS: usize = 8;
 
 /// The tasks of a round.
 #[derive(Debug, Default)]
@@ -55,7 +58,7 @@ pub enum Workload {
     Queue,
     /// Leases that are renewed for a while, with keys.
     Leases,
-    /// Locks by etcd's recipe, and what they guard.
+    /// Locks by etcd's recipe, by its service and by Tenure's own, and what they guard.
     Locks,
     /// Watchers of all kinds while the store is compacted.
     Watch,
@@ -99,7 +102,9 @@ impl Workload {
             Workload::Leases => {
                 "leases of 2 to 6 s that are granted, renewed one by one or together, revoked and run out, with keys"
             }
-            Workload::Locks => "locks by etcd's recipe, and a resource that fencing tokens guard",
+            Workload::Locks => {
+                "locks by etcd's recipe, its service and Tenure's own, in the same queues, and what fencing tokens guard"
+            }
             Workload::Watch => "compactions, ten a second, under watchers of all kinds",
             Workload::Ending => "the harness's own requests at the end of a round",
         }
@@ -146,7 +151,7 @@ impl Workload {
                 let sharers = (0..LEASES_PER_BATCH).map(|_| ClientId(stage.new_client())).collect();
                 clients.spawn(leases::hold_many(client(), sharers));
             }
-            Workload::Locks => (0..4).for_each(|_| drop(clients.spawn(locks::run(client(), resources.clone())))),
+            Workload::Locks => Workload::start_contenders(stage, 0, resources, tasks),
             Workload::Watch => {
                 clients.spawn(watches::compact(client()));
                 watches::start(stage, watchers);
@@ -161,6 +166,19 @@ impl Workload {
             let client = Client::new(stage, Workload::Leases, stage.new_client());
             tasks.clients.spawn(leases::hold(client, holding.clone()));
         }
+    }
+
+    /// Puts those to work who contend for locks: some of each kind, and so many more, half of them native.
+    pub fn start_contenders(stage: &Arc<Stage>, more: usize, resources: &Arc<Resources>, tasks: &mut Tasks) {
+        let locks = locks::Locks::of(more);
+        let client = || Client::new(stage, Workload::Locks, stage.new_client()).slower(locks.slowness());
+        for _ in 0..ETCD_CONTENDERS + more / 2 {
+            tasks.clients.spawn(locks::run_etcd(client(), resources.clone(), locks));
+        }
+        for _ in 0..NATIVE_CONTENDERS + more.div_ceil(2) {
+            tasks.clients.spawn(locks::run_native(client(), resources.clone(), locks));
+        }
+        tasks.clients.spawn(locks::meddle(client(), locks));
     }
 
     /// Puts those to work who see every revision, whatever the workloads.
