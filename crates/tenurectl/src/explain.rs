@@ -66,7 +66,13 @@ pub(crate) fn plain(failure: &Failure) -> Explanation {
         Failure::Usage(_) => "usage",
         Failure::Local(_) => "local",
         Failure::NoLease(_) => "lease_not_found",
+        Failure::Ended(_) => "ended",
         Failure::Unhealthy(_) => "unhealthy",
+        Failure::LockBusy(_) => "lock_busy",
+        Failure::LockFree(_) => "lock_free",
+        Failure::LockLost(_) => "lock_lost",
+        Failure::NotRun { .. } => "not_run",
+        Failure::Passed(_) => "passed",
         Failure::ClosedPipe => "closed_pipe",
         Failure::Client(error) => client_kind(error),
     };
@@ -98,7 +104,7 @@ fn client_kind(error: &ClientError) -> &'static str {
             Refusal::TooLarge => "too_large",
             Refusal::TimedOut => "no_answer",
             Refusal::Unimplemented => "unimplemented",
-            Refusal::Other => "refused",
+            Refusal::LockFinished | Refusal::LockTimeOver | Refusal::LockTakenAway | Refusal::Other => "refused",
         },
     }
 }
@@ -239,6 +245,9 @@ fn advice(refusal: Refusal) -> Option<&'static str> {
         | Refusal::LeaseNotFound
         | Refusal::NoLeader
         | Refusal::TimedOut
+        | Refusal::LockFinished
+        | Refusal::LockTimeOver
+        | Refusal::LockTakenAway
         | Refusal::Other => None,
     }
 }

@@ -9,6 +9,7 @@ mod commands;
 mod explain;
 mod failure;
 mod ids;
+mod locking;
 mod output;
 mod stop;
 mod table;
@@ -70,7 +71,7 @@ async fn run(arguments: Arguments) -> u8 {
     match worked {
         Ok(()) => 0,
         Err(failure) => {
-            if !matches!(failure, Failure::ClosedPipe) {
+            if failure.is_told() {
                 explain::explain(&session, &failure).await.print(output);
             }
             failure.exit_code()

@@ -18,9 +18,16 @@ pub(crate) async fn unless_stopped(mut task: JoinHandle<Result<(), Failure>>) ->
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Ok(()),
         },
-        () = signalled(SignalKind::interrupt()) => Ok(()),
-        () = signalled(SignalKind::terminate()) => Ok(()),
-        () = reader_gone() => Ok(()),
+        () = asked() => Ok(()),
+    }
+}
+
+/// Waits for the wish that the command stops.
+pub(crate) async fn asked() {
+    tokio::select! {
+        () = signalled(SignalKind::interrupt()) => {}
+        () = signalled(SignalKind::terminate()) => {}
+        () = reader_gone() => {}
     }
 }
 
@@ -33,7 +40,7 @@ async fn signalled(kind: SignalKind) {
 }
 
 /// Ends when stdout is a pipe whose other end was closed: without events to write, no write would ever fail.
-async fn reader_gone() {
+pub(crate) async fn reader_gone() {
     // A copy of the descriptor, only to wait for an error on it: what is written goes through the original, which blocks.
     let waiting = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
     match waiting {

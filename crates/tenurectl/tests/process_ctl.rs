@@ -1,6 +1,8 @@
 //! tenurectl against real tenured processes: every command, for people and for programs, and what is said when things break.
 
 mod ctl;
+#[path = "ctl/locks.rs"]
+mod locks;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +33,14 @@ scenarios! {
     what_is_too_large_is_refused_with_the_limits_name: ctl::keys::too_large;
     a_leases_life: ctl::leases::leases;
     a_lease_is_kept_alive_over_a_killed_leader: ctl::leases::keep_alive;
+    elections_are_won_observed_and_ended: ctl::elections::elections;
+    a_candidate_keeps_its_place_when_its_member_is_killed: ctl::elections::fail_over;
+    a_lock_goes_from_one_to_the_next: locks::turns;
+    locks_are_shared_and_counted: locks::modes;
+    a_command_runs_under_a_lock: locks::commands;
+    a_command_is_ended_before_its_lock_can_be_lost: locks::jeopardy;
+    a_holder_that_stood_still_has_lost_its_lock: locks::paused_holder;
+    a_lock_and_a_place_outlive_a_killed_member: locks::fail_over;
     watches_tell_changes: ctl::watches::watches;
     watches_and_reads_end_with_their_reader: ctl::watches::pipes;
     a_watch_misses_and_repeats_nothing_while_members_are_killed: ctl::watches::resumes;

@@ -2,8 +2,10 @@
 //!
 //! Names follow etcdctl where it has one, so that what is in people's fingers works.
 
+mod election;
 mod keys;
 mod lease;
+mod lock;
 mod read;
 
 use std::ffi::OsString;
@@ -13,8 +15,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use election::{ElectArgs, ObserveArgs, ResignArgs};
 pub(crate) use keys::{Consistency, DelArgs, GetArgs, Order, PutArgs, SortBy, WatchArgs};
 pub(crate) use lease::{LeaseCommand, LeaseGrantArgs, LeaseKeepAliveArgs, LeaseListArgs, LeaseShowArgs};
+pub(crate) use lock::{ClaimArgs, LockArgs, LockCommand, LocksArgs, PatienceArgs, TryLockArgs, UnlockArgs};
 pub(crate) use read::EndpointList;
 
 use crate::client::Timeouts;
@@ -30,6 +34,11 @@ Exit codes:
   3  nothing was done: no endpoint can be reached, or the cluster has no leader
   4  a write was sent and no answer came: it may or may not have happened
   5  done, and what was found is not well (status, endpoint health, endpoint hashkv)
+  75  the lock is held by somebody else (try-lock, lock --try, lock --wait)
+  76  the lock was lost, or about to be; a command that ran under it was ended
+  126  the command that was to run under a lock cannot be run
+  127  there is no such command
+A command that ran under a lock passes its own code on, or 128 and the signal that ended it.
 
 Environment: TENURE_ENDPOINTS, or else ETCDCTL_ENDPOINTS, stands for --endpoints.";
 
@@ -111,6 +120,20 @@ pub(crate) enum Command {
     /// Grant, renew, revoke and show leases
     #[command(subcommand)]
     Lease(LeaseCommand),
+    /// Lead an election as long as this process runs; others wait for their turn
+    Elect(ElectArgs),
+    /// Follow who leads an election; goes on when members fail
+    Observe(ObserveArgs),
+    /// End the leadership of whoever leads an election
+    Resign(ResignArgs),
+    /// Hold a lock as long as this process runs, or run a command under it
+    Lock(LockArgs),
+    /// The same as `lock --try`: take a lock if it is free
+    TryLock(TryLockArgs),
+    /// The locks that are held, by whom, and how many wait for them
+    Locks(LocksArgs),
+    /// Take a lock away from whoever has it
+    Unlock(UnlockArgs),
     /// Why something is as it is: what became of a lease
     #[command(subcommand)]
     Explain(ExplainCommand),
@@ -225,7 +248,7 @@ impl Command {
     /// Whether it runs until it is stopped.
     pub(crate) fn is_endless(&self) -> bool {
         match self {
-            Command::Watch(_) => true,
+            Command::Watch(_) | Command::Observe(_) => true,
             Command::Lease(LeaseCommand::KeepAlive(args)) => !args.once,
             _ => false,
         }

@@ -3,7 +3,7 @@
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
-use super::{Arguments, Command, LeaseCommand, TxnOperation};
+use super::{Arguments, Command, LeaseCommand, LockCommand, TxnOperation};
 use crate::ids::{LeaseId, Revision};
 use crate::output::Format;
 
@@ -57,9 +57,45 @@ fn etcdctls_spellings_work() {
         &["member", "list"],
         &["completions", "bash"],
         &["txn"],
+        &["lock", "a", "--ttl=60"],
     ] {
         assert!(read(line).is_ok(), "{line:?}: {:?}", read(line).err());
     }
+}
+
+fn lock(line: &[&str]) -> super::LockArgs {
+    match read(&[&["lock"], line].concat()).expect("a command line").command {
+        Command::Lock(args) => args,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_lock_may_be_called_like_the_commands_below_lock() {
+    assert!(matches!(lock(&["show", "a"]).below, Some(LockCommand::Show { name }) if name == "a"));
+    assert!(
+        matches!(lock(&["why", "show", "--limit=3"]).below, Some(LockCommand::Why { name, limit: 3 }) if name == "show")
+    );
+    assert!(matches!(lock(&["-ojson", "show", "a"]).below, Some(LockCommand::Show { .. })));
+    for line in [&["--name", "show"][..], &["--name=show", "--", "why", "me"], &["--name=--show"]] {
+        let args = lock(line);
+        assert!(args.below.is_none() && args.is_claim(), "{line:?}");
+    }
+    // What does not go together is noticed by the command.
+    assert!(!lock(&["show", "a"]).is_claim());
+    assert!(lock(&["--ttl=5s", "show", "a"]).is_claim() && lock(&["b", "show", "a"]).is_claim());
+}
+
+#[test]
+fn what_follows_two_dashes_is_a_command_with_options_of_its_own() {
+    let args = lock(&["--ttl=5s", "a", "--try", "--", "tar", "--try", "-o", "json", "--", "x"]);
+    assert_eq!(args.wanted().map(|name| name.to_string_lossy().into_owned()).as_deref(), Some("a"));
+    assert!(args.patience.at_once && args.claim.ttl.is_some());
+    assert_eq!(args.run, ["tar", "--try", "-o", "json", "--", "x"]);
+    let args = lock(&["--name=show", "--", "ls", "-l"]);
+    assert_eq!((args.wanted().is_some(), args.run.len()), (true, 2));
+    assert!(matches!(read(&["try-lock", "show", "--", "ls", "-l"]).expect("a command line").command,
+        Command::TryLock(args) if args.name == "show" && args.run.len() == 2));
 }
 
 #[test]
@@ -81,6 +117,19 @@ fn what_makes_no_sense_is_refused() {
         (&["--endpoints=https://n1:1", "status"], ValueValidation),
         (&["--command-timeout=0", "status"], ValueValidation),
         (&["watchh", "k"], InvalidSubcommand),
+        (&["lock"], MissingRequiredArgument),
+        (&["lock", "show"], MissingRequiredArgument),
+        (&["lock", "--", "ls"], MissingRequiredArgument),
+        (&["lock", "a", "ls"], UnknownArgument),
+        (&["lock", "a", "--name=b"], ArgumentConflict),
+        (&["lock", "a", "--try", "--wait=1s"], ArgumentConflict),
+        (&["lock", "a", "--shared", "--limit=3"], ArgumentConflict),
+        (&["lock", "a", "--permits=3"], MissingRequiredArgument),
+        (&["lock", "a", "--ttl=0"], ValueValidation),
+        (&["lock", "why", "a", "--limit=0"], ValueValidation),
+        (&["try-lock", "a", "--wait=1s"], UnknownArgument),
+        (&["unlock", "a", "--reason=x"], MissingRequiredArgument),
+        (&["unlock", "a", "--force"], MissingRequiredArgument),
     ] {
         assert_eq!(read(line).expect_err("an error"), kind, "{line:?}");
     }
@@ -122,5 +171,5 @@ fn the_document_has_the_exit_codes_of_the_help() {
     let codes = super::EXIT_CODES.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  "));
     let wrong: Vec<_> = codes.filter(|(code, _)| !document.contains(&format!("| {code} | "))).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    assert_eq!(document.matches("\n| ").count(), 7, "a row for each code, and the titles");
+    assert_eq!(document.matches("\n| ").count(), 11, "a row for each code, and the titles");
 }

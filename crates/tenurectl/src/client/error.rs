@@ -72,6 +72,10 @@ pub enum Refusal {
     TooManyRequests,
     TooLarge,
     TimedOut,
+    /// The request for a lock is of the past: it was busy, or it was cancelled, perhaps by a broken stream.
+    LockFinished,
+    LockTimeOver,
+    LockTakenAway,
     Unimplemented,
     Other,
 }
@@ -84,22 +88,26 @@ impl Refused {
     /// Whether it leaves open what became of the request.
     pub(super) fn is_vague(&self) -> bool {
         let code = self.status.code();
-        self.refusal == Refusal::TimedOut
-            || matches!(code, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded)
+        match self.refusal {
+            Refusal::TimedOut => true,
+            Refusal::LockTimeOver => false,
+            _ => matches!(code, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded),
+        }
     }
 
     /// The server's words.
     pub fn text(&self) -> String {
         let message = self.status.message();
-        let message = message.strip_prefix("etcdserver: ").unwrap_or(message);
+        let message =
+            ["etcdserver: ", "tenure: "].iter().find_map(|from| message.strip_prefix(from)).unwrap_or(message);
         if message.is_empty() { self.status.code().description().to_owned() } else { message.to_owned() }
     }
 }
 
 impl Refusal {
     pub(super) fn of(status: &Status) -> Refusal {
-        /// Pieces of etcd's texts, none of which is part of another error's.
-        const TEXTS: [(&str, Refusal); 14] = [
+        /// Pieces of etcd's texts and of Tenure's, none of which is part of another error's.
+        const TEXTS: [(&str, Refusal); 17] = [
             ("required revision has been compacted", Refusal::Compacted),
             ("required revision is a future revision", Refusal::FutureRevision),
             ("database space exceeded", Refusal::NoSpace),
@@ -115,6 +123,9 @@ impl Refusal {
             ("message length too large", Refusal::TooLarge),
             ("request timed out", Refusal::TimedOut),
             ("context deadline exceeded", Refusal::TimedOut),
+            ("tenure: the request is finished", Refusal::LockFinished),
+            ("tenure: the lock was not granted in time", Refusal::LockTimeOver),
+            ("tenure: the lock's key was taken away", Refusal::LockTakenAway),
         ];
         if status.code() == Code::Unimplemented {
             return Refusal::Unimplemented;
@@ -149,6 +160,10 @@ mod tests {
             ("etcdserver: request is too large", Refusal::TooLarge),
             ("grpc: received message larger than max (3000008 vs. 2097152)", Refusal::TooLarge),
             ("etcdserver: request timed out, possibly due to previous leader failure", Refusal::TimedOut),
+            ("tenure: the request is finished", Refusal::LockFinished),
+            ("tenure: the lock was not granted in time, and the request is finished", Refusal::LockTimeOver),
+            ("tenure: the lock's key was taken away while the request waited", Refusal::LockTakenAway),
+            ("tenure: the lock is in use with another mode or limit", Refusal::Other),
             ("etcdserver: permission denied", Refusal::Other),
         ] {
             assert_eq!(Refusal::of(&Status::unknown(text)), refusal, "{text}");
@@ -160,6 +175,8 @@ mod tests {
     fn a_refusal_is_told_in_the_servers_words() {
         let told = |status| Refused::new("n1:1".parse().expect("an address"), status).text();
         assert_eq!(told(Status::not_found("etcdserver: requested lease not found")), "requested lease not found");
+        let text = "tenure: the lock is in use with another mode or limit";
+        assert_eq!(told(Status::failed_precondition(text)), "the lock is in use with another mode or limit");
         assert_eq!(told(Status::internal("broken")), "broken");
         assert_eq!(told(Status::internal("")), "Internal error");
     }

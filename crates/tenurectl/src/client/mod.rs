@@ -7,6 +7,7 @@
 
 mod endpoint;
 mod error;
+mod locks;
 mod requests;
 mod version;
 mod watch;
@@ -72,6 +73,19 @@ enum Miss {
     /// It was sent, and is lost.
     Lost(Setback),
     Refused(Refused),
+}
+
+impl Miss {
+    /// For a request that is not sent to another endpoint.
+    fn into_error(self, effect: Effect) -> ClientError {
+        match self {
+            Miss::NotReached(setback) => ClientError::Unreachable(vec![setback]),
+            Miss::NoLeader(setback) => ClientError::NoLeader(vec![setback]),
+            Miss::Lost(setback) if effect == Effect::Write => ClientError::Unknown(setback),
+            Miss::Lost(setback) => ClientError::NoAnswer(vec![setback]),
+            Miss::Refused(refused) => ClientError::Refused(refused),
+        }
+    }
 }
 
 impl Client {
@@ -153,14 +167,43 @@ impl Client {
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let deadline = Instant::now() + self.timeouts.command;
-        self.attempt(at, effect, deadline, request, &send).await.map_err(|miss| match miss {
-            Miss::NotReached(setback) => ClientError::Unreachable(vec![setback]),
-            Miss::NoLeader(setback) => ClientError::NoLeader(vec![setback]),
-            Miss::Lost(setback) if effect == Effect::Write => ClientError::Unknown(setback),
-            Miss::Lost(setback) => ClientError::NoAnswer(vec![setback]),
-            Miss::Refused(refused) => ClientError::Refused(refused),
-        })
+        self.call_once(at, effect, self.timeouts.command, request, send).await
+    }
+
+    async fn call_once<Q, A, F>(
+        &self,
+        at: usize,
+        effect: Effect,
+        patience: Duration,
+        request: Q,
+        send: impl Fn(Channel, Request<Q>) -> F,
+    ) -> Result<A, ClientError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let deadline = Instant::now() + patience;
+        self.attempt(at, effect, deadline, request, &send).await.map_err(|miss| miss.into_error(effect))
+    }
+
+    /// Sends a request once, to the endpoint whose turn it is, and tells which that was. If nothing comes of it, it is the
+    /// next one's turn.
+    async fn call_in_turn<Q, A, F>(
+        &self,
+        effect: Effect,
+        request: Q,
+        send: impl Fn(Channel, Request<Q>) -> F,
+    ) -> Result<(usize, A), ClientError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let at = self.turn();
+        match self.call_at(at, effect, request, send).await {
+            Ok(answer) => Ok((at, answer)),
+            Err(error) => {
+                self.pass_over(at);
+                Err(error)
+            }
+        }
     }
 
     async fn attempt<Q, A, F>(
@@ -181,20 +224,25 @@ impl Client {
             self.forget(at).await;
             return Err(Miss::Lost(setback("no answer in time".to_owned())));
         };
-        let status = match answered {
-            Ok(response) => return Ok(response.into_inner()),
-            Err(status) => status,
-        };
+        match answered {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(self.missed(at, status).await),
+        }
+    }
+
+    /// What a status means that this endpoint, or the connection to it, answered.
+    async fn missed(&self, at: usize, status: Status) -> Miss {
+        let setback = |reason| Setback { endpoint: self.slots[at].endpoint.clone(), reason };
         if endpoint::is_broken(&status) {
             self.forget(at).await;
-            return Err(Miss::Lost(setback(endpoint::broken(&status))));
+            return Miss::Lost(setback(endpoint::broken(&status)));
         }
         let refused = Refused::new(self.slots[at].endpoint.clone(), status);
-        Err(match refused.refusal {
+        match refused.refusal {
             Refusal::NoLeader => Miss::NoLeader(setback("knows no leader".to_owned())),
             _ if refused.is_vague() => Miss::Lost(setback(refused.text())),
             _ => Miss::Refused(refused),
-        })
+        }
     }
 
     /// The endpoint's connection, made if there is none.
@@ -213,6 +261,16 @@ impl Client {
     /// Dials again before the next request.
     async fn forget(&self, at: usize) {
         *self.slots[at].channel.lock().await = None;
+        self.pass_over(at);
+    }
+
+    /// The endpoint that the next request goes to.
+    pub(crate) fn turn(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
+    /// Goes to another endpoint with the next request.
+    pub(crate) fn pass_over(&self, at: usize) {
         if self.preferred.load(Ordering::Relaxed) == at {
             self.preferred.store((at + 1) % self.slots.len(), Ordering::Relaxed);
         }

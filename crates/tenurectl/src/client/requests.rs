@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::select_ok;
 use futures::stream;
 use tenure_proto::etcdserverpb as pb;
@@ -11,6 +12,10 @@ use tenure_proto::etcdserverpb::lease_client::LeaseClient;
 use tenure_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tenure_proto::tenure::v1;
 use tenure_proto::tenure::v1::leases_client::LeasesClient;
+use tenure_proto::v3electionpb::election_client::ElectionClient;
+use tenure_proto::v3electionpb::{
+    CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ResignRequest, ResignResponse,
+};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,6 +24,9 @@ use crate::ids::{LeaseId, MemberId, Revision};
 
 /// How long a server may take to begin a snapshot.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// For calls that wait for their turn, or for something to tell: for years.
+const WAITING_PATIENCE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 fn kv(channel: Channel) -> KvClient<Channel> {
     // What a server sends is limited by what is stored.
@@ -108,6 +116,16 @@ impl Client {
         self.call(Effect::Read, patience, pb::LeaseKeepAliveRequest { id: id.0 }, renew).await
     }
 
+    /// Renews a lease once, through this endpoint alone.
+    pub(crate) async fn lease_renew_at(
+        &self,
+        at: usize,
+        id: LeaseId,
+        patience: Duration,
+    ) -> Result<pb::LeaseKeepAliveResponse, ClientError> {
+        self.call_once(at, Effect::Read, patience, pb::LeaseKeepAliveRequest { id: id.0 }, renew).await
+    }
+
     /// What is left of a lease, and perhaps its keys.
     pub(crate) async fn lease_show(&self, id: LeaseId, keys: bool) -> Result<pb::LeaseTimeToLiveResponse, ClientError> {
         let send = |channel, request| async move { lease(channel).lease_time_to_live(request).await };
@@ -132,6 +150,30 @@ impl Client {
     pub(crate) async fn lease_explain(&self, id: LeaseId) -> Result<v1::LeaseExplainResponse, ClientError> {
         let send = |channel, request| async move { LeasesClient::new(channel).explain(request).await };
         self.call(Effect::Read, self.timeouts.command, v1::LeaseExplainRequest { id: id.0 }, send).await
+    }
+
+    /// Waits until it leads. By the same lease it may be asked again: it keeps its place.
+    pub(crate) async fn campaign(&self, request: CampaignRequest) -> Result<CampaignResponse, ClientError> {
+        let send = |channel, request| async move { ElectionClient::new(channel).campaign(request).await };
+        self.call(Effect::Read, WAITING_PATIENCE, request, send).await
+    }
+
+    /// Who leads an election.
+    pub(crate) async fn leader(&self, name: Bytes) -> Result<LeaderResponse, ClientError> {
+        let send = |channel, request| async move { ElectionClient::new(channel).leader(request).await };
+        self.call(Effect::Read, self.timeouts.command, LeaderRequest { name }, send).await
+    }
+
+    /// Who leads an election, from now on. etcd answers only when somebody does.
+    pub(crate) async fn observe(&self, name: Bytes) -> Result<Streaming<LeaderResponse>, ClientError> {
+        let send = |channel, request| async move { ElectionClient::new(channel).observe(request).await };
+        self.call(Effect::Read, WAITING_PATIENCE, LeaderRequest { name }, send).await
+    }
+
+    /// Ends a leadership, of that life of its key: doing it twice does no harm.
+    pub(crate) async fn resign(&self, leader: LeaderKey) -> Result<ResignResponse, ClientError> {
+        let send = |channel, request| async move { ElectionClient::new(channel).resign(request).await };
+        self.call(Effect::Read, self.timeouts.command, ResignRequest { leader: Some(leader) }, send).await
     }
 
     /// The ids of all leases.

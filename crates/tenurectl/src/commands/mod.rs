@@ -3,9 +3,12 @@
 mod alarm;
 mod check;
 mod completions;
+mod election;
 mod explain;
 mod keys;
 mod lease;
+mod lock;
+mod locks;
 mod member;
 mod snapshot;
 mod status;
@@ -17,7 +20,7 @@ mod watch;
 
 pub(crate) use explain::why_gone;
 pub(crate) use status::reason;
-pub(crate) use view::size;
+pub(crate) use view::{size, span};
 
 use std::future::Future;
 use std::io::{Read, Take};
@@ -72,6 +75,13 @@ fn dispatch(session: &Session) -> Pin<Box<dyn Future<Output = Result<(), Failure
         Command::Lease(LeaseCommand::Revoke { id }) => Box::pin(lease::revoke(session, *id)),
         Command::Lease(LeaseCommand::List(args)) => Box::pin(lease::list(session, args)),
         Command::Lease(LeaseCommand::Show(args)) => Box::pin(lease::show(session, args)),
+        Command::Elect(args) => Box::pin(election::elect(session, args)),
+        Command::Observe(args) => Box::pin(election::observe(session, args)),
+        Command::Resign(args) => Box::pin(election::resign(session, args)),
+        Command::Lock(args) => Box::pin(lock::lock(session, args)),
+        Command::TryLock(args) => Box::pin(lock::try_lock(session, args)),
+        Command::Locks(args) => Box::pin(locks::list(session, args)),
+        Command::Unlock(args) => Box::pin(locks::unlock(session, args)),
         Command::Explain(ExplainCommand::Lease { id }) => Box::pin(explain::lease(session, *id)),
         Command::Alarm(AlarmCommand::List) => Box::pin(alarm::list(session)),
         Command::Alarm(AlarmCommand::Disarm) => Box::pin(alarm::disarm(session)),

@@ -78,7 +78,7 @@ pub(super) fn count(number: impl TryInto<u64>, thing: &str) -> String {
 }
 
 /// `680 ms`, `12.3 s`, `1 min 0 s`, `2 h 5 min`, `3 d 4 h`.
-pub(super) fn span(ms: u64) -> String {
+pub(crate) fn span(ms: u64) -> String {
     let secs = ms / 1000;
     let (mins, hours) = (secs / 60, secs / 3600);
     match secs {

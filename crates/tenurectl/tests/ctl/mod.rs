@@ -3,6 +3,7 @@
 //! The scenarios are written once: `process_ctl.rs` runs them on tenured, `compat_ctl.rs` on etcd.
 
 pub(crate) mod cluster;
+pub(crate) mod elections;
 pub(crate) mod keys;
 pub(crate) mod leases;
 pub(crate) mod watches;
@@ -20,7 +21,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// No command may take longer, whatever is broken.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 
 /// tenurectl with some endpoints.
 #[derive(Clone, Debug)]
@@ -48,7 +49,12 @@ impl Ctl {
 
     /// The command, with nothing of this process's environment in it that it would read.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tenurectl"));
+        self.command_of(env!("CARGO_BIN_EXE_tenurectl"), arguments)
+    }
+
+    /// Another program, which may start tenurectl.
+    pub(crate) fn command_of<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in env::vars_os() {
             if ["ETCDCTL_", "TENURE_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 command.env_remove(name);
@@ -103,7 +109,7 @@ impl Ctl {
 
     /// The same for programs: the error must be of this kind and name its exit code.
     pub(crate) async fn fails_as(&self, kind: &str, code: i32, arguments: &[&str]) -> Result<Value> {
-        let said = self.run(&[arguments, &["--output=json"]].concat()).await?;
+        let said = self.run(&[&["--output=json"], arguments].concat()).await?;
         let error: Value = serde_json::from_str(&said.err).with_context(|| format!("stderr is {:?}", said.err))?;
         let error = error["error"].clone();
         ensure!(
@@ -115,11 +121,22 @@ impl Ctl {
         Ok(error)
     }
 
+    /// Waits until so many contend for a lock, and says how it stands then.
+    pub(crate) async fn contenders(&self, lock: &str, count: u64) -> Result<Value> {
+        let contend = async {
+            loop {
+                let shown = self.json(&["lock", "show", lock]).await?;
+                if shown["contenders"] == count {
+                    return Ok(shown);
+                }
+            }
+        };
+        timeout(COMMAND_PATIENCE, contend).await.with_context(|| format!("never {count} for {lock}"))?
+    }
+
     /// Starts a command that runs until it is stopped.
     pub(crate) fn follow(&self, arguments: &[&str]) -> Result<Follow> {
-        let mut child = self.command(arguments).stderr(Stdio::inherit()).spawn()?;
-        let lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-        Ok(Follow { child, lines })
+        Follow::of(self.command(arguments).stderr(Stdio::inherit()))
     }
 }
 
@@ -131,9 +148,19 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
+    pub(crate) fn of(command: &mut Command) -> Result<Follow> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+        Ok(Follow { child, lines })
+    }
+
+    /// The next line, or none when nobody can write one any more.
+    pub(crate) async fn maybe_line(&mut self) -> Result<Option<String>> {
+        Ok(timeout(COMMAND_PATIENCE, self.lines.next_line()).await.context("no line in time")??)
+    }
+
     pub(crate) async fn line(&mut self) -> Result<String> {
-        let line = timeout(COMMAND_PATIENCE, self.lines.next_line()).await.context("no line in time")??;
-        line.context("the command ended")
+        self.maybe_line().await?.context("the command ended")
     }
 
     pub(crate) async fn json(&mut self) -> Result<Value> {
@@ -152,9 +179,15 @@ impl Follow {
 
     /// Ctrl-C.
     pub(crate) async fn interrupt(&mut self) -> Result<ExitStatus> {
-        let pid = self.child.id().context("it ended already")?;
-        ensure!(Command::new("kill").args(["-INT", &pid.to_string()]).status().await?.success(), "no such process");
+        self.signal("INT").await?;
         self.ended().await
+    }
+
+    pub(crate) async fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.child.id().context("it ended already")?;
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().await?;
+        ensure!(sent.success(), "no such process");
+        Ok(())
     }
 
     /// Waits for its end.
