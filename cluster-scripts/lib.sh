@@ -173,10 +173,13 @@ log_of_this_run() {
     tail -c "+$(($(cat "$dir/log.start" 2>/dev/null || echo 0) + 1))" "$dir/log" 2>/dev/null
 }
 
-is_serving() {
-    # Not by a pipe: grep ends at the first match, and a longer log would fail of that.
-    grep -q 'ready to serve client requests' < <(log_of_this_run "$1") || return 1
+# Whether node $1 says that it is healthy. Not by a pipe: grep ends at the first match, which a longer text would fail of.
+is_healthy() {
     grep -q '"health" *: *"true"' < <(curl -fsS --max-time 2 "$(client_url "$1")/health" 2>/dev/null)
+}
+
+is_serving() {
+    grep -q 'ready to serve client requests' < <(log_of_this_run "$1") && is_healthy "$1"
 }
 
 fail_with_log() {

@@ -50,9 +50,7 @@ impl Library {
             Self::Rust => Command::new(rust_runner),
             Self::Go => Command::new(built("go/runner")?),
             Self::Python => {
-                let interpreter = env::var("VENV_PYTHON")
-                    .context("VENV_PYTHON is not set: `make compat` makes a Python with etcd3 and sets it")?;
-                let mut command = Command::new(interpreter);
+                let mut command = Command::new(python()?);
                 command.arg(format!("{CLIENTS}/python/runner.py"));
                 command
             }
@@ -70,14 +68,38 @@ impl Library {
                 command
             }
         };
-        // gRPC libraries send what they call through proxies that the environment names, loopback included.
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().to_ascii_lowercase().ends_with("_proxy") {
-                command.env_remove(name);
-            }
-        }
+        direct(&mut command);
         Ok(command)
     }
+
+    /// The example of a resource that checks fencing tokens, in the languages that have one.
+    pub fn fencing_example(self, rust_example: &Path) -> Result<Option<Command>> {
+        let mut command = match self {
+            Self::Rust => Command::new(rust_example),
+            Self::Go => Command::new(built("go/fencing")?),
+            Self::Python => {
+                let mut command = Command::new(python()?);
+                command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/fencing/python/fencing.py"));
+                command
+            }
+            Self::Node | Self::Java => return Ok(None),
+        };
+        direct(&mut command);
+        Ok(Some(command))
+    }
+}
+
+/// gRPC libraries send what they call through proxies that the environment names, loopback included.
+fn direct(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().to_ascii_lowercase().ends_with("_proxy") {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn python() -> Result<String> {
+    env::var("VENV_PYTHON").context("VENV_PYTHON is not set: `make compat` makes a Python with etcd3 and sets it")
 }
 
 fn built(what: &str) -> Result<PathBuf> {

@@ -1,24 +1,22 @@
 //! The load generator: closed-loop clients that cost as little as a gRPC client can.
 //!
-//! It shares its machine with the servers it measures, so it speaks HTTP/2 with hand-made frames instead of a gRPC stack,
-//! on the one thread of the caller's runtime. Semantics are those of etcd's own benchmark tool: `clients` loops spread
+//! It shares its machine with the servers it measures, so it calls them by hand-made frames, on the one thread of the
+//! caller's runtime. Semantics are those of etcd's own benchmark tool: `clients` loops spread
 //! over `connections` connections, each sending its next request when the last is answered, keys in sequence.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{cell::Cell, fs};
 
-use anyhow::{Context, Result, bail, ensure};
-use bytes::{BufMut, Bytes, BytesMut};
-use h2::client::SendRequest;
-use http::Request;
-use tokio::net::TcpStream;
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use tenure_proto::etcdserverpb as pb;
 use tokio::task::{JoinSet, LocalSet};
+
+use crate::fast::{Caller, framed};
 
 /// A request that takes longer has failed: servers answer or refuse within seven seconds.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
-/// HTTP/2 windows large enough never to matter.
-const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const TICKS_PER_SECOND: u32 = 100;
 
 /// What every client does.
@@ -68,7 +66,7 @@ impl Report {
         f64::from(u32::try_from(self.requests).unwrap_or(u32::MAX)) / self.elapsed.as_secs_f64()
     }
 
-    fn from_latencies(mut latencies: Vec<Duration>, elapsed: Duration, cpu: Duration) -> Result<Self> {
+    pub(crate) fn from_latencies(mut latencies: Vec<Duration>, elapsed: Duration, cpu: Duration) -> Result<Self> {
         ensure!(!latencies.is_empty(), "nothing was measured");
         latencies.sort_unstable();
         let requests = latencies.len();
@@ -116,12 +114,9 @@ pub async fn run(load: &Load) -> Result<Report> {
 async fn run_local(load: &Load) -> Result<Report> {
     ensure!(load.clients > 0 && load.connections > 0 && load.keys > 0, "clients, connections and keys start at one");
     let mut connections = Vec::new();
-    let mut drivers = JoinSet::new();
     for at in 0..load.connections {
         let endpoint = &load.endpoints[at % load.endpoints.len()];
-        let (sender, connection) = dial(endpoint).await?;
-        drivers.spawn_local(connection);
-        connections.push((sender, endpoint.clone()));
+        connections.push(Caller::connect(endpoint).await?);
     }
     let sequence = Rc::new(Sequence { next: Cell::new(0), total: load.total });
     let value = random_bytes(load.value_bytes);
@@ -129,8 +124,8 @@ async fn run_local(load: &Load) -> Result<Report> {
     let started = Instant::now();
     let mut clients = JoinSet::new();
     for at in 0..load.clients {
-        let (sender, endpoint) = connections[at % connections.len()].clone();
-        clients.spawn_local(client_loop(sender, endpoint, load.clone(), value.clone(), sequence.clone()));
+        let caller = connections[at % connections.len()].clone();
+        clients.spawn_local(client_loop(caller, load.clone(), value.clone(), sequence.clone()));
     }
     let mut latencies = Vec::new();
     while let Some(done) = clients.join_next().await {
@@ -144,31 +139,9 @@ fn random_bytes(count: usize) -> Bytes {
     (0..count).map(|_| rand::random::<u8>()).collect()
 }
 
-async fn dial(endpoint: &str) -> Result<(SendRequest<Bytes>, impl Future<Output = ()> + use<>)> {
-    let stream = TcpStream::connect(endpoint).await.with_context(|| format!("cannot connect to {endpoint}"))?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = h2::client::Builder::new()
-        .initial_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_concurrent_streams(100_000)
-        .handshake(stream)
-        .await?;
-    let driver = async move {
-        // A broken connection shows as an error of the requests on it.
-        let _closed = connection.await;
-    };
-    Ok((sender, driver))
-}
-
-async fn client_loop(
-    sender: SendRequest<Bytes>,
-    endpoint: String,
-    load: Load,
-    value: Bytes,
-    sequence: Rc<Sequence>,
-) -> Result<Vec<Duration>> {
-    let put_uri: http::Uri = format!("http://{endpoint}/etcdserverpb.KV/Put").parse()?;
-    let range_uri: http::Uri = format!("http://{endpoint}/etcdserverpb.KV/Range").parse()?;
+async fn client_loop(caller: Caller, load: Load, value: Bytes, sequence: Rc<Sequence>) -> Result<Vec<Duration>> {
+    let put_uri = caller.uri("/etcdserverpb.KV/Put")?;
+    let range_uri = caller.uri("/etcdserverpb.KV/Range")?;
     let mut latencies = Vec::new();
     while let Some(at) = sequence.take() {
         let is_put = match load.operation {
@@ -176,65 +149,23 @@ async fn client_loop(
             Operation::Range => false,
             Operation::Mixed => at % 10 == 0,
         };
-        let key = format!("{:0width$}", at % load.keys, width = load.key_bytes);
-        let (uri, body) = if is_put && load.fresh_values {
-            (put_uri.clone(), frame(&[(1, key.as_bytes()), (2, &random_bytes(load.value_bytes))]))
-        } else if is_put {
-            (put_uri.clone(), frame(&[(1, key.as_bytes()), (2, &value)]))
+        let key = Bytes::from(format!("{:0width$}", at % load.keys, width = load.key_bytes));
+        let (uri, body) = if is_put {
+            let value = if load.fresh_values { random_bytes(load.value_bytes) } else { value.clone() };
+            (put_uri.clone(), framed(&pb::PutRequest { key, value, ..pb::PutRequest::default() }))
         } else {
-            (range_uri.clone(), frame(&[(1, key.as_bytes())]))
+            (range_uri.clone(), framed(&pb::RangeRequest { key, ..pb::RangeRequest::default() }))
         };
         let started = Instant::now();
-        let call = call(sender.clone(), uri, body);
-        tokio::time::timeout(REQUEST_PATIENCE, call).await.context("a request hangs")??;
+        let call = async { caller.send(uri, body).await?.end().await };
+        let received = tokio::time::timeout(REQUEST_PATIENCE, call).await.context("a request hangs")??;
+        ensure!(received > 0, "an answer without a message");
         latencies.push(started.elapsed());
     }
     Ok(latencies)
 }
 
-/// One unary call; its answer is read to the end but only the status is looked at.
-async fn call(sender: SendRequest<Bytes>, uri: http::Uri, body: Bytes) -> Result<()> {
-    let request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers").body(())?;
-    let mut sender = sender.ready().await?;
-    let (response, mut stream) = sender.send_request(request, false)?;
-    stream.send_data(body, true)?;
-    let (head, mut body) = response.await?.into_parts();
-    let mut received = 0;
-    while let Some(chunk) = body.data().await {
-        let length = chunk?.len();
-        received += length;
-        body.flow_control().release_capacity(length)?;
-    }
-    let trailers = body.trailers().await?;
-    let headers = trailers.as_ref().unwrap_or(&head.headers);
-    let status = headers.get("grpc-status").map(http::HeaderValue::as_bytes);
-    if status != Some(b"0") {
-        bail!("a request failed: HTTP {}, {headers:?}", head.status);
-    }
-    ensure!(received >= 5, "an answer without a message");
-    Ok(())
-}
-
-/// A gRPC frame with a protobuf message of length-delimited fields.
-fn frame(fields: &[(u8, &[u8])]) -> Bytes {
-    let mut message = BytesMut::new();
-    message.put_bytes(0, 5);
-    for (number, bytes) in fields {
-        message.put_u8(number << 3 | 2);
-        let mut length = bytes.len();
-        while length >= 0x80 {
-            message.put_u8(u8::try_from(length & 0x7f).unwrap_or(0) | 0x80);
-            length >>= 7;
-        }
-        message.put_u8(u8::try_from(length).unwrap_or(0));
-        message.put_slice(bytes);
-    }
-    let length = u32::try_from(message.len() - 5).unwrap_or(u32::MAX);
-    message[1..5].copy_from_slice(&length.to_be_bytes());
-    message.freeze()
-}
-
-fn own_cpu() -> Result<Duration> {
+pub(crate) fn own_cpu() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (_, rest) = stat.rsplit_once(')').context("unexpected /proc/self/stat")?;
     let ticks: u32 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
@@ -244,16 +175,6 @@ fn own_cpu() -> Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_put_frame_is_a_grpc_message() {
-        let value = [7; 200];
-        let frame = frame(&[(1, b"key"), (2, &value)]);
-        assert_eq!(frame[..5], [0, 0, 0, 0, 208]);
-        assert_eq!(frame[5..10], [0x0a, 3, b'k', b'e', b'y']);
-        assert_eq!(frame[10..13], [0x12, 200 | 0x80, 1]);
-        assert_eq!(frame.len(), 5 + 208);
-    }
 
     #[test]
     fn percentiles_are_taken_from_sorted_latencies() {

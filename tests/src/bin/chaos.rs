@@ -50,6 +50,9 @@ struct Arguments {
     /// So many more clients, each of which holds a lease and does nothing else
     #[arg(long, default_value_t = 0)]
     leases: usize,
+    /// So many more clients that contend for locks, half of them natively, the others by etcd's recipe and service
+    #[arg(long, default_value_t = 0)]
+    contenders: usize,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -80,6 +83,7 @@ impl Arguments {
             kinds: if kinds.is_empty() { Kind::ALL.to_vec() } else { kinds.clone() },
             workloads: if workloads.is_empty() { Workload::ALL.to_vec() } else { workloads.clone() },
             leases: self.leases,
+            contenders: self.contenders,
             strict: env::var_os("CI").is_some(),
             command: self.command(profile, seed),
         })
@@ -91,6 +95,7 @@ impl Arguments {
         words.extend(self.minutes.map(|minutes| format!("--minutes {minutes}")));
         words.extend((self.nodes != "3").then(|| format!("--nodes {}", self.nodes)));
         words.extend((self.leases > 0).then(|| format!("--leases {}", self.leases)));
+        words.extend((self.contenders > 0).then(|| format!("--contenders {}", self.contenders)));
         let list = |names: Vec<&str>| names.join(",");
         let faults = list(self.faults.iter().map(|kind| kind.name()).collect());
         words.extend((!faults.is_empty()).then(|| format!("--faults {faults}")));

@@ -23,8 +23,8 @@ use tenure_workload::workloads::{Tasks, Workload};
 
 /// Once everything is healed, every member must serve within this.
 pub const SERVE_MAX: Duration = Duration::from_secs(20);
-/// Clients finish what they are at: a lease of 6 s, and some deadlines.
-const FINISH_PATIENCE: Duration = Duration::from_secs(40);
+/// Clients finish what they are at: a lease of 6 s, slept over and waited for, and then everybody contends once more.
+const FINISH_PATIENCE: Duration = Duration::from_secs(90);
 /// After that, at most one TTL, one grace and a second remain to any lease that somebody forgot.
 const LEASES_PATIENCE: Duration = Duration::from_secs(20);
 /// Watchers have a bound of their own, which is shorter.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tenure_history::contest::Contests;
 use tenure_history::lease::Bounds;
 use tenure_history::linearize::Options;
 use tenure_history::report::LeaderSeen;
@@ -14,6 +15,7 @@ use tenure_history::{Initial, LeaseId, Moment, NodeId, Operation};
 
 use tenure_workload::derive;
 use tenure_workload::recorder::{Recorded, Seen};
+use tenure_workload::settle::settle;
 
 /// A longer time without an acked write counts as one without a working leader. Clients write a hundred times a second.
 pub const OUTAGE_MIN: Duration = Duration::from_millis(250);
@@ -26,6 +28,8 @@ const UNKNOWN_SETTLES: Duration = Duration::from_secs(14);
 const STEPS_MAX: [u64; 2] = [400_000, 10_000_000];
 /// When a clock jumped, the jump goes into the lease clock if its owner leads, or does so soon enough after.
 const JUMP_MATTERS: Duration = Duration::from_secs(2);
+/// A holder's lease and the delay after it are over by then.
+const DELAY_MATTERS: Duration = Duration::from_secs(60);
 
 /// Numbers of one member's processes lie this far apart; there are fewer members.
 const LIVES_APART: u32 = 100;
@@ -37,6 +41,8 @@ pub struct Round {
     pub seen: Seen,
     /// The last revision, which every watcher was told of.
     pub last: tenure_history::Revision,
+    /// When everything had healed and every member served.
+    pub calm_from: Moment,
     /// When clocks jumped, and whose.
     pub jumps: Vec<(Moment, usize)>,
     /// Who led in the run so far.
@@ -47,13 +53,17 @@ pub struct Round {
 
 /// Everything recorded, in the form that the checkers want.
 pub fn prepare(round: Round) -> Run {
-    let Round { initial, seen, last, jumps, leaders, starts } = round;
+    let Round { initial, mut seen, last, calm_from, jumps, leaders, starts } = round;
     let outages = outages(&seen.operations);
+    settle(&mut seen, &initial);
     let stood = stood(&outages, &starts);
-    let exempt = exempt(&seen.operations, &matter(&jumps, &leaders));
+    let matter = matter(&jumps, &leaders);
+    let exempt = exempt(&seen.operations, &matter);
+    let contests = contests(std::mem::take(&mut seen.contests), &exempt, &matter);
     let mut run = Run {
         holds: seen.holds.into_iter().filter(|hold| !exempt.contains(&hold.lease)).collect(),
         uses: seen.uses,
+        contests: Contests { calm_from: Some(calm_from), outages: outages.clone(), ..contests },
         bounds: Bounds { grace: GRACE, outages, stood, unknown_settles: UNKNOWN_SETTLES, exempt, ..Bounds::default() },
         ..Run::default()
     };
@@ -160,6 +170,19 @@ fn matter(jumps: &[(Moment, usize)], leaders: &[LeaderSeen]) -> Vec<Moment> {
         before.into_iter().chain(soon).any(|seen| seen.node == node)
     };
     jumps.iter().filter(|(at, node)| led(*at, *node)).map(|(at, _)| *at).collect()
+}
+
+/// What was recorded of contenders, without what a jump of a clock excuses: that a holder's lease ended early, and its delay.
+fn contests(mut contests: Contests, exempt: &BTreeSet<LeaseId>, jumps: &[Moment]) -> Contests {
+    contests.writes.iter_mut().for_each(|write| write.sure &= !exempt.contains(&write.lease));
+    for claim in &mut contests.claims {
+        let Some((first, last)) = claim.tries.first().zip(claim.tries.last()) else { continue };
+        let (from, to) = (first.called, last.returned.after(DELAY_MATTERS));
+        if jumps.iter().any(|at| from <= at.after(JUMP_MATTERS) && *at <= to) {
+            claim.delay_ms = 0;
+        }
+    }
+    contests
 }
 
 /// Leases that may have been there when a clock jumped by which they were measured: they may end early.

@@ -27,12 +27,22 @@ pub fn exit_status(conclusion: Conclusion) -> u8 {
 }
 
 /// What each checker makes sure of, by the first word of its finding.
-const PROMISES: [(&str, &str); 12] = [
+const PROMISES: [(&str, &str); 19] = [
     ("linearizability", "One order of all operations explains every answer."),
     ("reads", "No read is older than what somebody was told before, nor than what one client saw at one member."),
     ("watch", "Watchers get every event once, in order, whole revisions, with the right previous values."),
     ("leases", "No lease ends early, late beyond the bound, or comes back."),
     ("locks", "No two clients know at one time that they hold a lock; tokens rise."),
+    (
+        "lock-turns",
+        "Who is granted a lock natively is in the front of its queue: in order, alone or as many as may share.",
+    ),
+    ("lock-sessions", "No grant is told whose key or lease has gone."),
+    ("lock-requests", "A request for a lock that is over stays so; a retry keeps its place."),
+    ("lock-ghosts", "No key of a contender is left of a request that is over."),
+    ("lock-wakeups", "Who is next is told so."),
+    ("lock-delays", "The lock of a holder that expires stays taken for the delay that it asked for."),
+    ("lock-writes", "Guards let in holders and nobody else."),
     ("append", "Every acked append stands in its list once."),
     ("queue", "Every item comes out once, oldest first, and none is lost."),
     ("liveness", "After the faults every member serves, clients finish and all leases end."),

@@ -119,7 +119,13 @@ impl Running<'_> {
         let mut tasks = Tasks::default();
         Workload::start_observers(&stage, &mut tasks.watchers);
         for workload in &self.settings.workloads {
-            workload.start(&stage, &self.resources, &mut tasks);
+            match workload {
+                Workload::Locks => {
+                    let more = self.settings.contenders;
+                    Workload::start_contenders(&stage, more, &self.resources, &mut tasks);
+                }
+                other => other.start(&stage, &self.resources, &mut tasks),
+            }
         }
         Workload::start_holders(&stage, self.settings.leases, &Holding::RENEWED, &mut tasks);
         for scene in self.script.round(length) {
@@ -149,9 +155,10 @@ impl Running<'_> {
             self.sampler.note_operation(workload, &recorded.operation);
         }
         let (jumps, leaders) = (std::mem::take(&mut self.field.jumps), self.field.leaders().seen());
+        let calm_from = ended.served;
         let (reconnections, last) = (seen.reconnections, ended.initial.revision);
         let initial = std::mem::replace(&mut self.initial, ended.initial);
-        let run = judge::prepare(Round { initial, seen, last, jumps, leaders, starts: self.field.starts() });
+        let run = judge::prepare(Round { initial, seen, last, calm_from, jumps, leaders, starts: self.field.starts() });
         let folder = self.settings.out.join(format!("round-{}", number + 1));
         write_round(&folder, &run)?;
         let began = std::time::Instant::now();
@@ -203,7 +210,10 @@ fn write_round(folder: &Path, run: &Run) -> Result<()> {
     fs::write(folder.join("history.jsonl"), run.history.to_json_lines()?)?;
     write_lines(&folder.join("watchers.jsonl"), &run.watchers)?;
     write_lines(&folder.join("holds.jsonl"), &run.holds)?;
-    write_lines(&folder.join("uses.jsonl"), &run.uses)
+    write_lines(&folder.join("uses.jsonl"), &run.uses)?;
+    write_lines(&folder.join("claims.jsonl"), &run.contests.claims)?;
+    write_lines(&folder.join("guarded.jsonl"), &run.contests.writes)?;
+    write_lines(&folder.join("touched.jsonl"), &run.contests.touched)
 }
 
 /// Faults, states, leaders and notes, each kind in the order of time.

@@ -34,6 +34,8 @@ pub struct Settings {
     pub workloads: Vec<Workload>,
     /// How many clients hold a lease and do nothing else.
     pub leases: usize,
+    /// How many more contend for locks.
+    pub contenders: usize,
     /// Whether something that had to be left out makes the run void.
     pub strict: bool,
     /// What to type to repeat the run.
@@ -84,6 +86,7 @@ mod tests {
             kinds: Vec::new(),
             workloads: Vec::new(),
             leases: 0,
+            contenders: 0,
             strict: false,
             command: String::new(),
         };
