@@ -119,6 +119,27 @@ pub fn check(history: &History, truth: &Truth, bounds: &Bounds) -> Verdict<Count
     Verdict::Ok(counts)
 }
 
+/// Until when a lease must live, by what its owner was told.
+pub(crate) struct Sure<'a> {
+    /// The revision of its grant.
+    pub(crate) granted: Revision,
+    /// TTL after the sending of `by`.
+    pub(crate) until: Moment,
+    /// The last acked grant or renewal.
+    pub(crate) by: &'a Operation,
+}
+
+/// For each lease, and each time that it was granted in order, until when it had to live.
+pub(crate) fn sure_until<'a>(history: &'a History, truth: &Truth) -> BTreeMap<LeaseId, Vec<Sure<'a>>> {
+    let mut all: BTreeMap<LeaseId, Vec<Sure<'a>>> = BTreeMap::new();
+    for life in lives(history, truth) {
+        let Some(granted) = life.renewals[0].response().map(|response| response.revision) else { continue };
+        let (until, by) = life.sure_until(Moment::NEVER);
+        all.entry(life.id).or_default().push(Sure { granted, until, by });
+    }
+    all
+}
+
 /// One time that a lease was granted.
 struct Life<'a> {
     id: LeaseId,

@@ -233,7 +233,7 @@ impl Director {
             watchers: seen.watched.into_iter().enumerate().map(watcher).collect(),
             holds: seen.holds,
             uses: seen.uses,
-            contests: Contests { calm_from: self.calm_from, outages: self.outages.over.clone(), ..seen.contests },
+            contests: Contests { calm_from: self.calm_from, ..seen.contests },
             bounds: Bounds { outages: self.outages.over, stood: self.outages.stood, ..Bounds::default() },
             ..run
         };

@@ -63,7 +63,7 @@ pub fn prepare(round: Round) -> Run {
     let mut run = Run {
         holds: seen.holds.into_iter().filter(|hold| !exempt.contains(&hold.lease)).collect(),
         uses: seen.uses,
-        contests: Contests { calm_from: Some(calm_from), outages: outages.clone(), ..contests },
+        contests: Contests { calm_from: Some(calm_from), ..contests },
         bounds: Bounds { grace: GRACE, outages, stood, unknown_settles: UNKNOWN_SETTLES, exempt, ..Bounds::default() },
         ..Run::default()
     };

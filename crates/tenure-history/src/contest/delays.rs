@@ -1,23 +1,23 @@
 //! Did the lock of a holder that expired stay taken for the delay that it had asked for?
 //!
-//! The expiry must not delete the holder's key but take its lease away; and from then until the key is deleted at least the
-//! delay passes, as far as those can tell who watch the store. A delay is counted from the time that the entry bears that ended
-//! the lease; if that had to wait for a quorum, the delay passed meanwhile.
+//! The expiry must not delete the holder's key but take its lease away; and the key stays at least until TTL and delay have
+//! passed since the *sending* of the lease's last acked grant or renewal. No more can be told from outside: a delay is counted
+//! from the time that the entry bears that ended the lease, which is not before the lease was due, and how long that
+//! entry waited for a disk or a quorum, while the delay passed, nobody sees.
 
 use core::fmt;
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use super::Case;
 use super::queues::Life;
 use super::record::Claim;
-use crate::ids::{LeaseId, Moment, Revision};
+use crate::ids::{LeaseId, Revision};
+use crate::lease::{self, Sure};
 use crate::truth::Cause;
 use crate::verdict::{Verdict, Violation};
 
 pub(super) const CHECKER: &str = "lock-delays";
-
-/// What waited for the end of an outage has taken effect by then.
-const BACKLOG: Duration = Duration::from_millis(250);
 
 /// What was looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub struct Counts {
 
 pub(super) fn check(case: &Case<'_>) -> Verdict<Counts> {
     let mut counts = Counts::default();
+    let due = lease::sure_until(case.history, case.truth);
     for claim in case.contests.claims.iter().filter(|claim| claim.delay_ms > 0) {
         counts.asked += 1;
         let touched = case.contests.touched.iter().any(|touched| touched.key == claim.key);
@@ -37,7 +38,7 @@ pub(super) fn check(case: &Case<'_>) -> Verdict<Counts> {
             let found = match began(case, life) {
                 Some(began) => {
                     counts.kept += 1;
-                    too_short(case, claim, life, began)
+                    last(&due, claim.lease, began).and_then(|sure| too_short(case, claim, life, sure))
                 }
                 None => skipped(case, claim, life),
             };
@@ -57,18 +58,21 @@ fn began(case: &Case<'_>, life: &Life) -> Option<Revision> {
     of_life.find(|(_, kv)| kv.lease == LeaseId::NONE).map(|(at, _)| at)
 }
 
-fn too_short(case: &Case<'_>, claim: &Claim, life: &Life, began: Revision) -> Option<Verdict<Counts>> {
+/// Until when the lease had to live that ended with a revision, and by what.
+fn last<'d, 'a>(due: &'d BTreeMap<LeaseId, Vec<Sure<'a>>>, lease: LeaseId, ended: Revision) -> Option<&'d Sure<'a>> {
+    due.get(&lease)?.iter().rev().find(|sure| sure.granted < ended)
+}
+
+fn too_short(case: &Case<'_>, claim: &Claim, life: &Life, sure: &Sure<'_>) -> Option<Verdict<Counts>> {
     let ended = life.gone?;
-    let (before, after) = (case.told.not_passed(began)?, case.told.reached(ended)?);
-    let told = case.told.reached(began)?.returned?;
-    let waited = case.contests.outages.iter().filter(|(from, to)| *from <= told && before.called <= to.after(BACKLOG));
-    let proposed = waited.map(|(from, _)| *from).fold(before.called, Moment::min);
-    let lasted = after.returned?.since(proposed);
-    if lasted >= Duration::from_millis(claim.delay_ms) {
-        return None;
-    }
-    let detail = format!("the delay began with revision {began} and ended with {ended}, {lasted:?} later at most");
-    let lines = [before.to_string(), after.to_string()].into_iter().chain(claim.lines()).collect();
+    let seen = case.told.reached(ended)?;
+    let earliest = sure.until.after(Duration::from_millis(claim.delay_ms));
+    let at = seen.returned.filter(|at| *at < earliest)?;
+    let detail = format!(
+        "lease {} had to live until {}, so that its key had to stay until {earliest}, and was gone at {at} with revision {ended}",
+        claim.lease, sure.until
+    );
+    let lines = [sure.by.to_string(), seen.to_string()].into_iter().chain(claim.lines()).collect();
     Some(Violation::verdict(CHECKER, "the delay is kept", detail, lines))
 }
 

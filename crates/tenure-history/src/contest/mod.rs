@@ -46,8 +46,6 @@ pub struct Contests {
     pub touched: Vec<Touched>,
     /// When nothing went wrong any more, and every member served.
     pub calm_from: Option<crate::Moment>,
-    /// The times in which no write was answered. What was proposed before the end of one took effect only then.
-    pub outages: Vec<(crate::Moment, crate::Moment)>,
 }
 
 /// What the checkers look at.

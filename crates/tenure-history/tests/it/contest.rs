@@ -7,7 +7,7 @@ use tenure_history::run::Status;
 use tenure_history::truth::{Cause, Truth};
 use tenure_history::{ClientId, History, Initial, LeaseId, Moment, Revision};
 
-use crate::build::*;
+use crate::build::{self, *};
 
 const ALL: [&str; 7] =
     ["lock-turns", "lock-sessions", "lock-requests", "lock-ghosts", "lock-wakeups", "lock-delays", "lock-writes"];
@@ -263,28 +263,31 @@ fn who_is_next_is_told_when_all_is_well() {
 
 #[test]
 fn a_delay_is_kept() {
-    let story = |delayed: Option<u64>, outage: Option<(u64, u64)>| {
+    // A lease of a second, granted to who asked at 2 ms, which a delay of 500 ms follows.
+    let story = |renewed: Option<u64>, delayed: Option<(u64, u64)>| {
         let mut story = Story::new();
-        story.contests.outages = outage.map(|(from, to)| (ms(from), ms(to))).into_iter().collect();
+        story.history.operations.push(op(1, 2, 3, grant(1, 1), build::granted(1, 1, 1)));
         let token = story.comes(1, 10);
         let claim = story.claims(1, Share::Alone, vec![tried(1, 5, 11, granted(token, token))], Vec::new());
         claim.delay_ms = 500;
-        if let Some(lasts) = delayed {
-            story.look(1_000);
-            story.is_delayed(1, token, 1_010);
-            story.goes(1, 1_010 + lasts, Cause::Other);
+        if let Some(at) = renewed {
+            story.history.operations.push(op(1, at, at + 5, keep_alive(1), kept(token, 1)));
+        }
+        if let Some((began, ended)) = delayed {
+            story.is_delayed(1, token, began);
+            story.goes(1, ended, Cause::Other);
         } else {
-            story.goes(1, 1_000, Cause::Expired(LeaseId(1)));
+            story.goes(1, 1_100, Cause::Expired(LeaseId(1)));
         }
         story.broken()
     };
     let short = ["lock-delays: the delay is kept"];
-    assert_eq!(story(Some(600), None), [""; 0]);
-    assert_eq!(story(Some(300), None), short);
-    // It was ended before the outage, but nobody could see it.
-    assert_eq!(story(Some(300), Some((700, 950))), [""; 0]);
-    assert_eq!(story(Some(300), Some((950, 1_005))), short);
-    assert_eq!(story(Some(300), Some((200, 700))), short);
+    assert_eq!(story(None, Some((1_020, 1_530))), [""; 0]);
+    assert_eq!(story(None, Some((1_020, 1_300))), short);
+    // The entry that ended the lease was proposed when that was due, and waited; nobody could see it.
+    assert_eq!(story(None, Some((1_300, 1_530))), [""; 0]);
+    assert_eq!(story(Some(400), Some((1_430, 1_920))), [""; 0]);
+    assert_eq!(story(Some(400), Some((1_430, 1_890))), short);
     assert_eq!(story(None, None), ["lock-delays: a holder's lock stays for the delay"]);
 }
 
