@@ -179,19 +179,21 @@ impl Model {
         let key = key_of(name, request.lease);
         let own = self.own(&key, request.lease);
         let granted = self.locks.granted.contains_key(&(name.clone(), key.clone()));
-        if self.locks.is_finished(request.lease, request.number) {
-            return Err(Refusal::LockRequestFinished);
-        }
         let finished = (request.lease, incarnation, name.clone(), request.number);
-        assert!(!self.locks.finished.contains(&finished), "what was ever finished is not granted again");
+        let ever_finished = self.locks.finished.contains(&finished);
         if let Some(Some(place)) =
             own.as_ref().map(|own| own.requests.iter().position(|known| known.number == request.number))
         {
+            assert!(!ever_finished, "what was ever finished is not granted again");
             self.locks.raise(request);
             let attach = &mut self.locks.natives.get_mut(&key).unwrap().requests[place].attach;
             *attach = request.attach.max(*attach);
             return Ok(Response::LockAcquire(self.answer(name, &key)));
         }
+        if self.locks.is_finished(request.lease, request.number) {
+            return Err(Refusal::LockRequestFinished);
+        }
+        assert!(!ever_finished, "what was ever finished is not granted again");
         if let Some(refusal) = self.locks.refused(request) {
             return Err(refusal);
         }

@@ -55,10 +55,11 @@ pub(in crate::apply) fn acquire<S: StateWrite>(state: &mut S, acquire: LockAcqui
     let asked = Asked { acquire, key, incarnation: lease.incarnation, known };
     let numbers = asked.known.clone().unwrap_or_default();
     match own {
+        // First, since a number that is below the lowest open one may wait all the same: its next try must not lose its place.
+        Some(own) if own.place_of(request.number).is_some() => again(state, asked, own),
         _ if numbers.is_finished(request.number) && !is_on(Bug::LockFinishedAgain) => {
             Ok(Err(Refusal::LockRequestFinished))
         }
-        Some(own) if own.place_of(request.number).is_some() => again(state, asked, own),
         _ if !numbers.admits(request.number, request.lowest_open) => Ok(Err(Refusal::LockRequestsTooMany)),
         Some(own) => hold_more(state, asked, own),
         None if newest.live.is_some() => Ok(Err(Refusal::LockAlreadyHeld)),
