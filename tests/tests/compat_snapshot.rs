@@ -12,11 +12,12 @@ use tenure_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tenure_tests::binaries::{self, Program};
 use tenure_tests::check;
 use tenure_tests::cluster::Cluster;
-use tenure_tests::node::READY_PATIENCE;
+use tenure_tests::node::{POLL, READY_PATIENCE};
 use tenure_tests::scenario::{self, Scenario};
 use tenure_tests::workload::{Ack, Workload};
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -198,6 +199,7 @@ fn the_messages_of_a_snapshot_have_the_fields_that_etcds_have() {
         for program in [Program::Etcd37, Program::Tenured] {
             let cluster = Cluster::start(program, 1, &scenario.home.join(program.label())).await?;
             let mut maintenance = MaintenanceClient::connect(cluster.nodes[0].endpoint()).await?;
+            timeout(PATIENCE, storage_version_known(&mut maintenance)).await.context("no storage version")??;
             let mut stream = maintenance.snapshot(pb::SnapshotRequest {}).await?.into_inner();
             let mut messages = Vec::new();
             while let Some(message) = timeout(PATIENCE, stream.message()).await?? {
@@ -220,4 +222,13 @@ fn the_messages_of_a_snapshot_have_the_fields_that_etcds_have() {
         ensure!(shapes[0] == shapes[1], "etcd: {}, tenured: {}", shapes[0], shapes[1]);
         Ok(())
     });
+}
+
+/// Waits until a member knows the version of its own storage. etcd finds it out some time after it began to serve, and tells
+/// none in a snapshot before.
+async fn storage_version_known(maintenance: &mut MaintenanceClient<Channel>) -> Result<()> {
+    while maintenance.status(pb::StatusRequest {}).await?.into_inner().storage_version.is_empty() {
+        sleep(POLL).await;
+    }
+    Ok(())
 }
