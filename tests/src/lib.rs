@@ -32,6 +32,7 @@ pub mod ports;
 pub mod requests;
 pub mod scenario;
 pub mod snapshots;
+pub mod stale_reads;
 pub mod steps;
 pub mod ties;
 pub mod watch_chaos;

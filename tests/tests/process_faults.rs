@@ -21,6 +21,7 @@ use tenure_tests::fault_port::FaultPort;
 use tenure_tests::node::{Node, POLL};
 use tenure_tests::scenario::{self, Scenario};
 use tenure_tests::snapshots::{SHORT_LOG, fall_behind};
+use tenure_tests::stale_reads;
 use tenure_tests::workload::{History, Workload};
 use tokio::time::sleep;
 
@@ -111,6 +112,15 @@ async fn ended_at(node: &mut Node, point: &str) -> Result<()> {
 async fn one(cluster: &mut Cluster, leads: bool) -> Result<usize> {
     let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
     Ok(if leads { leader } else { (leader + 1) % cluster.nodes.len() })
+}
+
+#[test]
+fn an_old_leader_that_hears_late_answers_reads_nothing_of_the_past() {
+    run("an_old_leader_that_hears_late_answers_reads_nothing_of_the_past", |scenario| async move {
+        let seen = stale_reads::late_answers(&scenario.home, 8).await?;
+        println!("{seen:?}");
+        Ok(())
+    });
 }
 
 #[test]

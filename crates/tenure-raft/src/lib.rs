@@ -18,6 +18,7 @@ pub mod log;
 mod node;
 mod opening;
 mod peer;
+mod read_index;
 mod renewals;
 pub mod runtime;
 mod shared_store;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::{Raft, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader};
+use openraft::{Raft, ServerState, SnapshotPolicy};
 use tenure_core::codec::GroupBuilder;
 use tenure_core::command::{Command, GroupHeader};
 use tenure_core::planted::{Bug, is_on};
@@ -35,6 +35,7 @@ use crate::opening::{Opened, open, reconcile};
 use crate::peer::gate::Gate;
 use crate::peer::network::Network;
 use crate::peer::{self, Dialer, Links, PeerPort};
+use crate::read_index::Confirming;
 use crate::renewals::RenewalsUnderWay;
 use crate::runtime::{self, BootInstant};
 use crate::shared_store::SharedStore;
@@ -133,6 +134,9 @@ struct Inner {
     leader_watch: LeaderWatch,
     lease_clock: Arc<LeaseClock>,
     renewals: RenewalsUnderWay,
+    /// The links of consensus itself.
+    links: Links,
+    confirming: Confirming,
     /// Why the log or the storage failed, if it did outside openraft's sight.
     failure: watch::Sender<Option<String>>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
@@ -173,7 +177,7 @@ impl RaftNode {
         let gate = Arc::new(Gate::closed());
         let leader_watch = LeaderWatch::new();
         let lease_clock = store.lease_clock();
-        let (renewals, tasks) = Default::default();
+        let (renewals, confirming, tasks) = Default::default();
         let node = RaftNode {
             inner: Arc::new(Inner {
                 options,
@@ -186,6 +190,8 @@ impl RaftNode {
                 leader_watch,
                 lease_clock,
                 renewals,
+                links: links.clone(),
+                confirming,
                 failure,
                 tasks,
             }),
@@ -280,14 +286,7 @@ impl RaftNode {
         if is_on(Bug::UnconfirmedRead) && self.promoted().is_some() {
             return Ok(self.view().applied().index);
         }
-        match self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => Ok(LogIndex(linearizer.read_log_id().index())),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ReadIndexError::NotLeader(leader_of(&forward)))
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ReadIndexError::NoQuorum),
-            Err(RaftError::Fatal(_)) => Err(ReadIndexError::Stopped),
-        }
+        self.inner.confirming.read_index(self.raft(), &self.inner.links, self.options().leader_lease()).await
     }
 
     /// The state as of the last applied run.
@@ -540,7 +539,7 @@ fn build_group<'c>(header: GroupHeader, commands: impl Iterator<Item = &'c Bytes
     group.finish()
 }
 
-fn leader_of(forward: &ForwardToLeader<Config>) -> Option<MemberId> {
+pub(crate) fn leader_of(forward: &ForwardToLeader<Config>) -> Option<MemberId> {
     forward.leader_id.map(MemberId)
 }
 
