@@ -1,0 +1,64 @@
+//! The end of a term, as an operator asks for it: a key beside the election, which the leader watches.
+//!
+//! It is not under the election's name, where it would be a candidate. A request is for the leader of its time: its revision
+//! is above that leader's token, and below those of all that come later.
+
+use bytes::Bytes;
+
+use crate::client::Client;
+use crate::ids::Revision;
+use crate::kv::KeyRange;
+use crate::watch::WatchError;
+
+/// What is before an election's name in the key of requests to end a term. `tenurectl put 'tenure/end-of-term/NAME' REASON` is one.
+pub const END_OF_TERM_PREFIX: &str = "tenure/end-of-term/";
+
+/// A request to end a term.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndOfTerm {
+    /// Why, in the words of whoever asked.
+    pub reason: Bytes,
+    /// The revision of the request.
+    pub revision: Revision,
+}
+
+pub(super) fn key(name: &[u8]) -> Bytes {
+    [END_OF_TERM_PREFIX.as_bytes(), name].concat().into()
+}
+
+/// Waits for a request that is newer than a token.
+pub(super) async fn requested(client: Client, key: Bytes, token: Revision) -> Result<EndOfTerm, WatchError> {
+    loop {
+        let got = client.get(key.clone()).await?;
+        if let Some(kv) = got.first().filter(|kv| kv.mod_revision > token) {
+            return Ok(EndOfTerm { reason: kv.value.clone(), revision: kv.mod_revision });
+        }
+        match watched(&client, key.clone(), got.header.revision.next()).await {
+            // What was compacted is in the key.
+            Err(WatchError::Compacted { .. }) => {}
+            told => return told,
+        }
+    }
+}
+
+async fn watched(client: &Client, key: Bytes, from: Revision) -> Result<EndOfTerm, WatchError> {
+    let mut watcher = Box::pin(client.watch(KeyRange::one(key)).from(from).open()).await?;
+    loop {
+        let batch = watcher.next().await?;
+        if let Some(event) = batch.into_iter().find(|event| event.is_put()) {
+            return Ok(EndOfTerm { reason: event.kv.value, revision: event.kv.mod_revision });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_no_candidate_of_the_election() {
+        assert_eq!(key(b"a/b"), Bytes::from("tenure/end-of-term/a/b"));
+        assert!(!key(b"a").starts_with(b"a/"));
+    }
+}

@@ -1,0 +1,4 @@
+//! Laws of the table and the mailbox, against a model of servers and of what lies between.
+
+mod model;
+mod table;
