@@ -27,6 +27,7 @@ scenarios! {
     a_lease_is_kept_alive_over_a_killed_leader: ctl::leases::keep_alive;
     elections_are_won_observed_and_ended: ctl::elections::elections;
     a_candidate_keeps_its_place_when_its_member_is_killed: ctl::elections::fail_over;
+    instances_are_registered_listed_and_followed: ctl::discovery::registry;
     native_locks_are_not_there: foreign_locks::not_there;
     watches_tell_changes: ctl::watches::watches;
     watches_and_reads_end_with_their_reader: ctl::watches::pipes;

@@ -35,6 +35,7 @@ scenarios! {
     a_lease_is_kept_alive_over_a_killed_leader: ctl::leases::keep_alive;
     elections_are_won_observed_and_ended: ctl::elections::elections;
     a_candidate_keeps_its_place_when_its_member_is_killed: ctl::elections::fail_over;
+    instances_are_registered_listed_and_followed: ctl::discovery::registry;
     a_lock_goes_from_one_to_the_next: locks::turns;
     locks_are_shared_and_counted: locks::modes;
     a_command_runs_under_a_lock: locks::commands;

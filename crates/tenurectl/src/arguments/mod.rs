@@ -2,6 +2,7 @@
 //!
 //! Names follow etcdctl where it has one, so that what is in people's fingers works.
 
+mod discovery;
 mod election;
 mod keys;
 mod lease;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use discovery::{DiscoveryCommand, DiscoveryKindsArgs, DiscoveryRegisterArgs};
 pub(crate) use election::{ElectArgs, ObserveArgs, ResignArgs};
 pub(crate) use keys::{Consistency, DelArgs, GetArgs, Order, PutArgs, SortBy, WatchArgs};
 pub(crate) use lease::{LeaseCommand, LeaseGrantArgs, LeaseKeepAliveArgs, LeaseListArgs, LeaseShowArgs};
@@ -134,6 +136,9 @@ pub(crate) enum Command {
     Locks(LocksArgs),
     /// Take a lock away from whoever has it
     Unlock(UnlockArgs),
+    /// Services that register themselves, and who is there
+    #[command(subcommand)]
+    Discovery(DiscoveryCommand),
     /// Why something is as it is: what became of a lease
     #[command(subcommand)]
     Explain(ExplainCommand),
@@ -248,7 +253,7 @@ impl Command {
     /// Whether it runs until it is stopped.
     pub(crate) fn is_endless(&self) -> bool {
         match self {
-            Command::Watch(_) | Command::Observe(_) => true,
+            Command::Watch(_) | Command::Observe(_) | Command::Discovery(DiscoveryCommand::Watch(_)) => true,
             Command::Lease(LeaseCommand::KeepAlive(args)) => !args.once,
             _ => false,
         }

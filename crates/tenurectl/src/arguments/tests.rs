@@ -3,7 +3,7 @@
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
-use super::{Arguments, Command, LeaseCommand, LockCommand, TxnOperation};
+use super::{Arguments, Command, DiscoveryCommand, LeaseCommand, LockCommand, TxnOperation};
 use crate::ids::{LeaseId, Revision};
 use crate::output::Format;
 
@@ -60,6 +60,23 @@ fn etcdctls_spellings_work() {
         &["lock", "a", "--ttl=60"],
     ] {
         assert!(read(line).is_ok(), "{line:?}: {:?}", read(line).err());
+    }
+}
+
+#[test]
+fn instances_are_listed_by_kind_and_registered_with_metadata() {
+    let command = |line: &[&str]| read(&[&["discovery"], line].concat()).expect("a command line").command;
+    let kinds = ["list", "prod", "--kind=room", "--kind", "bot"];
+    assert!(
+        matches!(command(&kinds), Command::Discovery(DiscoveryCommand::List(args)) if args.kinds == ["room", "bot"])
+    );
+    assert!(command(&["watch", "prod"]).is_endless() && !command(&["list", "prod"]).is_endless());
+    let line = ["register", "prod", "room", "room-7", "--addr=10.0.0.7:80", "--meta", "seats=8", "--meta=mode=ranked"];
+    let Command::Discovery(DiscoveryCommand::Register(args)) = command(&line) else { panic!("another command") };
+    assert_eq!(args.meta, [("seats".to_owned(), 8.into()), ("mode".to_owned(), "ranked".into())]);
+    assert_eq!((args.ttl.as_secs(), args.no_replace, args.drain), (15, false, None));
+    for line in [&["register", "prod", "room"][..], &["register", "prod", "room", "7", "--meta=x"], &["list"]] {
+        assert!(read(&[&["discovery"], line].concat()).is_err(), "{line:?}");
     }
 }
 

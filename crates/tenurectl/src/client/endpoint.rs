@@ -27,6 +27,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint(Address);
 
+/// How much may lie unread on a connection, and how much of it on one call. Not adaptive: that begins at 64 KiB, and the HTTP/2
+/// library takes many small messages that lie unread in so little for an attack.
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+
 /// What is connected to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Address {
@@ -51,7 +56,8 @@ impl Endpoint {
             .map_err(|error| root_cause(&error))?
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .http2_adaptive_window(true);
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES);
         let dialled = async {
             let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
             match HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await {

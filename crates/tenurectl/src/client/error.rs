@@ -39,6 +39,32 @@ pub enum ClientError {
     WatchRefused(String),
 }
 
+impl ClientError {
+    /// What an error of the client library is here; if it is none of these, its words.
+    pub(crate) fn of_library(error: &tenure_client::Error) -> Result<ClientError, String> {
+        use tenure_client::Error;
+        let setbacks = |setbacks: &tenure_client::Setbacks| setbacks.iter().filter_map(Setback::of_library).collect();
+        match error {
+            Error::Unreachable(at) => Ok(ClientError::Unreachable(setbacks(at))),
+            Error::NoLeader(at) => Ok(ClientError::NoLeader(setbacks(at))),
+            Error::Overloaded(at) | Error::Timeout(at) => Ok(ClientError::NoAnswer(setbacks(at))),
+            Error::Unknown(setback) => Setback::of_library(setback).map(ClientError::Unknown).ok_or(error.to_string()),
+            Error::Refused(refused) => {
+                let endpoint = refused.endpoint.parse().map_err(|_| error.to_string())?;
+                let status = Status::new(refused.code(), refused.message.clone());
+                Ok(ClientError::Refused(Refused::new(endpoint, status)))
+            }
+            other => Err(other.to_string()),
+        }
+    }
+}
+
+impl Setback {
+    fn of_library(setback: &tenure_client::Setback) -> Option<Setback> {
+        Some(Setback { endpoint: setback.endpoint.parse().ok()?, reason: setback.reason.clone() })
+    }
+}
+
 /// What went wrong at one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setback {

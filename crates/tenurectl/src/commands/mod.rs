@@ -3,6 +3,7 @@
 mod alarm;
 mod check;
 mod completions;
+mod discovery;
 mod election;
 mod explain;
 mod keys;
@@ -30,7 +31,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::arguments::{
-    AlarmCommand, Command, EndpointCommand, ExplainCommand, LeaseCommand, MemberCommand, SnapshotCommand,
+    AlarmCommand, Command, DiscoveryCommand, EndpointCommand, ExplainCommand, LeaseCommand, MemberCommand,
+    SnapshotCommand,
 };
 use crate::client::Client;
 use crate::failure::Failure;
@@ -82,6 +84,9 @@ fn dispatch(session: &Session) -> Pin<Box<dyn Future<Output = Result<(), Failure
         Command::TryLock(args) => Box::pin(lock::try_lock(session, args)),
         Command::Locks(args) => Box::pin(locks::list(session, args)),
         Command::Unlock(args) => Box::pin(locks::unlock(session, args)),
+        Command::Discovery(DiscoveryCommand::List(args)) => Box::pin(discovery::list(session, args)),
+        Command::Discovery(DiscoveryCommand::Watch(args)) => Box::pin(discovery::watch(session, args)),
+        Command::Discovery(DiscoveryCommand::Register(args)) => Box::pin(discovery::register(session, args)),
         Command::Explain(ExplainCommand::Lease { id }) => Box::pin(explain::lease(session, *id)),
         Command::Alarm(AlarmCommand::List) => Box::pin(alarm::list(session)),
         Command::Alarm(AlarmCommand::Disarm) => Box::pin(alarm::disarm(session)),
