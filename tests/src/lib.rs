@@ -31,6 +31,7 @@ pub mod overlap;
 pub mod ports;
 pub mod requests;
 pub mod scenario;
+pub mod sdk_scale;
 pub mod snapshots;
 pub mod stale_reads;
 pub mod steps;

@@ -47,7 +47,7 @@ pub async fn late_answers(home: &Path, rounds: usize) -> Result<Seen> {
     cluster.start_all().await?;
     let mut seen = Seen::default();
     for round in 1..=rounds {
-        one_round(&mut cluster, &ports, round, &mut seen).await.with_context(|| format!("round {round}"))?;
+        Box::pin(one_round(&mut cluster, &ports, round, &mut seen)).await.with_context(|| format!("round {round}"))?;
     }
     Ok(seen)
 }

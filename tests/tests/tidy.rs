@@ -198,6 +198,34 @@ fn crates_take_from_outside_only_what_they_may() {
 }
 
 #[test]
+fn the_tests_that_documents_name_are_there() {
+    // A test's name is a sentence, so nothing else in a document looks like one but a metric.
+    const SENTENCE_MIN: usize = 25;
+    const METRICS: [&str; 2] = ["tenure_", "process_"];
+    let code: Vec<String> = rust_files().iter().map(read).collect();
+    let is_name = |word: &str| {
+        word.len() >= SENTENCE_MIN
+            && word.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+            && !METRICS.iter().any(|prefix| word.starts_with(prefix))
+    };
+    let mut wrong = Vec::new();
+    let mut found = 0;
+    for path in tracked().into_iter().filter(|path| path.extension().is_some_and(|end| end == "md")) {
+        let text = read(&path);
+        let quoted = text.split('`').skip(1).step_by(2);
+        for name in quoted.filter_map(|quoted| quoted.rsplit("::").next()).filter(|word| is_name(word)) {
+            found += 1;
+            let declared = [format!("fn {name}("), format!("    {name}: ")];
+            if !code.iter().any(|code| declared.iter().any(|declared| code.contains(declared))) {
+                wrong.push(format!("{}: there is no {name}", path.display()));
+            }
+        }
+    }
+    none(&wrong);
+    assert!(found > 0, "no document names a test");
+}
+
+#[test]
 fn crates_that_link_rocksdb_are_no_default_members() {
     let workspace = read("Cargo.toml");
     let list = between(&workspace, "default-members = [", "]");

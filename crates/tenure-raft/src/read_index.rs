@@ -127,7 +127,7 @@ mod tests {
 
     fn leading(voters: &[&[u64]]) -> Leading {
         let voters = voters.iter().map(|set| set.iter().copied().collect()).collect();
-        Leading { member: 1, vote: VoteOf::<Config>::default(), voters }
+        Leading { member: 1, vote: VoteOf::<Config>::new_committed(1, 1), voters }
     }
 
     #[test]
