@@ -48,7 +48,7 @@ fn a_node_that_is_killed_while_it_receives_goes_on_where_it_was() {
         for _ in 0..3 {
             cluster.nodes[behind].start()?;
             let node = &cluster.nodes[behind];
-            received += wait_metric(node, "tenure_snapshot_received_bytes_total", 600_000).await?;
+            received += wait_metric(node, "tenure_snapshot_received_bytes_total", 300_000).await?;
             ensure!(metric(node.client_port, "tenure_snapshots_installed_total").await? == 0, "it came too fast");
             lives += 1;
             cluster.nodes[behind].kill()?;
