@@ -1,6 +1,6 @@
 //! Keys and values: reading, putting, deleting.
 //!
-//! A request is built by methods and sent by awaiting it. The same requests, made by [`get`], [`put`] and [`delete`] instead of a
+//! A request is built by methods and sent by awaiting it. The same requests, made by [`get()`], [`put()`] and [`delete()`] instead of a
 //! client's methods, are the operations of a [transaction](crate::txn).
 
 mod compact;
