@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use rustix::time::{ClockId, clock_gettime};
 use tenure_client::kv;
 use tenure_client::lock::Wait;
 use tenure_client::{Client, ConnectOptions};
+use tenure_tests::sdk_scale::stopped::boottime_ns;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(2);
@@ -57,10 +57,4 @@ async fn main() -> Result<()> {
     let txn = client.txn().when(guard.held()).and_then([kv::put(args.lock, "late")]).commit().await?;
     println!("txn {}", if txn.succeeded { "written" } else { "refused" });
     Ok(())
-}
-
-/// Nanoseconds of `CLOCK_BOOTTIME`, which all processes of a machine share.
-fn boottime_ns() -> u128 {
-    let now = clock_gettime(ClockId::Boottime);
-    u128::from(now.tv_sec.unsigned_abs()) * 1_000_000_000 + u128::from(now.tv_nsec.unsigned_abs())
 }

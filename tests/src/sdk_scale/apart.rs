@@ -25,6 +25,13 @@ pub struct Size {
     pub ttl: Duration,
 }
 
+impl Size {
+    /// How many of the rounds one of those lanes runs that run at once.
+    pub(super) fn rounds_of(&self, lane: usize) -> usize {
+        self.rounds / self.at_once + usize::from(lane < self.rounds % self.at_once)
+    }
+}
+
 /// How long before somebody else held the lock its holder knew that it had lost it, and for how long it had been warned.
 #[derive(Clone, Copy, Debug)]
 struct Ahead {
@@ -36,10 +43,7 @@ struct Ahead {
 pub async fn cut_off(home: &Path, size: Size) -> Result<()> {
     let (cluster, _) = three_members(Program::Tenured, home).await?;
     let endpoints = cluster.endpoints();
-    let lanes = (0..size.at_once).map(|lane| {
-        let rounds = size.rounds / size.at_once + usize::from(lane < size.rounds % size.at_once);
-        run_lane(&endpoints, lane, rounds, size.ttl)
-    });
+    let lanes = (0..size.at_once).map(|lane| run_lane(&endpoints, lane, size.rounds_of(lane), size.ttl));
     let ahead: Vec<Ahead> = try_join_all(lanes).await?.into_iter().flatten().collect();
     let least = |of: fn(&Ahead) -> Duration| ahead.iter().map(of).min().unwrap_or_default();
     println!(

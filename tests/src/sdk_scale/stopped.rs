@@ -29,10 +29,7 @@ type Said = Lines<BufReader<ChildStdout>>;
 pub async fn stop_holders(home: &Path, holder: &Path, size: Size) -> Result<()> {
     let (cluster, _) = three_members(Program::Tenured, home).await?;
     let endpoints = cluster.endpoints();
-    let lanes = (0..size.at_once).map(|lane| {
-        let rounds = size.rounds / size.at_once + usize::from(lane < size.rounds % size.at_once);
-        run_lane(&endpoints, holder, lane, rounds, size.ttl)
-    });
+    let lanes = (0..size.at_once).map(|lane| run_lane(&endpoints, holder, lane, size.rounds_of(lane), size.ttl));
     let rounds: usize = try_join_all(lanes).await?.into_iter().sum();
     println!("stopped | {rounds} rounds | each saw first that it had lost its lock; each late write refused, twice");
     ensure!(rounds == size.rounds, "{rounds} rounds of {}", size.rounds);
@@ -134,7 +131,8 @@ fn signal(child: &Child, signal: Signal) -> Result<()> {
     Ok(kill_process(Pid::from_raw(pid).context("no process has this id")?, signal)?)
 }
 
-fn boottime_ns() -> u128 {
+/// Nanoseconds of `CLOCK_BOOTTIME`, which all processes of a machine share: by it a test and its holders tell what came first.
+pub fn boottime_ns() -> u128 {
     let now = clock_gettime(ClockId::Boottime);
     u128::from(now.tv_sec.unsigned_abs()) * 1_000_000_000 + u128::from(now.tv_nsec.unsigned_abs())
 }
