@@ -43,11 +43,13 @@ pub(crate) struct What {
     pub(crate) deadline: Option<Instant>,
     /// Whether a member may answer that knows no leader.
     pub(crate) is_local: bool,
+    /// Whether it gives back what somebody had: a client that is closing carries it out still.
+    pub(crate) is_farewell: bool,
 }
 
 impl What {
     pub(crate) const fn new(name: &'static str, retry: Retry) -> What {
-        What { name, retry, timeout: None, deadline: None, is_local: false }
+        What { name, retry, timeout: None, deadline: None, is_local: false, is_farewell: false }
     }
 
     pub(crate) const fn read(name: &'static str) -> What {
@@ -74,6 +76,11 @@ impl What {
 
     pub(crate) const fn local(mut self, is_local: bool) -> What {
         self.is_local = is_local;
+        self
+    }
+
+    pub(crate) const fn farewell(mut self) -> What {
+        self.is_farewell = true;
         self
     }
 }

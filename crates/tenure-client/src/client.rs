@@ -229,7 +229,7 @@ impl Client {
         let deadline = what.deadline.map_or(deadline, |at| at.min(deadline));
         let mut tries = Tries::default();
         loop {
-            let link = match self.link_before(deadline, &mut tries).await {
+            let link = match self.link_before(deadline, &mut tries, what.is_farewell).await {
                 Ok(link) => link,
                 Err(Error::Timeout(down)) => return Err(tries.expired(what.retry, &down)),
                 Err(error) => return Err(error),
@@ -267,19 +267,21 @@ impl Client {
         let deadline = self.clock().now() + self.options().timeout;
         let mut tries = Tries::default();
         tries.avoid.extend(avoid);
-        match self.link_before(deadline, &mut tries).await {
+        match self.link_before(deadline, &mut tries, false).await {
             Err(Error::Timeout(down)) => Err(Error::Unreachable(down)),
             other => other,
         }
     }
 
     /// The best endpoint that was not tried in vain since the last pause. Pauses once all were, and waits while none works; the
-    /// deadline's coming is told as [`Error::Timeout`], with what is wrong with those that do not work.
-    async fn link_before(&self, deadline: Instant, tries: &mut Tries) -> Result<Link, Error> {
+    /// deadline's coming is told as [`Error::Timeout`], with what is wrong with those that do not work. While the client is closing
+    /// only a farewell gets a link, and only over a connection that is there: none is made any more.
+    async fn link_before(&self, deadline: Instant, tries: &mut Tries, is_farewell: bool) -> Result<Link, Error> {
         let (clock, links, options) = (self.clock(), &self.inner.links, self.options());
         let mut changes = links.changes();
         loop {
-            if self.is_closed() {
+            let is_over = if is_farewell { self.tasks().is_ended() } else { self.is_closed() };
+            if is_over {
                 return Err(Error::Closed);
             }
             changes.mark_unchanged();
@@ -297,6 +299,7 @@ impl Client {
                     }
                     clock.sleep(pause).await;
                 }
+                Err(NoLink::AllDown) if self.is_closed() => return Err(Error::Closed),
                 Err(NoLink::AllDown) => {
                     if options.is_fail_fast && links.are_all_down() {
                         return Err(Error::Unreachable(links.setbacks()));

@@ -66,6 +66,11 @@ impl Tasks {
         &self.closing
     }
 
+    /// Whether the time to finish is over as well.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     /// The runtime that the tasks are on.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
@@ -75,10 +80,10 @@ impl Tasks {
     pub(crate) async fn close(&self, patience: Duration) {
         self.closing.cancel();
         self.running.close();
-        if tokio::time::timeout(patience, self.running.wait()).await.is_err() {
-            self.ended.cancel();
-            self.running.wait().await;
-        }
+        // If it takes longer than that, what is left is dropped.
+        let _is_finished = tokio::time::timeout(patience, self.running.wait()).await.is_ok();
+        self.ended.cancel();
+        self.running.wait().await;
     }
 }
 

@@ -102,7 +102,7 @@ pub(crate) async fn cancel(owner: &Owner, name: &Bytes, number: RequestNumber) -
         let request = request.clone();
         async move { LocksClient::new(link).cancel(request).await }
     };
-    owner.client.call(What::idempotent("cancel a request for a lock"), cancel).await.map(|_| ())
+    owner.client.call(What::idempotent("cancel a request for a lock").farewell(), cancel).await.map(|_| ())
 }
 
 /// Releases what is held. That it is not held any more is no error.
@@ -124,7 +124,7 @@ async fn release_native(owner: &Owner, grasp: &Grasp, number: RequestNumber) -> 
         let request = request.clone();
         async move { LocksClient::new(link).release(request).await }
     };
-    let answer = owner.client.call(What::idempotent("release a lock"), release).await?;
+    let answer = owner.client.call(What::idempotent("release a lock").farewell(), release).await?;
     let revision = Revision(answer.header.map_or(0, |header| header.revision));
     Ok(Released { revision, was_held: answer.released, holds: answer.holds })
 }
@@ -155,5 +155,5 @@ async fn delete_if(client: &Client, compare: Compare, key: &Bytes) -> Result<etc
         let request = request.clone();
         async move { KvClient::new(link).txn(request).await }
     };
-    client.call(What::idempotent("delete a lock's key"), txn).await
+    client.call(What::idempotent("delete a lock's key").farewell(), txn).await
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tenure_proto::tenure::v1::LeaseHolder;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use super::core::{Core, Made};
 use super::handle::Session;
@@ -114,21 +115,31 @@ impl SessionBuilder {
     ///
     /// # Cancellation
     ///
-    /// Dropping the future may leave a lease that nobody renews; it ends after its TTL.
+    /// If the future is dropped, the client's tasks revoke the lease once it is granted.
     pub async fn start(self) -> Result<Session, StartError> {
-        let SessionBuilder { client, asked, give_up_after, name, owner, factory } = self;
-        asked.check()?;
-        let owner = owner.unwrap_or_else(|| owner::of_this_process().to_owned());
-        for (what, text, most) in [("name", &name, NAME_BYTES_MAX), ("owner", &owner, owner::OWNER_BYTES_MAX)] {
+        self.asked.check()?;
+        let owner = self.owner.clone().unwrap_or_else(|| owner::of_this_process().to_owned());
+        for (what, text, most) in [("name", &self.name, NAME_BYTES_MAX), ("owner", &owner, owner::OWNER_BYTES_MAX)] {
             if text.len() > most {
                 return Err(Error::Invalid(format!("the {what} of a session has more than {most} bytes")).into());
             }
         }
+        let client = self.client.clone();
+        let (told, waiting) = oneshot::channel();
+        // A session that nobody waits for any more is dropped, and that ends its lease.
+        let starting = async move { drop(told.send(self.begin(owner).await)) };
+        drop(client.tasks().spawn_finishing("start a session", starting));
+        waiting.await.unwrap_or(Err(StartError::Client(Error::Closed)))
+    }
+
+    /// What was asked for can be done.
+    async fn begin(self, owner: String) -> Result<Session, StartError> {
+        let SessionBuilder { client, asked, give_up_after, name, owner: _, factory } = self;
         let holder = LeaseHolder { name, text: owner.clone() };
         let granted = wire::grant(&client, asked.ttl, holder).await?;
-        let store = match client.kind().await {
-            Ok(ServerKind::Etcd) => "etcd",
-            Ok(ServerKind::Tenure) | Err(_) => "tenure",
+        let store = match granted.kind {
+            ServerKind::Etcd => "etcd",
+            ServerKind::Tenure => "tenure",
         };
         let now = client.clock().now();
         let standing = Standing::granted(asked.terms(granted.ttl), granted.sent, now);

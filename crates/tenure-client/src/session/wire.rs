@@ -33,6 +33,8 @@ pub(crate) struct Granted {
     pub(crate) ttl: Duration,
     /// Before it was first sent: the server counts from no earlier moment.
     pub(crate) sent: Instant,
+    /// Who granted it.
+    pub(crate) kind: ServerKind,
 }
 
 /// Grants a lease.
@@ -59,13 +61,13 @@ pub(crate) async fn grant(client: &Client, ttl: Duration, holder: pb::LeaseHolde
             (answer.id, seconds(answer.ttl))
         }
     };
-    Ok(Granted { lease: LeaseId(id), ttl, sent })
+    Ok(Granted { lease: LeaseId(id), ttl, sent, kind })
 }
 
 /// Revokes a lease. That it is gone already is no error.
 pub(crate) async fn revoke(client: &Client, lease: LeaseId) -> Result<(), Error> {
     let request = etcd::LeaseRevokeRequest { id: lease.0 };
-    let what = What::idempotent("revoke a lease");
+    let what = What::idempotent("revoke a lease").farewell();
     let revoked = client.call(what, |link| async move { LeaseClient::new(link).lease_revoke(request).await });
     match revoked.await {
         Ok(_) => Ok(()),

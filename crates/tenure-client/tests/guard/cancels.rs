@@ -47,6 +47,29 @@ async fn limited(lock: LockBuilder, polls: usize) -> Option<Result<LockGuard, Ac
     tokio::time::timeout(Duration::from_millis(100), limited).await.ok().flatten()
 }
 
+#[test]
+fn a_start_that_is_dropped_at_any_point_leaves_no_lease() {
+    run(async {
+        let cluster = Cluster::one().await;
+        let stranger = cluster.client().await;
+        let (mut started, mut dropped) = (0, 0);
+        for polls in 0..8 {
+            let client = cluster.client().await;
+            let start = client.session().ttl(Duration::from_secs(60)).start();
+            let session = within("begun", Limited { future: Some(Box::pin(start)), polls }).await;
+            if polls > 0 && session.is_none() {
+                dropped += 1;
+            }
+            started += usize::from(session.is_some());
+            drop(session);
+            within("the client is closed", client.close()).await;
+            let left = stranger.leases().await.expect("a read");
+            assert!(left.is_empty(), "after {polls} polls: {left:?}");
+        }
+        assert!(started > 0 && dropped > 0, "{started} started, {dropped} dropped");
+    });
+}
+
 async fn give_up_everywhere(native: bool) {
     let cluster = Cluster::one().await;
     let (client, stranger) = (cluster.client().await, Stranger::of(&cluster).await);

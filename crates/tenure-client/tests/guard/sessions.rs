@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tenure_client::ConnectOptions;
+use tenure_client::lock::Wait;
 use tenure_client::session::{EnsureError, LostReason, Session, SessionState, StartError, TermsError};
 use tenure_client::watchdog::EventKind;
 
@@ -91,6 +92,34 @@ fn a_client_that_is_closed_takes_its_sessions_along() {
         let session = session(&client).await;
         within("the client is closed", client.close()).await;
         assert_eq!(within("it is lost", session.lost()).await, LostReason::ClientClosed);
+    });
+}
+
+#[test]
+fn what_is_dropped_right_before_the_client_closes_is_given_back_by_then() {
+    run(async {
+        let cluster = Cluster::one().await;
+        let stranger = Stranger::of(&cluster).await;
+        for is_recipe in [false, true] {
+            let client = cluster.client().await;
+            let (holder, waiter) = (session(&client).await, session(&client).await);
+            let (held, waiting) = (holder.lease_id(), waiter.lease_id());
+            let lock = |session: &Session| {
+                let lock = session.lock("job").wait(Wait::Forever);
+                if is_recipe { lock.by_recipe() } else { lock }
+            };
+            let guard = lock(&holder).acquire().await.expect("it is free");
+            let mut second = Box::pin(lock(&waiter).acquire());
+            tokio::select! {
+                _ = &mut second => panic!("the lock is held"),
+                () = stranger.until_contenders("job", 2) => {}
+            }
+            drop((second, guard, holder, waiter));
+            // As a program does that is told to stop.
+            within("the client is closed", client.close()).await;
+            assert_eq!(stranger.contenders("job").await, 0, "by recipe: {is_recipe}");
+            assert!(!stranger.has_lease(held).await && !stranger.has_lease(waiting).await, "by recipe: {is_recipe}");
+        }
     });
 }
 
