@@ -60,7 +60,7 @@ impl Leadership {
     /// Dropping the future loses nothing: it can be asked again.
     pub async fn end_of_term(&self) -> Result<EndOfTerm, WatchError> {
         let grip = self.0.grip();
-        term::requested(grip.owner.client.clone(), term::key(self.name()), grip.grasp.token).await
+        term::requested(grip.owner.client.clone(), self.name(), grip.grasp.token).await
     }
 
     /// Ends it, and waits until the server has acknowledged that.

@@ -1,13 +1,15 @@
 //! The end of a term, as an operator asks for it: a key beside the election, which the leader watches.
 //!
-//! It is not under the election's name, where it would be a candidate. A request is for the leader of its time: its revision
-//! is above that leader's token, and below those of all that come later.
+//! It is not under the election's name, where it would be a candidate. A request is for who led at its revision. A token does not tell: that
+//! is when its holder joined the queue, so a request may be newer than the token of one who only waited then.
 
 use bytes::Bytes;
 
+use super::candidates;
 use crate::client::Client;
+use crate::error::Refusal;
 use crate::ids::Revision;
-use crate::kv::KeyRange;
+use crate::kv::{KeyRange, Order, SortBy};
 use crate::watch::WatchError;
 
 /// What is before an election's name in the key of requests to end a term. `tenurectl put 'tenure/end-of-term/NAME' REASON` is one.
@@ -27,18 +29,32 @@ pub(super) fn key(name: &[u8]) -> Bytes {
     [END_OF_TERM_PREFIX.as_bytes(), name].concat().into()
 }
 
-/// Waits for a request that is newer than a token.
-pub(super) async fn requested(client: Client, key: Bytes, token: Revision) -> Result<EndOfTerm, WatchError> {
+/// Waits for a request to the leader with this token, who leads by now.
+pub(super) async fn requested(client: Client, name: &[u8], token: Revision) -> Result<EndOfTerm, WatchError> {
+    let key = key(name);
     loop {
         let got = client.get(key.clone()).await?;
-        if let Some(kv) = got.first().filter(|kv| kv.mod_revision > token) {
+        if let Some(kv) = got.first().filter(|kv| kv.mod_revision > token)
+            && led(&client, name, token, kv.mod_revision).await?
+        {
             return Ok(EndOfTerm { reason: kv.value.clone(), revision: kv.mod_revision });
         }
+        // What comes after this reading comes to who leads.
         match watched(&client, key.clone(), got.header.revision.next()).await {
             // What was compacted is in the key.
             Err(WatchError::Compacted { .. }) => {}
             told => return told,
         }
+    }
+}
+
+/// Whether the candidate with this token led at a revision. What is not known any more is long ago, and was heard by its leader.
+async fn led(client: &Client, name: &[u8], token: Revision, revision: Revision) -> Result<bool, WatchError> {
+    let oldest = client.get(candidates(name)).at(revision).sorted(SortBy::CreateRevision, Order::Ascending).limit(1);
+    match oldest.await {
+        Ok(got) => Ok(got.first().is_some_and(|kv| kv.create_revision == token)),
+        Err(error) if error.refusal() == Some(Refusal::Compacted) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -77,6 +77,29 @@ fn an_operator_ends_the_term_of_who_leads_and_not_of_who_comes_after() {
 }
 
 #[test]
+fn a_request_to_end_a_term_is_not_for_those_who_only_wait_then() {
+    run(async {
+        let cluster = Cluster::one().await;
+        let client = cluster.client().await;
+        let stranger = Stranger::of(&cluster).await;
+        let (one, two) = (session(&client).await, session(&client).await);
+        let first = one.election("e").campaign().await.expect("it leads");
+        let standing = tokio::spawn(two.election("e").campaign());
+        stranger.until_contenders("e", 2).await;
+        let election = client.election("e");
+        let asked = election.request_end_of_term("an upgrade").await.expect("a put");
+        assert_eq!(first.end_of_term().await.expect("asked").revision, asked);
+        first.resign().await.expect("it is acknowledged");
+        let second = within("elected", standing).await.expect("no panic").expect("it leads");
+        assert!(second.token().revision < asked, "it was in the queue by then");
+        let told = tokio::time::timeout(Duration::from_millis(200), second.end_of_term()).await;
+        assert!(told.is_err(), "a request to another leader ended its term");
+        let again = election.request_end_of_term("another one").await.expect("a put");
+        assert_eq!(within("asked", second.end_of_term()).await.expect("asked").revision, again);
+    });
+}
+
+#[test]
 fn a_candidate_with_much_to_say_stands_in_the_same_queue() {
     run(async {
         let cluster = Cluster::one().await;
