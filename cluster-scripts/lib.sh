@@ -28,13 +28,16 @@ help_if_asked() {
 }
 
 # Sets NODES, BASE_PORT and FAULTS (whether faults can be put into nodes): as the cluster was made, else from the environment.
+# And STARTED_BIN: the server that it was started with last.
 load_settings() {
     local nodes=${TENURE_NODES:-} base_port=${TENURE_BASE_PORT:-}
+    STARTED_BIN=
     FAULTS=${TENURE_FAULTS:-}
     if [[ -f $SETTINGS ]]; then
         NODES=$(sed -n 's/^nodes=//p' "$SETTINGS")
         BASE_PORT=$(sed -n 's/^base_port=//p' "$SETTINGS")
         FAULTS=$(sed -n 's/^faults=//p' "$SETTINGS")
+        STARTED_BIN=$(sed -n 's/^server=//p' "$SETTINGS")
         [[ -z $nodes || $nodes == "$NODES" ]] ||
             die "$CLUSTER_DIR holds a cluster of $NODES nodes, TENURE_NODES says $nodes; 'make clean-cluster' removes the old one"
         [[ -z $base_port || $base_port == "$BASE_PORT" ]] ||
@@ -119,7 +122,12 @@ wait_gone() {
     done
 }
 
+# The server to start: as the environment says, else as the cluster was started before, else where `make build` puts it.
 server_binary() {
+    if [[ -z ${TENURED_BIN:-}${TENURED_FAULTS_BIN:-}${CARGO_TARGET_DIR:-} && -x $STARTED_BIN ]]; then
+        echo "$STARTED_BIN"
+        return
+    fi
     local bin=${TENURED_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/release/tenured}
     if [[ -n $FAULTS ]]; then
         bin=${TENURED_FAULTS_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/faults/tenured}
