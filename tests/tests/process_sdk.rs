@@ -16,7 +16,7 @@ use tenure_client::{Client, ConnectOptions, KeyRange, Revision};
 use tenure_tests::binaries::Program;
 use tenure_tests::cluster::{Cluster, LEADER_PATIENCE};
 use tenure_tests::scenario;
-use tenure_tests::sdk_scale::{apart, guards, stopped};
+use tenure_tests::sdk_scale::{apart, guards, services, stopped};
 use tokio::time::{sleep, timeout};
 
 /// Kills in the gate.
@@ -61,6 +61,15 @@ fn holders_that_are_cut_off_know_it_before_the_next_ones_hold() {
 fn holders_that_were_stopped_see_first_that_they_are_none() {
     scenario::run("process_sdk", "holders_that_were_stopped_see_first_that_they_are_none", |scenario| async move {
         stopped::stop_holders(&scenario.home, Path::new(env!("CARGO_BIN_EXE_sdk-holder")), ROUNDS).await
+    });
+}
+
+#[test]
+fn caches_agree_with_the_store_after_a_while_of_faults() {
+    scenario::run("process_sdk", "caches_agree_with_the_store_after_a_while_of_faults", |scenario| async move {
+        let (ttl, lasting) = (Duration::from_secs(15), Duration::from_secs(20));
+        let size = services::Size { hosts: 6, services_per_host: 5, caches: 6, ttl, lasting, seed: 1 };
+        services::churn(&scenario.home, size).await
     });
 }
 

@@ -36,7 +36,7 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Crates whose own tests start real servers by the harness of `tenure-tests`, which uses nothing of them.
-const HARNESS_USERS: &[&str] = &["tenurectl"];
+const HARNESS_USERS: &[&str] = &["tenurectl", "tenure-examples"];
 
 /// Crates whose own tests talk to real members within their process: they know nothing of them but what any client knows.
 const SERVED_IN_TESTS: (&[&str], &[&str]) = (&["tenure-client"], &["tenure-server", "tenure-storage"]);

@@ -79,13 +79,15 @@ async fn main() -> anyhow::Result<()> {
 
     let room = Instance::new(&arguments.id).addr(&arguments.addr).meta("mode", arguments.mode.as_str());
     let options = RegisterOptions { ttl: Duration::from_secs(arguments.ttl), ..RegisterOptions::default() };
-    let registration = registry.kind("room").register(room.clone().meta("players", 0), options).await?;
-    println!("registered as {}", registration.key());
-
-    let cache = registry.cache().hide(&registration).start().await?;
-    cache.listen(Lobby);
-
+    let mut registered = None;
     until_stopped(async {
+        let registration = registry.kind("room").register(room.clone().meta("players", 0), options).await?;
+        let registration = registered.insert(registration);
+        println!("registered as {}", registration.key());
+
+        let cache = registry.cache().hide(registration).start().await?;
+        cache.listen(Lobby);
+
         let mut players = 0;
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -98,7 +100,10 @@ async fn main() -> anyhow::Result<()> {
     })
     .await?;
 
-    if let Err(error) = registration.deregister(Duration::from_secs(3)).await {
+    // A room that is stopped while it registers itself goes with the client.
+    if let Some(registration) = registered
+        && let Err(error) = registration.deregister(Duration::from_secs(3)).await
+    {
         println!("the room goes with its lease: {error}");
     }
     client.close().await;
