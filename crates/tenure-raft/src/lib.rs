@@ -40,6 +40,7 @@ pub use peer::{
     Cut, Dialer, ForwardError, Forwarded, Links, Partition, PartitionedDialer, PeerChannel, PeerPort, Peers, TcpDialer,
     channel_to, partition,
 };
+pub use read_index::ReadIndexes;
 pub use renewals::{RenewalsNoted, RenewalsSeen, RenewalsUnderWay};
 pub use snapshot::{SnapshotCounters, SnapshotOptions};
 pub use transfer::MoveError;

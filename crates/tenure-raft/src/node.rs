@@ -15,7 +15,6 @@ use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader};
 use openraft::{Raft, ServerState, SnapshotPolicy};
 use tenure_core::codec::GroupBuilder;
 use tenure_core::command::{Command, GroupHeader};
-use tenure_core::planted::{Bug, is_on};
 use tenure_core::{ClusterId, LogIndex, MemberId, Term};
 use tenure_storage::engine::EngineFactory;
 use tenure_storage::state_view::StateView;
@@ -25,17 +24,18 @@ use tokio::task::JoinSet;
 use crate::applier::{Applier, nothing_applied};
 use crate::bootstrap::{self, Beginning};
 use crate::effects::Effects;
-use crate::error::{NodeError, ProposeError, ReadIndexError};
+use crate::error::{NodeError, ProposeError};
 use crate::housekeeping::{self, Housekeeping};
 use crate::identity::{Founding, Identity};
 use crate::leader_watch::{self, LeaderWatch};
 use crate::lease_clock::LeaseClock;
 use crate::log::{FileLayer, LogOptions, LogStore};
 use crate::opening::{Opened, open, reconcile};
+use crate::peer::confirm::Voters;
 use crate::peer::gate::Gate;
 use crate::peer::network::Network;
 use crate::peer::{self, Dialer, Links, PeerPort};
-use crate::read_index::Confirming;
+use crate::read_index::ReadIndexes;
 use crate::renewals::RenewalsUnderWay;
 use crate::runtime::{self, BootInstant};
 use crate::shared_store::SharedStore;
@@ -134,9 +134,6 @@ struct Inner {
     leader_watch: LeaderWatch,
     lease_clock: Arc<LeaseClock>,
     renewals: RenewalsUnderWay,
-    /// The links of consensus itself.
-    links: Links,
-    confirming: Confirming,
     /// Why the log or the storage failed, if it did outside openraft's sight.
     failure: watch::Sender<Option<String>>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
@@ -177,7 +174,7 @@ impl RaftNode {
         let gate = Arc::new(Gate::closed());
         let leader_watch = LeaderWatch::new();
         let lease_clock = store.lease_clock();
-        let (renewals, confirming, tasks) = Default::default();
+        let (renewals, tasks) = Default::default();
         let node = RaftNode {
             inner: Arc::new(Inner {
                 options,
@@ -190,8 +187,6 @@ impl RaftNode {
                 leader_watch,
                 lease_clock,
                 renewals,
-                links: links.clone(),
-                confirming,
                 failure,
                 tasks,
             }),
@@ -279,14 +274,6 @@ impl RaftNode {
     /// The renewals that this member is carrying out.
     pub fn renewals(&self) -> &RenewalsUnderWay {
         &self.inner.renewals
-    }
-
-    /// The index that a linearizable read has to wait for, confirmed by a quorum. Only a leader can tell.
-    pub async fn read_index(&self) -> Result<LogIndex, ReadIndexError> {
-        if is_on(Bug::UnconfirmedRead) && self.promoted().is_some() {
-            return Ok(self.view().applied().index);
-        }
-        self.inner.confirming.read_index(self.raft(), &self.inner.links, self.options().leader_lease()).await
     }
 
     /// The state as of the last applied run.
@@ -512,6 +499,11 @@ impl RaftNode {
     /// Links to the peers for use on the calling runtime: connections live where they are first used.
     pub fn links(&self) -> Links {
         Links::new(self.options(), self.inner.identity.clone())
+    }
+
+    /// Tells read indexes, for use on the calling runtime.
+    pub fn read_indexes(&self) -> ReadIndexes {
+        ReadIndexes::new(self.clone(), Voters::new(self.links(), self.options().leader_lease()))
     }
 
     /// The initial membership, for `initialize`.

@@ -1,17 +1,18 @@
 //! The index that a linearizable read waits for, and the confirmation that this member led after the read came.
 //!
-//! The index is openraft's: what is committed, and at least the first entry of the leader's own term. The confirmation is made
-//! here: each voter is asked once whether it still follows this vote, and its answer counts for that question alone.
+//! The index is what this member has applied, once that has reached its own term: whatever was acknowledged by an earlier leader is
+//! before the first entry of the term, and whatever it acknowledged itself it had applied and published by then. What is known to be
+//! committed beyond it counts too, so that nobody who was told of something by another member reads from before it here. Both are looked at, and
+//! nobody is asked.
 //!
-//! openraft (alpha 37) confirms by time: it takes an answer for one to the latest append that ends at the same entry. A
+//! The confirmation is made by a question to each voter, which was asked after the read came, and counts for that question alone
+//! (`peer/confirm.rs`). openraft (alpha 37) confirms by time: it takes an answer for one to the latest append that ends at the same entry. A
 //! stream of appends also carries some without entries, which only tell how far the leader has committed. So an answer to
 //! the entries, which waited in a socket while the leader was stopped, can be taken for one to an append that was sent when it went
 //! on, after others had elected a leader of their own; and a read of the past would be served. The story is told by
 //! `tests/src/stale_reads.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -19,21 +20,18 @@ use openraft::alias::VoteOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{LinearizerOption, ServerState};
-use tenure_core::LogIndex;
-use tokio::sync::Semaphore;
+use tenure_core::planted::{Bug, is_on};
+use tenure_core::{LogIndex, Term};
 
 use crate::error::ReadIndexError;
-use crate::node::{OpenRaft, leader_of};
-use crate::peer::Links;
-use crate::peer::network::{Heard, follows};
-use crate::runtime;
+use crate::node::{OpenRaft, RaftNode, leader_of};
+use crate::peer::confirm::{Heard, Voters};
 use crate::types::Config;
 
-/// Confirms the leadership of a member. Each voter is asked one question at a time: what a slow one still has to answer says
-/// nothing of later reads, and must not pile up.
-#[derive(Debug, Default)]
-pub(crate) struct Confirming {
-    turns: Mutex<BTreeMap<u64, Arc<Semaphore>>>,
+/// Tells read indexes while its member leads. One per runtime that asks; its connections belong to that.
+pub struct ReadIndexes {
+    node: RaftNode,
+    voters: Voters,
 }
 
 /// What a member leads by.
@@ -61,22 +59,44 @@ impl Leading {
     }
 }
 
-impl Confirming {
-    /// The index, once a majority has confirmed that this member led after this was called.
-    pub(crate) async fn read_index(
-        &self,
-        raft: &OpenRaft,
-        links: &Links,
-        patience: Duration,
-    ) -> Result<LogIndex, ReadIndexError> {
+impl ReadIndexes {
+    pub(crate) fn new(node: RaftNode, voters: Voters) -> ReadIndexes {
+        ReadIndexes { node, voters }
+    }
+
+    /// The index that a linearizable read has to wait for, once a majority has confirmed that this member led after this was called.
+    /// Only a leader can tell.
+    pub async fn read_index(&self) -> Result<LogIndex, ReadIndexError> {
+        if is_on(Bug::UnconfirmedRead) && self.node.promoted().is_some() {
+            return Ok(self.node.view().applied().index);
+        }
         // Before the index: a leadership that began later is not confirmed by this vote.
-        let leading = Leading::of(raft).ok_or(ReadIndexError::NotLeader(None))?;
-        // It looks at its leader lease first, which costs nothing, and is not what the read rests on.
-        match raft.get_read_linearizer(LinearizerOption::new(None, true)).await {
-            Ok(linearizer) => {
-                self.confirm(links, &leading, patience).await?;
-                Ok(LogIndex(linearizer.read_log_id().index()))
+        let leading = Leading::of(self.node.raft()).ok_or(ReadIndexError::NotLeader(None))?;
+        match self.index(&leading) {
+            Some(index) => self.confirm(&leading).await.map(|()| index),
+            None => {
+                let index = self.first_of_term().await?;
+                self.confirm(&leading).await.map(|()| index)
             }
+        }
+    }
+
+    /// As far as this member knows by itself. Nothing if it has applied nothing of its term.
+    fn index(&self, leading: &Leading) -> Option<LogIndex> {
+        let view = self.node.view();
+        let applied = view.applied();
+        let committed = {
+            let metrics = self.node.raft().data_metrics();
+            metrics.borrow_watched().cluster_committed.as_ref().map_or(0, openraft::LogId::index)
+        };
+        (applied.term == Term(leading.vote.leader_id.term)).then(|| applied.index.max(LogIndex(committed)))
+    }
+
+    /// As consensus knows: at least the first entry of the term, which is not applied yet.
+    async fn first_of_term(&self) -> Result<LogIndex, ReadIndexError> {
+        // It looks at its leader lease first, which costs nothing, and is not what the read rests on.
+        match self.node.raft().get_read_linearizer(LinearizerOption::new(None, true)).await {
+            Ok(linearizer) => Ok(LogIndex(linearizer.read_log_id().index())),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                 Err(ReadIndexError::NotLeader(leader_of(&forward)))
             }
@@ -85,11 +105,14 @@ impl Confirming {
         }
     }
 
-    async fn confirm(&self, links: &Links, leading: &Leading, patience: Duration) -> Result<(), ReadIndexError> {
+    async fn confirm(&self, leading: &Leading) -> Result<(), ReadIndexError> {
         let mut confirmed = BTreeSet::from([leading.member]);
         let others: BTreeSet<u64> =
             leading.voters.iter().flatten().copied().filter(|id| *id != leading.member).collect();
-        let ask = |voter| async move { (voter, self.ask(links, voter, leading.vote, patience).await) };
+        let ask = |voter| {
+            let heard = self.voters.ask(voter, leading.vote);
+            async move { (voter, heard.await) }
+        };
         let mut asked: FuturesUnordered<_> = others.into_iter().map(ask).collect();
         while !leading.is_confirmed(&confirmed) {
             match asked.next().await {
@@ -100,24 +123,6 @@ impl Confirming {
             }
         }
         Ok(())
-    }
-
-    /// Waits for the voter's turn, so that the question is asked after this was called, and for the answer.
-    async fn ask(&self, links: &Links, voter: u64, vote: VoteOf<Config>, patience: Duration) -> Heard {
-        let Ok(turn) = self.turn(voter).acquire_owned().await else { return Heard::Nothing };
-        let links = links.clone();
-        // A question that was sent is not taken back when others suffice: resets of streams are bounded. It ends in time.
-        let asked = runtime::spawn(async move {
-            let heard = tokio::time::timeout(patience, follows(&links, voter, vote)).await;
-            drop(turn);
-            heard.unwrap_or(Heard::Nothing)
-        });
-        asked.await.unwrap_or(Heard::Nothing)
-    }
-
-    fn turn(&self, voter: u64) -> Arc<Semaphore> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.entry(voter).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     }
 }
 

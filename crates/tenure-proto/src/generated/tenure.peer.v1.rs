@@ -121,6 +121,27 @@ pub struct TransferLeaderResponse {
     #[prost(string, tag = "1")]
     pub refused: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmRequest {
+    /// The same in all requests of a stream.
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<Route>,
+    /// The leader's vote.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub vote: ::prost::bytes::Bytes,
+    /// Counts the questions of the stream, rising.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmResponse {
+    /// The question's.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// A vote of a later term was given: the sender may lead no more.
+    #[prost(bool, tag = "2")]
+    pub overruled: bool,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadIndexRequest {
     #[prost(message, optional, tag = "1")]
@@ -572,6 +593,32 @@ pub mod peer_client {
                 .insert(GrpcMethod::new("tenure.peer.v1.Peer", "TransferLeader"));
             self.inner.unary(req, path, codec).await
         }
+        /// A leader asks, again and again, whether this member has given its vote to a later leader. Each question is answered by
+        /// what is so when it is read, in order. Consensus is not asked, and nothing is changed.
+        pub async fn confirm(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ConfirmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ConfirmResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tenure.peer.v1.Peer/Confirm",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tenure.peer.v1.Peer", "Confirm"));
+            self.inner.streaming(req, path, codec).await
+        }
         /// Asks the leader for the log index that a linearizable read must wait for.
         pub async fn read_index(
             &mut self,
@@ -767,6 +814,18 @@ pub mod peer_server {
             tonic::Response<super::TransferLeaderResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the Confirm method.
+        type ConfirmStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ConfirmResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A leader asks, again and again, whether this member has given its vote to a later leader. Each question is answered by
+        /// what is so when it is read, in order. Consensus is not asked, and nothing is changed.
+        async fn confirm(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ConfirmRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::ConfirmStream>, tonic::Status>;
         /// Asks the leader for the log index that a linearizable read must wait for.
         async fn read_index(
             &self,
@@ -1103,6 +1162,52 @@ pub mod peer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tenure.peer.v1.Peer/Confirm" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfirmSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::StreamingService<super::ConfirmRequest>
+                    for ConfirmSvc<T> {
+                        type Response = super::ConfirmResponse;
+                        type ResponseStream = T::ConfirmStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ConfirmRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::confirm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfirmSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

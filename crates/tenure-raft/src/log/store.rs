@@ -125,6 +125,11 @@ impl LogStore {
         self.0.shared.state().last().map(|last| last.index)
     }
 
+    /// The vote that this member gave last, or the leader that it follows. It stands here before anybody is told of it.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.0.shared.state().vote
+    }
+
     /// Entries of a range as they are in this log, for whoever compares logs. Those that are purged are left out.
     pub async fn logged(&self, start: u64, end: u64) -> io::Result<Vec<Logged>> {
         let (from, to) = self.held(start, end);
@@ -299,7 +304,7 @@ impl RaftLogReader<Config> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.0.shared.state().vote)
+        Ok(self.vote())
     }
 
     async fn leader_bounded_stream<RB>(

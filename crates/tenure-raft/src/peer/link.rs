@@ -37,6 +37,8 @@ pub(crate) enum Lane {
     Control,
     /// Forwarded writes and read indexes.
     Forward,
+    /// Questions by which reads are confirmed.
+    Reads,
     /// Snapshots.
     Snapshot,
 }

@@ -1,5 +1,6 @@
 //! How members talk: the links to peers, the service that answers them, and openraft's network on top of the links.
 
+pub(crate) mod confirm;
 mod dial;
 pub(crate) mod gate;
 mod link;
@@ -34,7 +35,7 @@ use crate::node::RaftNode;
 /// of several entries ends with one that goes over the bound.
 const MESSAGE_BYTES_MAX: usize = 2 * (128 << 20) + (4 << 20);
 
-/// Connections on the peer port. A peer has five; the rest is room for those that are about to be noticed as dead.
+/// Connections on the peer port. A peer has six, and two more for each thread of its clients; the rest is room for those that are about to be noticed as dead.
 const CONNECTIONS_MAX: usize = 256;
 
 /// HTTP/2 windows: an append of full size must never wait for a window update.

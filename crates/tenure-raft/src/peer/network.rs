@@ -16,8 +16,8 @@ use openraft::base::BoxFuture;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EntryPayload, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tenure_core::planted::{Bug, is_on};
@@ -226,34 +226,6 @@ impl Client {
         let result = wire::read_append_response(&answer).map_err(malformed)?;
         self.links.note_acknowledged(self.target, term, &result);
         Ok(result)
-    }
-}
-
-/// What a voter says of a vote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// It followed it when it was asked.
-    Follows,
-    /// It knows a higher one.
-    Overruled,
-    /// It did not answer.
-    Nothing,
-}
-
-/// Asks a voter whether it follows this vote, by an append that appends nothing.
-pub(crate) async fn follows(links: &Links, target: u64, vote: VoteOf<Config>) -> Heard {
-    let request = AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
-    let Ok((mut client, route)) = links.client(target, Lane::Control).await else { return Heard::Nothing };
-    let acknowledged = links.acknowledged(target, term_of(&request));
-    meet(Point::RaftBeforeLeaderSend).await;
-    let Ok(answer) = client.heartbeat(wire::append_request(route, &request, 0, acknowledged)).await else {
-        // Whether the connection is broken the heartbeats find out.
-        return Heard::Nothing;
-    };
-    match wire::read_append_response(&answer.into_inner()) {
-        Ok(Ok(_)) => Heard::Follows,
-        Ok(Err(StreamAppendError::HigherVote(_))) => Heard::Overruled,
-        Ok(Err(StreamAppendError::Conflict(_))) | Err(_) => Heard::Nothing,
     }
 }
 

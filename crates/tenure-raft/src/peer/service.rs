@@ -12,9 +12,9 @@ use tenure_core::codec::{DecodeError, GROUP_COMMANDS_MAX};
 use tenure_faults::Point;
 use tenure_proto::tenure::peer::v1::peer_server::Peer;
 use tenure_proto::tenure::peer::v1::{
-    AppendRequest, AppendResponse, InstallSnapshotRequest, InstallSnapshotResponse, OfferSnapshotRequest,
-    OfferSnapshotResponse, ProbeRequest, ProbeResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
-    ReadIndexResponse, Refusal, Route, SendSnapshotResponse, SnapshotChunk, TransferLeaderRequest,
+    AppendRequest, AppendResponse, ConfirmRequest, ConfirmResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    OfferSnapshotRequest, OfferSnapshotResponse, ProbeRequest, ProbeResponse, ProposeRequest, ProposeResponse,
+    ReadIndexRequest, ReadIndexResponse, Refusal, Route, SendSnapshotResponse, SnapshotChunk, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::sync::Semaphore;
@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{meet, wire};
 use crate::error::{ProposeError, ReadIndexError};
 use crate::node::RaftNode;
+use crate::read_index::ReadIndexes;
 use crate::types::Vote;
 
 /// Forwarded groups that may wait for consensus at once. A follower has at most a few in flight.
@@ -36,11 +37,13 @@ const DEADLINE_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct PeerService {
     node: RaftNode,
     forwarded: Arc<Semaphore>,
+    read_indexes: Arc<ReadIndexes>,
 }
 
 impl PeerService {
     pub(crate) fn new(node: RaftNode) -> PeerService {
-        PeerService { node, forwarded: Arc::new(Semaphore::new(FORWARDED_GROUPS_MAX)) }
+        let read_indexes = Arc::new(node.read_indexes());
+        PeerService { node, forwarded: Arc::new(Semaphore::new(FORWARDED_GROUPS_MAX)), read_indexes }
     }
 
     /// Refuses what is not for this member, or not from whom it says.
@@ -150,6 +153,18 @@ impl PeerService {
         Ok(answers.boxed())
     }
 
+    /// Answers whether this member's vote was given to a leader later than the one that asks.
+    fn confirm_one(&self, question: &ConfirmRequest, admitted: &mut Option<Route>) -> Result<ConfirmResponse, Status> {
+        if admitted.is_none() || *admitted != question.route {
+            self.check(question.route.as_ref())?;
+            *admitted = question.route;
+        }
+        self.node.gate().admit().map_err(|shut| Status::unavailable(shut.to_string()))?;
+        let leader = wire::read_leaders_vote(&question.vote, question.route.as_ref()).map_err(invalid)?;
+        let given = self.node.log().vote().map_or(0, |vote| vote.leader_id.term);
+        Ok(ConfirmResponse { number: question.number, overruled: given > leader.leader_id.term })
+    }
+
     fn admit_vote(&self, request: &VoteRequest) -> Result<(), Status> {
         self.check(request.route.as_ref())?;
         self.node.gate().admit_vote(request.leadership_transfer).map_err(|shut| Status::unavailable(shut.to_string()))
@@ -157,6 +172,7 @@ impl PeerService {
 }
 
 type AppendStream = Pin<Box<dyn Stream<Item = Result<AppendResponse, Status>> + Send>>;
+type ConfirmStream = Pin<Box<dyn Stream<Item = Result<ConfirmResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Peer for PeerService {
@@ -214,12 +230,26 @@ impl Peer for PeerService {
         Ok(Response::new(TransferLeaderResponse { refused }))
     }
 
+    type ConfirmStream = ConfirmStream;
+
+    async fn confirm(&self, request: Request<Streaming<ConfirmRequest>>) -> Result<Response<ConfirmStream>, Status> {
+        let (service, mut route) = (self.clone(), None);
+        let answers = request.into_inner().then(move |question| {
+            let answer = question.and_then(|question| service.confirm_one(&question, &mut route));
+            async move {
+                meet(Point::RaftBeforeFollowerSend).await;
+                answer
+            }
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
         let request = request.into_inner();
         self.admit(request.route.as_ref())?;
         let deadline = Duration::from_millis(request.deadline_ms).min(DEADLINE_MAX);
         let mut answer = ReadIndexResponse::default();
-        match tokio::time::timeout(deadline, self.node.read_index()).await {
+        match tokio::time::timeout(deadline, self.read_indexes.read_index()).await {
             Ok(Ok(index)) => answer.log_index = index.0,
             Ok(Err(ReadIndexError::NotLeader(leader))) => {
                 answer.set_refusal(Refusal::NotLeader);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tenure_core::LogIndex;
 use tenure_raft::runtime;
-use tenure_raft::{Links, RaftNode, ReadIndexError};
+use tenure_raft::{Links, RaftNode, ReadIndexError, ReadIndexes};
 use tenure_storage::state_view::StateView;
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,7 +40,7 @@ impl ReadBarrier {
         let (queue, waiters) = mpsc::channel(WAITING_MAX);
         let links = node.links();
         // The queue's end is the task's owner: it returns when the last `ReadBarrier` is gone.
-        drop(runtime::spawn(barrier_loop(node, links, timeout, waiters)));
+        drop(runtime::spawn(barrier_loop(Reading { indexes: node.read_indexes(), links, node }, timeout, waiters)));
         ReadBarrier { queue, timeout }
     }
 
@@ -59,12 +59,21 @@ impl ReadBarrier {
     }
 }
 
-async fn barrier_loop(node: RaftNode, links: Links, timeout: Duration, mut queue: mpsc::Receiver<Waiter>) {
+/// How an index is come by.
+struct Reading {
+    node: RaftNode,
+    /// If this member leads.
+    indexes: ReadIndexes,
+    /// If another one does.
+    links: Links,
+}
+
+async fn barrier_loop(reading: Reading, timeout: Duration, mut queue: mpsc::Receiver<Waiter>) {
     let mut waiters: Vec<Waiter> = Vec::new();
     while queue.recv_many(&mut waiters, WAITING_MAX).await > 0 {
         let batch = std::mem::take(&mut waiters);
-        let confirmed = tokio::time::timeout(timeout, confirm(&node, &links)).await;
-        let node = node.clone();
+        let confirmed = tokio::time::timeout(timeout, reading.confirmed()).await;
+        let node = reading.node.clone();
         // Waiting for apply must not hold up the next batch. Ends when the index is applied or the node stops.
         drop(runtime::spawn(async move {
             let result = match confirmed {
@@ -83,23 +92,27 @@ async fn barrier_loop(node: RaftNode, links: Links, timeout: Duration, mut queue
     }
 }
 
-async fn confirm(node: &RaftNode, links: &Links) -> Result<LogIndex, RequestError> {
-    loop {
-        let attempt = match node.leader() {
-            Some(leader) if leader == node.member() => {
-                tokio::time::timeout(ROUND_TIMEOUT, node.read_index()).await.unwrap_or(Err(ReadIndexError::NoQuorum))
+impl Reading {
+    async fn confirmed(&self) -> Result<LogIndex, RequestError> {
+        let node = &self.node;
+        loop {
+            let attempt = match node.leader() {
+                Some(leader) if leader == node.member() => {
+                    let index = tokio::time::timeout(ROUND_TIMEOUT, self.indexes.read_index()).await;
+                    index.unwrap_or(Err(ReadIndexError::NoQuorum))
+                }
+                Some(leader) => tokio::select! {
+                    answer = self.links.read_index(leader, ROUND_TIMEOUT) => answer,
+                    () = node.leader_is_not(leader) => Err(ReadIndexError::NotLeader(None)),
+                },
+                None => Err(ReadIndexError::NotLeader(None)),
+            };
+            match attempt {
+                Ok(index) => return Ok(index),
+                Err(ReadIndexError::Stopped) => return Err(RequestError::Stopped),
+                Err(ReadIndexError::NotLeader(_) | ReadIndexError::NoQuorum) => {}
             }
-            Some(leader) => tokio::select! {
-                answer = links.read_index(leader, ROUND_TIMEOUT) => answer,
-                () = node.leader_is_not(leader) => Err(ReadIndexError::NotLeader(None)),
-            },
-            None => Err(ReadIndexError::NotLeader(None)),
-        };
-        match attempt {
-            Ok(index) => return Ok(index),
-            Err(ReadIndexError::Stopped) => return Err(RequestError::Stopped),
-            Err(ReadIndexError::NotLeader(_) | ReadIndexError::NoQuorum) => {}
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
-        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
