@@ -19,6 +19,10 @@ pub const COMPILED_IN: bool = cfg!(feature = "planted");
 pub enum Bug {
     /// A leader names the index for a linearizable read without asking a quorum whether it still leads.
     UnconfirmedRead,
+    /// A voter confirms a leader although it has given its vote to a later one.
+    ConfirmedByAll,
+    /// A read counts the answer to a question that was asked before it came.
+    ConfirmedBefore,
     /// A write that went to the leader is answered before the member that the client talks to has applied it.
     AnsweredBeforeVisible,
     /// The log says that it has synced, and has not.
@@ -121,12 +125,24 @@ const fn planted(bug: Bug, name: &'static str, seen_by: &'static [&'static str],
 }
 
 /// All of them.
-pub const ALL: [Planted; 42] = [
+pub const ALL: [Planted; 44] = [
     planted(
         Bug::UnconfirmedRead,
         "unconfirmed-read",
         &["reads", "linearizability"],
         "a leader answers linearizable reads without confirming with a quorum that it still leads",
+    ),
+    planted(
+        Bug::ConfirmedByAll,
+        "confirmed-by-all",
+        &["reads", "linearizability"],
+        "a voter confirms a leader for reads although it has given its vote to a later one",
+    ),
+    planted(
+        Bug::ConfirmedBefore,
+        "confirmed-before",
+        &["reads", "linearizability"],
+        "a read is confirmed by an answer to a question that was asked before the read came",
     ),
     planted(
         Bug::AnsweredBeforeVisible,

@@ -9,6 +9,7 @@ use openraft::RaftLogReader;
 use openraft::errors::RaftError;
 use openraft::raft::{AppendEntriesResponse, StreamAppendError};
 use tenure_core::codec::{DecodeError, GROUP_COMMANDS_MAX};
+use tenure_core::planted::{Bug, is_on};
 use tenure_faults::Point;
 use tenure_proto::tenure::peer::v1::peer_server::Peer;
 use tenure_proto::tenure::peer::v1::{
@@ -162,7 +163,8 @@ impl PeerService {
         self.node.gate().admit().map_err(|shut| Status::unavailable(shut.to_string()))?;
         let leader = wire::read_leaders_vote(&question.vote, question.route.as_ref()).map_err(invalid)?;
         let given = self.node.log().vote().map_or(0, |vote| vote.leader_id.term);
-        Ok(ConfirmResponse { number: question.number, overruled: given > leader.leader_id.term })
+        let overruled = given > leader.leader_id.term && !is_on(Bug::ConfirmedByAll);
+        Ok(ConfirmResponse { number: question.number, overruled })
     }
 
     fn admit_vote(&self, request: &VoteRequest) -> Result<(), Status> {
