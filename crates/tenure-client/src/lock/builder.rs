@@ -63,6 +63,7 @@ impl Session {
             metadata: Bytes::new(),
             delay: Duration::ZERO,
             holds_max: 0,
+            is_deadlock_looked_for: false,
         };
         let (session, factory) = (self.clone(), self.owner_handle().factory.clone());
         LockBuilder { session, wanted, max_hold: None, is_cancelled_in_jeopardy: false, factory, way: Way::Best }
@@ -124,6 +125,25 @@ impl LockBuilder {
     /// Contend by etcd's recipe on Tenure too. The queue is the same; a native request costs less.
     pub fn by_recipe(mut self) -> LockBuilder {
         self.way = Way::Recipe;
+        self
+    }
+
+    /// Look, while it waits, whether it waits for others that wait for what this session holds: then `acquire` ends with
+    /// [`AcquireError::Deadlock`], and its request is cancelled. Off unless set. Needs Tenure.
+    ///
+    /// Of each cycle one request gives up, the youngest, and only if it was told to look: so have all look that could be in one. The
+    /// others go on waiting, and hold once the session that was told lets go of what it holds.
+    ///
+    /// **For sessions of one task.** A server tells what sessions hold and wait for, not which of their tasks. If each session in the cycle is
+    /// one task, which lets go of nothing while it waits, it is a deadlock for certain, which nothing ends but a limit that somebody set: a time to
+    /// wait, a [`max_hold`](LockBuilder::max_hold), a lease that is not renewed. If the session of a holder has another task, that may be
+    /// about to let go of it, and this is told all the same. That is why it is off unless set: to share a session among tasks is common.
+    ///
+    /// A wait of less than about a second costs nothing. A longer one costs a look then, and others after 2, 4, 8 and at last each 30 seconds: one request
+    /// for its own lock, and for each session that holds this in its way one for its keys and as a rule one or two for what it waits
+    /// for. A deadlock is told about a second and a half after it came to be. `docs/GUARDS.md` has the limits, and what is not found.
+    pub fn find_deadlocks(mut self, is_wanted: bool) -> LockBuilder {
+        self.wanted.is_deadlock_looked_for = is_wanted;
         self
     }
 
@@ -210,11 +230,12 @@ impl LockBuilder {
             Err(error) => return Err(AcquireError::Unavailable(error)),
         };
         let is_native = kind == ServerKind::Tenure && self.way == Way::Best;
-        let Wanted { mode, delay, holds_max, .. } = self.wanted;
+        let Wanted { mode, delay, holds_max, is_deadlock_looked_for, .. } = self.wanted;
         for (is_wanted, what) in [
             (mode != Mode::Exclusive, "a lock that several hold"),
             (!delay.is_zero(), "a lock-delay"),
             (holds_max > 0, "a re-entrant lock"),
+            (is_deadlock_looked_for, "looking for deadlocks"),
         ] {
             if is_wanted && !is_native {
                 return Err(AcquireError::NeedsTenure { what });

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tenure_proto::tenure::v1 as pb;
 use thiserror::Error;
 
+use super::cycle::Cycle;
 use crate::error::{Applied, Error};
 use crate::ids::{LeaseId, Revision};
 use crate::session::LostReason;
@@ -56,6 +57,14 @@ pub enum AcquireError {
         position: Option<u64>,
         /// Who had the lock then.
         holder: Option<Box<Contender>>,
+    },
+    /// It and others wait for each other, and this request is the one that has to give up: only
+    /// [`find_deadlocks`](crate::lock::LockBuilder::find_deadlocks) looks for that. Let go of what the session holds, so that the others can go
+    /// on, and begin again.
+    #[error("deadlock: {cycle}")]
+    Deadlock {
+        /// Who waits for whom, from this session to this session.
+        cycle: Cycle,
     },
     /// The session is over. Begin another one.
     #[error("the session is lost: {0}")]

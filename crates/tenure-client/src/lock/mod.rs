@@ -6,6 +6,8 @@
 
 mod builder;
 mod cleanup;
+mod cycle;
+mod deadlock;
 mod error;
 mod grip;
 mod guard;
@@ -17,8 +19,12 @@ mod recipe;
 mod requests;
 mod sentry;
 mod token;
+mod waits;
+#[cfg(test)]
+mod waits_tests;
 
 pub use builder::LockBuilder;
+pub use cycle::{Cycle, CycleWait};
 pub use error::{AcquireError, Contender, Interrupted, ReleaseError, Released};
 pub use guard::LockGuard;
 pub use holding::Holding;

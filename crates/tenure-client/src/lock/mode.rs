@@ -35,6 +35,30 @@ impl Mode {
         };
         Some(pb::LockMode { mode: Some(mode) })
     }
+
+    /// None if it is one that this client does not know.
+    pub(crate) fn from_wire(mode: Option<pb::LockMode>) -> Option<Mode> {
+        let Some(mode) = mode else { return Some(Mode::Exclusive) };
+        mode.mode.map(|mode| match mode {
+            pb::lock_mode::Mode::Shared(true) => Mode::Shared,
+            pb::lock_mode::Mode::Shared(false) => Mode::Exclusive,
+            pb::lock_mode::Mode::Semaphore(pb::lock_mode::Semaphore { permits, limit }) => {
+                Mode::Semaphore { permits, limit }
+            }
+        })
+    }
+
+    /// Whether two that want a lock in these modes never hold it together, whoever else does.
+    pub(crate) fn excludes(self, other: Mode) -> bool {
+        match (self, other) {
+            (Mode::Exclusive, _) | (_, Mode::Exclusive) => true,
+            (Mode::Semaphore { permits, limit }, Mode::Semaphore { permits: others, limit: same }) => {
+                u64::from(permits) + u64::from(others) > u64::from(limit.max(same))
+            }
+            // Sharers and semaphores are never in one queue.
+            (Mode::Shared, Mode::Shared | Mode::Semaphore { .. }) | (Mode::Semaphore { .. }, Mode::Shared) => false,
+        }
+    }
 }
 
 /// For how long to wait for a lock that others have.
@@ -80,5 +104,28 @@ mod tests {
         assert_eq!(Mode::Exclusive.to_wire(), None);
         let semaphore = Mode::Semaphore { permits: 2, limit: 5 }.to_wire().and_then(|mode| mode.mode);
         assert!(matches!(semaphore, Some(pb::lock_mode::Mode::Semaphore(it)) if (it.permits, it.limit) == (2, 5)));
+    }
+
+    #[test]
+    fn modes_come_back_as_they_went_and_unknown_ones_are_none() {
+        for mode in [Mode::Exclusive, Mode::Shared, Mode::Semaphore { permits: 2, limit: 5 }] {
+            assert_eq!(Mode::from_wire(mode.to_wire()), Some(mode));
+        }
+        assert_eq!(Mode::from_wire(Some(pb::LockMode { mode: None })), None);
+    }
+
+    #[test]
+    fn two_exclude_each_other_if_no_third_is_needed_for_that() {
+        let permits = |permits| Mode::Semaphore { permits, limit: 3 };
+        for (one, other, excluded) in [
+            (Mode::Exclusive, Mode::Exclusive, true),
+            (Mode::Exclusive, Mode::Shared, true),
+            (Mode::Exclusive, permits(1), true),
+            (Mode::Shared, Mode::Shared, false),
+            (permits(1), permits(2), false),
+            (permits(2), permits(2), true),
+        ] {
+            assert_eq!((one.excludes(other), other.excludes(one)), (excluded, excluded), "{one:?} {other:?}");
+        }
     }
 }

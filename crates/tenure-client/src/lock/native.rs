@@ -15,6 +15,7 @@ use tenure_proto::tenure::v1::locks_client::LocksClient;
 use tonic::Status;
 
 use super::cleanup::{self, Cleanup};
+use super::deadlock;
 use super::error::{AcquireError, Contender};
 use super::grip::Grasp;
 use super::mode::{Mode, Wait};
@@ -40,6 +41,7 @@ pub(crate) struct Wanted {
     pub(crate) metadata: Bytes,
     pub(crate) delay: Duration,
     pub(crate) holds_max: u32,
+    pub(crate) is_deadlock_looked_for: bool,
 }
 
 /// A request that is open, and is cancelled if it is dropped.
@@ -108,6 +110,7 @@ pub(crate) async fn acquire(owner: &Arc<Owner>, wanted: &Wanted) -> Result<Grasp
         reason = owner.over() => Err(AcquireError::SessionLost(reason)),
         granted = claim.run(&clock) => granted,
         () = over => Err(claim.given_up()),
+        cycle = deadlock::found(owner, wanted) => Err(AcquireError::Deadlock { cycle }),
     }
 }
 
@@ -252,7 +255,7 @@ impl Claim<'_> {
     }
 
     fn request(&self, number: RequestNumber, now: Instant) -> pb::LockAcquireRequest {
-        let Wanted { name, mode, wait, metadata, delay, holds_max } = self.wanted;
+        let Wanted { name, mode, wait, metadata, delay, holds_max, is_deadlock_looked_for: _ } = self.wanted;
         // Zero would be for ever.
         let left = self.end.map(|end| millis(end.saturating_duration_since(now)).max(1));
         pb::LockAcquireRequest {

@@ -52,11 +52,12 @@ impl FencingToken {
 
 /// The key of a contender for a lock.
 pub(crate) fn contender_key(name: &[u8], lease: LeaseId) -> Bytes {
-    let mut key = Vec::with_capacity(name.len() + 17);
-    key.extend_from_slice(name);
-    key.push(b'/');
-    key.extend_from_slice(format!("{:x}", lease.0).as_bytes());
-    key.into()
+    [name, &contender_suffix(lease)].concat().into()
+}
+
+/// What comes after the lock's name in a contender's key.
+pub(crate) fn contender_suffix(lease: LeaseId) -> Vec<u8> {
+    format!("/{:x}", lease.0).into_bytes()
 }
 
 /// `name:revision:lease`: the name percent-encoded, the revision decimal, the lease hexadecimal.

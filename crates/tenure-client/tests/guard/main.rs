@@ -2,6 +2,7 @@
 //! network between.
 
 mod cancels;
+mod deadlocks;
 mod elections;
 mod help;
 mod locks;
