@@ -60,12 +60,20 @@ impl Cluster {
     /// Whether there is a leader that knows its term's beginning, moves, and reaches a majority both ways that has not gone on
     /// to a later term: a leader that was voted out commits nothing, even before an answer has come through that tells it.
     pub fn works(&self) -> bool {
-        let leads = |(place, raft): (usize, RaftNode)| {
-            let node = &self.nodes[place];
-            let term = node.enter(|| raft.promoted()).flatten().filter(|_| !node.paused);
-            term.is_some_and(|term| self.reaches_majority(place, term))
-        };
-        self.up().any(leads)
+        self.up().any(|(place, raft)| self.leads(place, &raft))
+    }
+
+    /// Whether such a leader has heard of a majority lately, too: it may reach one and still wait for connections that it
+    /// began to make when it did not. Until it hears of one it ends no lease.
+    pub fn is_heard(&self) -> bool {
+        let is_heard = |place: usize, raft: &RaftNode| self.nodes[place].enter(|| raft.quorum_heard()) == Some(true);
+        self.up().any(|(place, raft)| self.leads(place, &raft) && is_heard(place, &raft))
+    }
+
+    fn leads(&self, place: usize, raft: &RaftNode) -> bool {
+        let node = &self.nodes[place];
+        let term = node.enter(|| raft.promoted()).flatten().filter(|_| !node.paused);
+        term.is_some_and(|term| self.reaches_majority(place, term))
     }
 
     fn reaches_majority(&self, from: usize, term: Term) -> bool {

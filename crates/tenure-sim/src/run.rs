@@ -182,7 +182,7 @@ struct Outages {
 impl Outages {
     fn note(&mut self, now: Moment, cluster: &Cluster) {
         self.somebody_down |= cluster.up().count() < cluster.size();
-        match (cluster.works(), self.since) {
+        match (cluster.is_heard(), self.since) {
             (false, None) => self.since = Some(now),
             (true, Some(_)) => self.end(now),
             (false, Some(_)) => {}
