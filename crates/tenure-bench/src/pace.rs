@@ -129,12 +129,14 @@ impl Pace {
         let mut ticks = Ticks::new(tick);
         while !open.due.is_closed() {
             let now = Instant::now();
-            let now = self.until.map_or(now, |until| now.min(until));
+            let is_over = self.until.is_some_and(|until| now >= until);
+            // What would be due at the very end is none of the run's.
+            let now = self.until.map_or(now, |until| now.min(until - Duration::from_nanos(1)));
             let wanted = open.due_by(now).min(self.end - open.first);
-            let more = usize::try_from(wanted - open.released.get()).unwrap_or(0);
+            let more = usize::try_from(wanted.saturating_sub(open.released.get())).unwrap_or(0);
             open.released.set(wanted);
             open.due.add_permits(more);
-            if self.until == Some(now) {
+            if is_over {
                 open.due.close();
                 return;
             }
@@ -148,10 +150,10 @@ impl Open {
         self.started + Duration::from_nanos(scaled(self.interval, index))
     }
 
-    /// How many are due before a moment. The first is due at once.
+    /// How many are due at a moment. The first is due at once.
     fn due_by(&self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.started).as_nanos();
-        u64::try_from(passed.div_ceil(self.interval.as_nanos().max(1))).unwrap_or(u64::MAX)
+        u64::try_from(passed / self.interval.as_nanos().max(1)).unwrap_or(u64::MAX).saturating_add(1)
     }
 }
 
