@@ -3,6 +3,7 @@
 //! A workload gives it clients and gets a report. A client is a value that does one operation at a time, so nothing is boxed
 //! for an operation, and what a client keeps between operations needs no lock.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::Settings;
 use crate::caller::Caller;
-use crate::failure::{Error, Failure};
+use crate::failure::{Code, Error, Failure};
 use crate::histogram::rounded;
 use crate::observer::{Observer, Progress};
 use crate::pace::{Amount, Pace};
@@ -41,11 +42,11 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    pub(crate) async fn new(settings: &Settings, observer: Rc<dyn Observer>) -> Result<Scope, Error> {
+    pub(crate) async fn new(settings: Settings, observer: Rc<dyn Observer>) -> Result<Scope, Error> {
         settings.check()?;
         let endpoints = target::resolve(&settings.endpoints, settings.leader_only).await?;
         let callers = target::connect(&endpoints, settings.connections).await?;
-        Ok(Scope { settings: settings.clone(), endpoints, callers, recorder: Rc::new(Recorder::new()), observer })
+        Ok(Scope { settings, endpoints, callers, recorder: Rc::new(Recorder::new()), observer })
     }
 
     /// The connection of a client.
@@ -135,7 +136,8 @@ impl Scope {
             figures: recorded.figures,
             missed: 0,
             failed: recorded.errors.values().sum(),
-            errors: recorded.errors.iter().map(|(code, count)| (code.to_string(), *count)).collect(),
+            errors: by_name(&recorded.errors),
+            refused: by_name(&recorded.refused),
             first_error: recorded.first_failure.map(|failure| failure.to_string()),
             bytes_sent: sum(|(sent, _)| sent),
             bytes_received: sum(|(_, received)| received),
@@ -151,6 +153,10 @@ impl Scope {
             self.observer.first_failure(failure);
         }
     }
+}
+
+fn by_name(counts: &BTreeMap<Code, u64>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(code, count)| (code.to_string(), *count)).collect()
 }
 
 async fn client_loop<C: Client>(mut client: C, pace: Rc<Pace>, scope: Rc<Scope>) -> C {

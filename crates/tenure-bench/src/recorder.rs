@@ -29,6 +29,7 @@ struct Inner {
     second_at: u64,
     by_second: Vec<Second>,
     errors: BTreeMap<Code, u64>,
+    refused: BTreeMap<Code, u64>,
     first_failure: Option<Failure>,
 }
 
@@ -40,6 +41,7 @@ pub(crate) struct Recorded {
     pub figures: BTreeMap<&'static str, f64>,
     pub by_second: Vec<Second>,
     pub errors: BTreeMap<Code, u64>,
+    pub refused: BTreeMap<Code, u64>,
     pub first_failure: Option<Failure>,
 }
 
@@ -90,6 +92,13 @@ impl Recorder {
         is_first
     }
 
+    /// A failure that the workload is there to provoke: it is told by its code, and is none of the run's own.
+    pub(crate) fn refused(&self, failure: &Failure) {
+        if self.is_counting() {
+            *self.inner.borrow_mut().refused.entry(failure.code).or_default() += 1;
+        }
+    }
+
     /// A step or a kind of operation that ends now. What began before the measurement does not count.
     pub(crate) fn part(&self, name: &'static str, started: Instant) {
         self.part_until(name, started, Instant::now());
@@ -129,6 +138,7 @@ impl Recorder {
             figures: inner.figures,
             by_second: inner.by_second,
             errors: inner.errors,
+            refused: inner.refused,
             first_failure: inner.first_failure,
         }
     }

@@ -40,6 +40,9 @@ pub struct Report {
     /// How many failed by what.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub errors: BTreeMap<String, u64>,
+    /// Requests that failed as they were expected to, while what the workload set off went on; they are no failures.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_error: Option<String>,
     /// Bytes of all messages, warm-up and preparation included.

@@ -8,7 +8,7 @@ use tenure_proto::etcdserverpb as pb;
 use tokio::time::Instant;
 
 use super::RANGE;
-use super::fill::fill;
+use super::fill::Filling;
 use crate::caller::{Caller, framed};
 use crate::drive::{Client, Scope};
 use crate::failure::{Error, Failure};
@@ -78,12 +78,12 @@ impl Range {
     /// Writes what is read, and answers as of when it is read.
     async fn prepare(&self, scope: &Scope) -> Result<i64, Error> {
         let values = Values::new(self.value_bytes, true);
-        let filled = if self.fill { fill(scope, &self.keys, &values, 0).await? } else { 0 };
+        let filled = if self.fill { Filling::new(&self.keys, &values).run(scope).await? } else { 0 };
         if self.old_revision {
             if !self.fill {
                 return Err(Error::Settings("an old revision is made by filling; name a revision instead".to_owned()));
             }
-            fill(scope, &self.keys, &values, 1 << 40).await?;
+            Filling::new(&self.keys, &values).salted(1 << 40).run(scope).await?;
             return Ok(filled);
         }
         Ok(self.revision.unwrap_or(0))
