@@ -24,7 +24,7 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenure-server", &["tenure-core", "tenure-faults", "tenure-proto", "tenure-raft", "tenure-storage"]),
     ("tenured", &["tenure-rocks", "tenure-server"]),
     ("tenure-client", &["tenure-proto"]),
-    ("tenurectl", &["tenure-client", "tenure-proto"]),
+    ("tenurectl", &["tenure-bench", "tenure-client", "tenure-proto"]),
     ("tenure-demo", &["tenure-proto"]),
     ("tenure-examples", &["tenure-client"]),
     ("tenure-history", &[]),

@@ -6,13 +6,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use tenure_bench::{Amount, Settings};
+use tempfile::TempDir;
+use tenure_bench::{Amount, Report, Settings, Silent};
 use tokio::time::sleep;
 
 use super::cost::{Cost, Meter};
 use super::options::Options;
 use super::sample::{Cell, Metric, Sample, float, sample};
-use super::works::{At, Load, Rate, Work, works};
+use super::special;
+use super::works::{At, Beside, Kind, Load, Rate, Special, Work, works};
 use crate::binaries::Program;
 use crate::cluster::{Cluster, LEADER_PATIENCE};
 use crate::http1::metric;
@@ -23,8 +25,12 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const IDLE_SHARE: f64 = 0.08;
 const IDLE_WINDOW: Duration = Duration::from_millis(250);
 const IDLE_PATIENCE: Duration = Duration::from_secs(20);
+/// The memory of many keys does not differ from round to round, and loading them takes minutes.
+const BIG_ROUNDS: usize = 1;
+/// What a load needs before it is measured beside another: filling, and a warm-up.
+const BESIDE_SECONDS: f64 = 2.0;
 /// A request that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Neither program is to be stopped by its size limit; etcd's own is 2 GiB.
 pub const QUOTA: &str = "--quota-backend-bytes=8589934592";
 
@@ -50,40 +56,76 @@ pub async fn compare(options: &Options) -> Result<Outcome> {
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         println!("round {round} of {}, load average {}", options.rounds(), load.split(' ').next().unwrap_or("unknown"));
         for at in 0..outcome.programs.len() {
-            measure(&mut outcome, at, options).await?;
+            measure(&mut outcome, at, options, round).await?;
         }
     }
     Ok(outcome)
 }
 
-/// One program's part of a round.
-async fn measure(outcome: &mut Outcome, program_at: usize, options: &Options) -> Result<()> {
+/// One program's part of a round: the loads on one cluster, the rest on clusters of their own.
+async fn measure(outcome: &mut Outcome, program_at: usize, options: &Options, round: usize) -> Result<()> {
     let program = outcome.programs[program_at];
-    let folder = match &options.dir {
-        Some(dir) => tempfile::tempdir_in(dir)?,
-        None => tempfile::tempdir()?,
-    };
-    let mut cluster = start(program, folder.path(), options).await?;
+    let mut shared: Option<(Cluster, TempDir)> = None;
     for work_at in 0..outcome.works.len() {
         let work = outcome.works[work_at].clone();
-        if work.load.tenure_only && program != Program::Tenured {
-            continue;
-        }
-        let reference = reference_rate(outcome);
-        let measured = run(&mut cluster, &work.load, options, reference).await;
-        let cell = outcome.cells.entry((work_at, program_at)).or_default();
+        let measured = match &work.kind {
+            Kind::Load(load) if load.tenure_only && program != Program::Tenured => continue,
+            Kind::Special(Special::Big) if round > BIG_ROUNDS => continue,
+            Kind::Special(special) => special::run(*special, program, options).await,
+            Kind::Load(load) => {
+                let reference = reference_rate(outcome);
+                let cluster = shared_cluster(&mut shared, program, options).await?;
+                run(cluster, load, options, reference).await.map(|sample| vec![sample])
+            }
+            Kind::Beside(both) => {
+                let cluster = shared_cluster(&mut shared, program, options).await?;
+                beside(cluster, both, options).await.map(|sample| vec![sample])
+            }
+        };
+        outcome.note((work_at, program_at), measured);
+    }
+    match shared {
+        Some((mut cluster, _)) => cluster.kill_all(),
+        None => Ok(()),
+    }
+}
+
+impl Outcome {
+    fn note(&mut self, at: (usize, usize), measured: Result<Vec<Sample>>) {
+        let (label, program) = (self.works[at.0].label, self.programs[at.1].label());
+        let cell = self.cells.entry(at).or_default();
         match measured {
-            Ok(sample) => {
-                println!("  {:8} {:52} {}", program.label(), work.label, line(&sample));
-                cell.samples.push(sample);
+            Ok(samples) => {
+                samples.iter().for_each(|sample| println!("  {program:8} {label:56} {}", line(sample)));
+                cell.samples.extend(samples);
             }
             Err(error) => {
-                println!("  {:8} {:52} FAILED: {error:#}", program.label(), work.label);
+                println!("  {program:8} {label:56} FAILED: {error:#}");
                 cell.failures.push(format!("{error:#}"));
             }
         }
     }
-    cluster.kill_all()
+}
+
+/// The cluster that all loads of a round share, started when the first needs it.
+async fn shared_cluster<'a>(
+    shared: &'a mut Option<(Cluster, TempDir)>,
+    program: Program,
+    options: &Options,
+) -> Result<&'a mut Cluster> {
+    if shared.is_none() {
+        let folder = folder(options)?;
+        *shared = Some((start(program, folder.path(), options).await?, folder));
+    }
+    shared.as_mut().map(|(cluster, _)| cluster).context("invariant: it was started above")
+}
+
+/// Where a cluster keeps its data while it lives.
+pub fn folder(options: &Options) -> Result<TempDir> {
+    Ok(match &options.dir {
+        Some(dir) => tempfile::tempdir_in(dir)?,
+        None => tempfile::tempdir()?,
+    })
 }
 
 /// Three members of a program.
@@ -107,23 +149,11 @@ fn reference_rate(outcome: &Outcome) -> Option<f64> {
 pub async fn run(cluster: &mut Cluster, load: &Load, options: &Options, reference: Option<f64>) -> Result<Sample> {
     let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
     settle(&pids(cluster)?).await?;
-    let seconds = Duration::from_secs_f64(options.seconds());
-    let settings = Settings {
-        endpoints: endpoints(cluster, load.at, leader),
-        leader_only: false,
-        clients: load.clients,
-        connections: load.connections,
-        amount: Amount::Time(seconds),
-        warm_up: WARM_UP.min(seconds),
-        rate: rate(load.rate, reference)?,
-        patience: PATIENCE,
-    };
+    let settings = settings(cluster, load, options, leader, rate(load.rate, reference)?);
     let groups = if load.has_groups { groups(cluster).await } else { None };
     let meter = Rc::new(Meter::new(pids(cluster)?));
     let report = tenure_bench::run(&load.workload, &settings, meter.clone()).await?;
-    if let Some(error) = &report.first_error {
-        bail!("{} of {} operations failed: {error}", report.failed, report.failed + report.operations);
-    }
+    succeeded(&report)?;
     let mut sample = sample(&report, meter.readings());
     if let Some((before, after)) = groups.zip(if load.has_groups { self::groups(cluster).await } else { None }) {
         sample.insert(Metric::PutsPerGroup, float(after.1 - before.1) / float((after.0 - before.0).max(1)));
@@ -131,6 +161,55 @@ pub async fn run(cluster: &mut Cluster, load: &Load, options: &Options, referenc
     if cluster.wait_leader(LEADER_PATIENCE).await? != leader {
         bail!("the leader moved during the run: its figures are not comparable");
     }
+    Ok(sample)
+}
+
+fn settings(cluster: &Cluster, load: &Load, options: &Options, leader: usize, rate: Option<f64>) -> Settings {
+    let seconds = Duration::from_secs_f64(options.seconds());
+    Settings {
+        endpoints: endpoints(cluster, load.at, leader),
+        leader_only: false,
+        clients: load.clients,
+        connections: load.connections,
+        amount: load.total.map_or(Amount::Time(seconds), Amount::Total),
+        warm_up: WARM_UP.min(seconds),
+        rate,
+        patience: PATIENCE,
+    }
+}
+
+/// Figures with failures in them mean nothing.
+pub fn succeeded(report: &Report) -> Result<()> {
+    match &report.first_error {
+        Some(error) => bail!("{} of {} operations failed: {error}", report.failed, report.failed + report.operations),
+        None => Ok(()),
+    }
+}
+
+/// A load with writers beside it, and the same writers alone before.
+async fn beside(cluster: &mut Cluster, both: &Beside, options: &Options) -> Result<Sample> {
+    let Beside { main, writers } = both;
+    let alone = run(cluster, writers, options, None).await?;
+    let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
+    settle(&pids(cluster)?).await?;
+    let main_settings = settings(cluster, main, options, leader, None);
+    let mut writers_settings = settings(cluster, writers, options, leader, rate(writers.rate, None)?);
+    // Long enough for the list to be filled and read beside them.
+    writers_settings.amount = Amount::Time(Duration::from_secs_f64(options.seconds() + BESIDE_SECONDS));
+    let meter = Rc::new(Meter::new(pids(cluster)?));
+    let (listed, written) = tokio::try_join!(
+        tenure_bench::run(&main.workload, &main_settings, meter.clone()),
+        tenure_bench::run(&writers.workload, &writers_settings, Rc::new(Silent)),
+    )?;
+    succeeded(&listed)?;
+    succeeded(&written)?;
+    let mut sample = sample(&listed, None);
+    // Both share the process.
+    sample.remove(&Metric::GeneratorCpuUs);
+    if let Some(p99) = alone.get(&Metric::P99Ms) {
+        sample.insert(Metric::WritersAloneP99Ms, *p99);
+    }
+    sample.insert(Metric::WritersP99Ms, written.latency.p99_ms);
     Ok(sample)
 }
 

@@ -6,7 +6,10 @@
 
 pub mod compare;
 pub mod cost;
+pub mod document;
 pub mod options;
 pub mod sample;
+pub mod smoke;
+pub mod special;
 pub mod table;
 pub mod works;

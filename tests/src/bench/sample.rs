@@ -24,8 +24,10 @@ pub enum Metric {
     EventP50Ms,
     EventP99Ms,
     WorstSecondP99Ms,
+    WritersAloneP99Ms,
     WritersP99Ms,
     GapMs,
+    WriterGapMs,
     ServingMs,
     Missed,
 }
@@ -65,8 +67,10 @@ impl Metric {
             Metric::EventP50Ms => "put to event, p50 ms",
             Metric::EventP99Ms => "put to event, p99 ms",
             Metric::WorstSecondP99Ms => "p99 ms of the worst second",
-            Metric::WritersP99Ms => "writers' p99 ms",
-            Metric::GapMs => "gap ms",
+            Metric::WritersAloneP99Ms => "writers' p99 ms without it",
+            Metric::WritersP99Ms => "writers' p99 ms beside it",
+            Metric::GapMs => "ms without an answer to any probe",
+            Metric::WriterGapMs => "ms without an answer to a lone writer",
             Metric::ServingMs => "ms until it serves",
             Metric::Missed => "missed",
         }
@@ -112,6 +116,9 @@ pub fn sample(report: &Report, cost: Option<(Cost, Cost)>) -> Sample {
         sample.insert(Metric::EventsPerSecond, delivery.rate);
         sample.insert(Metric::EventP50Ms, delivery.latency.p50_ms);
         sample.insert(Metric::EventP99Ms, delivery.latency.p99_ms);
+    }
+    if let Some(events) = report.figures.get("events_per_s") {
+        sample.insert(Metric::EventsPerSecond, *events);
     }
     if report.missed > 0 {
         sample.insert(Metric::Missed, float(report.missed));

@@ -92,7 +92,9 @@ impl Workload {
 
 /// Runs a workload to its end, on the caller's thread, whose runtime must have IO and time.
 pub async fn run(workload: &Workload, settings: &Settings, observer: Rc<dyn Observer>) -> Result<Report, Error> {
-    LocalSet::new().run_until(run_local(workload, settings, observer)).await
+    // Boxed: what calls it would carry all of it.
+    let local = LocalSet::new();
+    Box::pin(local.run_until(run_local(workload, settings, observer))).await
 }
 
 async fn run_local(workload: &Workload, settings: &Settings, observer: Rc<dyn Observer>) -> Result<Report, Error> {
