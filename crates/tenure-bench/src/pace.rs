@@ -14,6 +14,7 @@ use rustix::time::{
 };
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 /// How exactly operations of an open loop are sent. Tokio's timers know milliseconds alone, which is more than some answers
@@ -137,6 +138,8 @@ impl Pace {
             open.released.set(wanted);
             open.due.add_permits(more);
             if is_over {
+                // Whoever was just let go is to get there before the door closes.
+                yield_now().await;
                 open.due.close();
                 return;
             }
@@ -200,6 +203,7 @@ fn timer(every: Duration) -> std::io::Result<Receiver> {
 mod tests {
     use super::*;
     use tokio::join;
+    use tokio::task::{LocalSet, spawn_local};
     use tokio::time::sleep;
 
     const RATE: f64 = 100.0;
@@ -259,5 +263,31 @@ mod tests {
         };
         let ((), done) = join!(pace.release_loop(), client);
         assert_eq!((done, done + pace.missed()), (3, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_are_free_miss_nothing() {
+        let done = LocalSet::new().run_until(async {
+            let pace = Pace::new(0, Amount::Time(INTERVAL * 10), Some(RATE));
+            let clients: Vec<_> = (0..3)
+                .map(|_| {
+                    let pace = pace.clone();
+                    spawn_local(async move {
+                        let mut done = 0;
+                        while pace.take().await.is_some() {
+                            done += 1;
+                        }
+                        done
+                    })
+                })
+                .collect();
+            pace.release_loop().await;
+            let mut done = 0;
+            for client in clients {
+                done += client.await.unwrap();
+            }
+            (done, pace.missed())
+        });
+        assert_eq!(done.await, (10, 0));
     }
 }

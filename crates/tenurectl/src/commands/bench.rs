@@ -19,7 +19,7 @@ use super::Session;
 use super::bench_view::Measured;
 use crate::arguments::bench::{BenchArgs, BenchCommand, DataArgs, KeyOrder, LoadArgs, LockWay, ReadConsistency};
 use crate::failure::Failure;
-use crate::output::complain;
+use crate::output::Output;
 use crate::stop;
 
 /// Ended by Ctrl-C, as shells say it.
@@ -29,7 +29,7 @@ pub(super) async fn run(session: &Session, args: &BenchArgs) -> Result<(), Failu
     let workload = workload(&args.workload);
     let settings = settings(session, load(&args.workload))?;
     let is_stopped = Arc::new(AtomicBool::new(false));
-    let observer = Bar::new(is_stopped.clone());
+    let observer = Bar::new(session.output, is_stopped.clone());
     let measuring = tokio::task::spawn_blocking(move || tenure_bench::run_on_thread(workload, settings, observer));
     let stopping = async {
         stop::asked().await;
@@ -196,18 +196,19 @@ fn keys(data: &DataArgs) -> Keys {
 /// Shows on stderr how far the run is, if that is a terminal.
 struct Bar {
     bar: ProgressBar,
+    output: Output,
     is_stopped: Arc<AtomicBool>,
 }
 
 impl Bar {
-    fn new(is_stopped: Arc<AtomicBool>) -> Bar {
+    fn new(output: Output, is_stopped: Arc<AtomicBool>) -> Bar {
         let target = if stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(1), target);
         // A bar without its form still counts.
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}") {
             bar.set_style(style);
         }
-        Bar { bar, is_stopped }
+        Bar { bar, output, is_stopped }
     }
 }
 
@@ -235,7 +236,8 @@ impl Observer for Bar {
     }
 
     fn first_failure(&self, failure: &tenure_bench::Failure) {
-        self.bar.suspend(|| complain(&format!("tenurectl: the first request that failed: {failure}")));
+        let words = format!("tenurectl: the first request that failed: {failure}");
+        self.bar.suspend(|| self.output.note(&words));
     }
 
     fn is_stopped(&self) -> bool {
