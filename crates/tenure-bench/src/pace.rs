@@ -267,7 +267,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn clients_that_are_free_miss_nothing() {
-        let done = LocalSet::new().run_until(async {
+        let local = LocalSet::new();
+        let done = local.run_until(async {
             let pace = Pace::new(0, Amount::Time(INTERVAL * 10), Some(RATE));
             let clients: Vec<_> = (0..3)
                 .map(|_| {
