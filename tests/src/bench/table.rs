@@ -142,7 +142,7 @@ mod tests {
         let text = tables(&outcome());
         assert!(text.contains("| etcd | 100 (80.0–120) | – | 10.0 | – |"), "{text}");
         assert!(text.contains("| | **tenured / etcd** | **2.50 ×** |  | **0.40 ×** |"), "{text}");
-        assert!(text.contains("| gap ms | 10.0 | 4.00 | **0.40 ×** |"), "{text}");
+        assert!(text.contains("| ms without an answer to any probe | 10.0 | 4.00 | **0.40 ×** |"), "{text}");
     }
 
     #[test]

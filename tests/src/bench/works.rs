@@ -223,19 +223,19 @@ pub fn works() -> Vec<Work> {
         work("mixed-90", "9 ranges to 1 put, 1000 clients", mixed(0.9, 1000)),
         work("mixed-50", "1 range to 1 put, 1000 clients", mixed(0.5, 1000)),
         work("list-whole", "list of 10,000 keys x 1 KiB, 4 clients", list(|_| {})),
-        work("list-pages", "the same in pages of 500", list(|range| range.page = Some(500))),
-        work("list-count", "the same, count only", list(|range| range.count_only = true)),
-        work("list-old", "the same at an old revision", list(|range| range.old_revision = true)),
+        work("list-pages", "list of 10,000 keys in pages of 500", list(|range| range.page = Some(500))),
+        work("list-count", "list of 10,000 keys, count only", list(|range| range.count_only = true)),
+        work("list-old", "list of 10,000 keys at an old revision", list(|range| range.old_revision = true)),
         work(
             "list-old-pages",
-            "the same at an old revision, in pages of 500",
+            "list of 10,000 keys at an old revision, in pages of 500",
             list(|range| {
                 (range.old_revision, range.page) = (true, Some(500));
             }),
         ),
         Work {
             name: "list-writers",
-            label: "the same in pages of 500, beside 1000 puts per s",
+            label: "list of 10,000 keys in pages of 500, beside 1000 puts per s",
             kind: Kind::Beside(Box::new(Beside {
                 main: list(|range| range.page = Some(500)),
                 writers: Load { rate: Rate::Fixed(1_000.0), ..put(100) },
@@ -255,11 +255,7 @@ pub fn works() -> Vec<Work> {
         work("watch-1000-open", "watch: 20 puts per s to 1000 watchers of their key", watch(Rate::Fixed(20.0))),
         work("watch-latency-100", "put until one's own watcher has it, 100 clients", watch_latency(100)),
         work("watch-catch-up", "20 watchers from 20,000 revisions ago", catch_up(20)),
-        special(
-            "compaction",
-            "2000 puts per s while the store is compacted (and etcd defragmented)",
-            Special::Compaction,
-        ),
+        special("compaction", "2000 puts per s while compacting (etcd: and defragmenting)", Special::Compaction),
         special("failover-kill", "a writer while the leader is killed", Special::Failover { gracefully: false }),
         special("failover-stop", "a writer while the leader stops gracefully", Special::Failover { gracefully: true }),
         special("big", "2 million keys x 256 B: memory, and start after kill -9", Special::Big),

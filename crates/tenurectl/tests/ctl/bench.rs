@@ -22,6 +22,11 @@ pub(crate) async fn reports(program: Program, home: &Path) -> Result<()> {
     // The server runs already, so it serves as soon as it is asked.
     let report = ctl.json(&["bench", "restart", "--command", "true"]).await?;
     ensure!(report["figures"]["serving_ms"].as_f64().is_some_and(|took| took > 0.0), "{report}");
+    let failover = ["bench", "failover", "--seconds", "1s", "--after", "200ms", "--command"];
+    let report = ctl.json(&[&failover[..], &["true"]].concat()).await?;
+    ensure!(report["figures"]["writer_gap_ms"].as_f64().is_some_and(|gap| gap > 0.0), "{report}");
+    let error = ctl.fails_as("local", 1, &[&failover[..], &["false"]].concat()).await?;
+    ensure!(error["message"].as_str().is_some_and(|words| words.contains("the command failed")), "{error}");
 
     let future = ["bench", "range", "--no-fill", "--rev", "999999", "--total", "5", "--warm-up", "0"];
     let said = ctl.fails(5, &future).await?;
