@@ -47,7 +47,7 @@ pub struct Outcome {
 
 /// Runs all rounds.
 pub async fn compare(options: &Options) -> Result<Outcome> {
-    let works: Vec<Work> = works().into_iter().filter(|work| options.wants(work.name)).collect();
+    let works = options.chosen(works());
     ensure!(!works.is_empty(), "--works names no work; --list tells them");
     let programs = options.programs()?;
     let mut outcome = Outcome { works, programs, cells: Cells::new() };

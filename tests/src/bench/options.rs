@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Parser;
 
+use super::works::Work;
 use crate::binaries::Program;
 
 /// Compares etcd and Tenure under the same loads, three members each, and prints a table.
@@ -64,9 +65,15 @@ impl Options {
         if self.quick { 1.0 } else { self.seconds.max(0.1) }
     }
 
-    /// Whether a work is wanted.
-    pub fn wants(&self, name: &str) -> bool {
-        self.works.is_empty() || self.works.iter().any(|wanted| name.starts_with(wanted.as_str()))
+    /// Which of the works are wanted.
+    pub fn chosen(&self, works: Vec<Work>) -> Vec<Work> {
+        // A whole name is not meant as the begin of others.
+        let is_name: Vec<bool> = self.works.iter().map(|wanted| works.iter().any(|work| work.name == wanted)).collect();
+        let wants = |name: &str| {
+            let mut wanted = self.works.iter().zip(&is_name);
+            wanted.any(|(wanted, is_name)| if *is_name { name == wanted } else { name.starts_with(wanted.as_str()) })
+        };
+        works.into_iter().filter(|work| self.works.is_empty() || wants(work.name)).collect()
     }
 }
 
@@ -84,13 +91,25 @@ fn program(name: &str) -> Result<Program> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::works::works;
 
     #[test]
-    fn works_are_chosen_by_the_begin_of_their_names() {
-        let options = |line: &[&str]| Options::parse_from([&["bench"], line].concat());
-        assert!(options(&[]).wants("put-1000"));
-        let some = options(&["--works", "put,lock-native", "--quick"]);
-        assert_eq!(["put-1", "lock-native-1", "lock-v3lock-1"].map(|name| some.wants(name)), [true, true, false]);
-        assert_eq!(some.rounds(), 1);
+    fn works_are_chosen_by_their_names_or_the_begin_of_them() {
+        let chosen = |line: &[&str]| -> Vec<&str> {
+            let options = Options::parse_from([&["bench"], line].concat());
+            options.chosen(works()).iter().map(|work| work.name).collect()
+        };
+        assert_eq!(chosen(&[]).len(), works().len());
+        assert_eq!(chosen(&["--works", "put-1000"]), ["put-1000"]);
+        assert_eq!(
+            chosen(&["--works", "put-1000-,lock-native"]),
+            ["put-1000-all", "lock-native-1000", "lock-native-1"]
+        );
+        assert!(chosen(&["--works", "nothing"]).is_empty());
+    }
+
+    #[test]
+    fn a_quick_run_is_one_round() {
+        assert_eq!(Options::parse_from(["bench", "--quick", "--rounds", "9"]).rounds(), 1);
     }
 }
