@@ -28,6 +28,7 @@ pub mod lock_scale;
 pub mod node;
 pub mod overlap;
 pub mod ports;
+pub mod process;
 pub mod requests;
 pub mod samples;
 pub mod scenario;

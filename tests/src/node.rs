@@ -10,19 +10,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::binaries::Program;
 use crate::http1;
+use crate::process;
 
 /// How often a condition of a real process is looked at again.
 pub const POLL: Duration = Duration::from_millis(10);
 /// Compiled-in limit of a start on a busy two-core machine.
 pub const READY_PATIENCE: Duration = Duration::from_secs(30);
 const READY_LINE: &str = "ready to serve client requests";
-/// Linux counts process times in ticks of 1/100 s on every platform that we build for.
-const TICKS_PER_SECOND: u32 = 100;
 
 /// One member of a test cluster.
 #[derive(Debug)]
@@ -188,9 +187,7 @@ impl Node {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let raw = i32::try_from(self.pid()?)?;
-        let pid = Pid::from_raw(raw).context("a child has a positive pid")?;
-        Ok(kill_process(pid, signal)?)
+        process::signal(self.pid()?, signal)
     }
 
     /// Deletes everything that the node stored.
@@ -206,20 +203,12 @@ impl Node {
 
     /// User and system CPU time of the process so far.
     pub fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?))?;
-        // The second field is the program's name in parentheses and may hold spaces: count from behind it.
-        let (_, rest) = stat.rsplit_once(')').context("unexpected /proc/PID/stat")?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let [user, system] = [11, 12].map(|at| fields.get(at).and_then(|field| field.parse::<u32>().ok()));
-        let ticks = user.zip(system).map(|(user, system)| user + system).context("unexpected /proc/PID/stat")?;
-        Ok(Duration::from_secs(1) / TICKS_PER_SECOND * ticks)
+        process::cpu(self.pid()?)
     }
 
     /// The memory that the process has at the moment.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        Ok(line.context("unexpected /proc/PID/status")?.parse::<u64>()? * 1024)
+        process::resident_bytes(self.pid()?)
     }
 
     /// What the present (or last) life of the process printed.

@@ -5,11 +5,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tenure_client::{Client, ConnectOptions};
 use tenure_tests::binaries::Program;
 use tenure_tests::cluster::{Cluster, LEADER_PATIENCE};
-use tenure_tests::scenario;
+use tenure_tests::{process, scenario};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
@@ -48,8 +48,7 @@ impl Example {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("it has ended")?;
-        Ok(kill_process(pid, signal)?)
+        process::signal(self.child.id().context("it has ended")?, signal)
     }
 
     /// Tells it to stop, and waits until it has.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tenure_bench::{Failure, Observer};
 
-/// Linux counts process times in ticks of 1/100 s on every platform that we build for.
-const TICK: Duration = Duration::from_millis(10);
+use crate::process::{self, TICK};
 
 /// What processes have used up so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -37,23 +36,17 @@ impl Cost {
     }
 
     fn of_one(pid: u32) -> Option<Cost> {
-        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
-        let stat = read("stat")?;
-        // The second field is the program's name in parentheses and may hold spaces: count from behind it.
-        let (_, rest) = stat.rsplit_once(')')?;
-        let ticks: u32 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
-        let number = |name: &str, key: &str| -> Option<u64> {
-            let text = read(name)?;
-            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-            line.split_whitespace().next()?.parse().ok()
+        let written = || {
+            let io = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+            io.lines().find_map(|line| line.strip_prefix("write_bytes:")?.trim().parse().ok())
         };
         Some(Cost {
             scheduled: scheduled(pid),
-            ticked: TICK * ticks,
+            ticked: process::cpu(pid).ok()?,
             processes: 1,
             // Not every kernel lets it be read.
-            written_bytes: number("io", "write_bytes:").unwrap_or(0),
-            resident_bytes: number("status", "VmRSS:")? * 1024,
+            written_bytes: written().unwrap_or(0),
+            resident_bytes: process::resident_bytes(pid).ok()?,
         })
     }
 

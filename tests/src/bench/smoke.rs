@@ -62,18 +62,7 @@ async fn run(workload: &Workload, settings: &Settings) -> Result<Report> {
 /// With how many operations each of them is to have done.
 fn workloads() -> Vec<(Workload, u64)> {
     let data = |prefix: &str, count| Keys::new(prefix, 16, count, Order::Random);
-    let range = Range {
-        keys: data("range/", 50),
-        value_bytes: 100,
-        fill: true,
-        serializable: false,
-        whole: false,
-        keys_only: false,
-        count_only: false,
-        page: None,
-        old_revision: false,
-        revision: None,
-    };
+    let range = Range::of_one(data("range/", 50), 100);
     let pages = Range { whole: true, page: Some(7), old_revision: true, ..range.clone() };
     let count = Range { whole: true, count_only: true, serializable: true, ..range.clone() };
     let lock = |api, locks| Workload::Lock(Lock { api, locks, prefix: format!("lock/{api:?}/"), ttl: TTL });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use etcd_client::CompactionOptions;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tenure_bench::workload::{Failover, Put, Restart, Trigger, TxnPut};
 use tenure_bench::{Amount, Keys, Order, Report, Settings, Silent, Workload};
 use tokio::time::sleep;
@@ -19,6 +19,7 @@ use super::works::{At, Special};
 use crate::binaries::Program;
 use crate::cluster::{Cluster, LEADER_PATIENCE, connect};
 use crate::node::READY_PATIENCE;
+use crate::process;
 
 /// Of most values.
 const VALUE_BYTES: usize = 256;
@@ -171,9 +172,9 @@ pub async fn failover(
     after: Duration,
     time: Duration,
 ) -> Result<Report> {
-    let pid = Pid::from_raw(i32::try_from(cluster.nodes[leader].pid()?)?).context("a child has a positive pid")?;
+    let pid = cluster.nodes[leader].pid()?;
     let signal = if gracefully { Signal::TERM } else { Signal::KILL };
-    let ends = move || kill_process(pid, signal).map_err(|error| error.to_string());
+    let ends = move || process::signal(pid, signal).map_err(|error| error.to_string());
     let failover = Failover {
         keys: Keys::new("failover/", 16, 1_000, Order::Sequential),
         value_bytes: VALUE_BYTES,

@@ -108,18 +108,8 @@ fn keys(prefix: &str) -> Keys {
 }
 
 fn range_one(clients: usize, serializable: bool) -> Load {
-    let range = Range {
-        keys: Keys::new("read/", KEY_BYTES + 5, 1_000, Order::Random),
-        value_bytes: VALUE_BYTES,
-        fill: true,
-        serializable,
-        whole: false,
-        keys_only: false,
-        count_only: false,
-        page: None,
-        old_revision: false,
-        revision: None,
-    };
+    let keys = Keys::new("read/", KEY_BYTES + 5, 1_000, Order::Random);
+    let range = Range { serializable, ..Range::of_one(keys, VALUE_BYTES) };
     Load::new(Workload::Range(range), clients)
 }
 
@@ -164,18 +154,8 @@ fn large(value_bytes: usize, clients: usize) -> Load {
 
 /// All of 10,000 keys of 1 KiB in every operation.
 fn list(change: fn(&mut Range)) -> Load {
-    let mut range = Range {
-        keys: Keys::new("list/", KEY_BYTES + 5, 10_000, Order::Sequential),
-        value_bytes: 1024,
-        fill: true,
-        serializable: false,
-        whole: true,
-        keys_only: false,
-        count_only: false,
-        page: None,
-        old_revision: false,
-        revision: None,
-    };
+    let keys = Keys::new("list/", KEY_BYTES + 5, 10_000, Order::Sequential);
+    let mut range = Range { whole: true, ..Range::of_one(keys, 1024) };
     change(&mut range);
     Load { connections: 4, ..Load::new(Workload::Range(range), 4) }
 }

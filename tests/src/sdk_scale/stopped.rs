@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use tenure_client::lock::Wait;
 use tenure_client::session::Session;
@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::apart::Size;
 use crate::binaries::Program;
 use crate::lease_scale::three_members;
+use crate::process;
 
 /// Longer than any step takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -127,8 +128,7 @@ async fn judge(said: &mut Said, resumed: u128) -> Result<()> {
 }
 
 fn signal(child: &Child, signal: Signal) -> Result<()> {
-    let pid = i32::try_from(child.id().context("it ended")?)?;
-    Ok(kill_process(Pid::from_raw(pid).context("no process has this id")?, signal)?)
+    process::signal(child.id().context("it ended")?, signal)
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, which all processes of a machine share: by it a test and its holders tell what came first.

@@ -55,6 +55,22 @@ pub(crate) struct Reader {
 }
 
 impl Range {
+    /// One of these keys in every operation, linearizable and as of now, after all of them were written.
+    pub fn of_one(keys: Keys, value_bytes: usize) -> Range {
+        Range {
+            keys,
+            value_bytes,
+            fill: true,
+            serializable: false,
+            whole: false,
+            keys_only: false,
+            count_only: false,
+            page: None,
+            old_revision: false,
+            revision: None,
+        }
+    }
+
     pub(crate) async fn run(&self, scope: &Rc<Scope>) -> Result<Report, Error> {
         let clients = self.clients(scope).await?;
         Ok(scope.measure("range", clients).await.0)

@@ -34,7 +34,7 @@ use bytes::Bytes;
 use crate::client::Client;
 use crate::error::Error;
 use crate::ids::Revision;
-use crate::kv::{KeyRange, Order, SortBy};
+use crate::kv::{Get, KeyRange, Order, SortBy};
 
 /// An election as one sees it who does not stand for it. Made by [`Client::election`].
 #[derive(Clone, Debug)]
@@ -57,8 +57,7 @@ impl Election {
     ///
     /// Those of a read.
     pub async fn leader(&self) -> Result<Option<Leader>, Error> {
-        let oldest = self.client.get(self.range()).sorted(SortBy::CreateRevision, Order::Ascending).limit(1).await?;
-        Ok(oldest.first().map(Leader::from))
+        Ok(oldest(&self.client, &self.name).await?.first().map(Leader::from))
     }
 
     /// Who leads, from now on and whenever that changes.
@@ -79,6 +78,11 @@ impl Election {
     fn range(&self) -> KeyRange {
         candidates(&self.name)
     }
+}
+
+/// The one that leads: the oldest of those that stand.
+fn oldest(client: &Client, name: &[u8]) -> Get {
+    client.get(candidates(name)).sorted(SortBy::CreateRevision, Order::Ascending).limit(1)
 }
 
 /// All keys that stand for the election.

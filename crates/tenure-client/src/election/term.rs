@@ -5,11 +5,11 @@
 
 use bytes::Bytes;
 
-use super::candidates;
+use super::oldest;
 use crate::client::Client;
 use crate::error::Refusal;
 use crate::ids::Revision;
-use crate::kv::{KeyRange, Order, SortBy};
+use crate::kv::KeyRange;
 use crate::watch::WatchError;
 
 /// What is before an election's name in the key of requests to end a term. `tenurectl put 'tenure/end-of-term/NAME' REASON` is one.
@@ -50,8 +50,7 @@ pub(super) async fn requested(client: Client, name: &[u8], token: Revision) -> R
 
 /// Whether the candidate with this token led at a revision. What is not known any more is long ago, and was heard by its leader.
 async fn led(client: &Client, name: &[u8], token: Revision, revision: Revision) -> Result<bool, WatchError> {
-    let oldest = client.get(candidates(name)).at(revision).sorted(SortBy::CreateRevision, Order::Ascending).limit(1);
-    match oldest.await {
+    match oldest(client, name).at(revision).await {
         Ok(got) => Ok(got.first().is_some_and(|kv| kv.create_revision == token)),
         Err(error) if error.refusal() == Some(Refusal::Compacted) => Ok(false),
         Err(error) => Err(error.into()),
