@@ -34,7 +34,7 @@ use crate::outcome::{Outcome, Refusal, Response};
 use crate::row::Incarnation;
 use crate::state::StateWrite;
 
-pub use lease::{LEASE_MARGIN_PERCENT, due_ms};
+pub use lease::{LEASE_MARGIN_PERCENT, due_ms, ends_ms, renewal_counts_ms};
 pub use lease_end::LEASE_ENDS_MAX;
 
 /// Why apply cannot go on. Each of these stops the node: to skip an entry would make its state differ.

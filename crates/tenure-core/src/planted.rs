@@ -63,6 +63,8 @@ pub enum Bug {
     ResetAtPromotion,
     /// A renewal is answered by what the member knows, before it is in the log.
     RenewalAckedEarly,
+    /// A renewal counts for much longer than lessors let leases live.
+    RenewalCountsForLong,
     /// A lessor that no longer leads does not pause, and hands what it wants to end to the leader, which believes it.
     StaleLessor,
     /// Of what is read from the history, a watcher is not told the first event.
@@ -125,7 +127,7 @@ const fn planted(bug: Bug, name: &'static str, seen_by: &'static [&'static str],
 }
 
 /// All of them.
-pub const ALL: [Planted; 44] = [
+pub const ALL: [Planted; 45] = [
     planted(
         Bug::UnconfirmedRead,
         "unconfirmed-read",
@@ -258,6 +260,12 @@ pub const ALL: [Planted; 44] = [
         "renewal-acked-early",
         &["leases", "leases never early"],
         "renewals are acknowledged that never come into the log, and leases end early",
+    ),
+    planted(
+        Bug::RenewalCountsForLong,
+        "renewal-counts-for-long",
+        &["leases", "leases never early"],
+        "keepalives are answered without the log although the last renewal there is old, and leases end early",
     ),
     planted(
         Bug::StaleLessor,

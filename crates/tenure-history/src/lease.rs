@@ -27,7 +27,7 @@ const CHECKER: &str = "leases";
 /// The bounds, and what the run knows of its leaders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// By how many percent a lease may outlive its TTL: the clock margin.
+    /// By how many percent a lease may outlive its TTL: the clock margin, and what its last renewal may have counted for.
     pub margin_percent: u64,
     /// One grace: the election timeout.
     pub grace: Duration,
@@ -47,7 +47,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Bounds {
-            margin_percent: 1,
+            margin_percent: 2,
             grace: Duration::from_secs(1),
             slack: Duration::from_secs(1),
             outages: Vec::new(),

@@ -26,6 +26,10 @@ use tenure_core::planted::{Bug, is_on};
 
 use crate::runtime::BootInstant;
 
+/// How old the last applied reading of a leader's own may be for [`LeaseClock::leading`], in milliseconds. Meanwhile two clocks
+/// come apart by half a percent of it.
+pub const OWN_READING_AGE_MAX_MS: u64 = 1000;
+
 /// See the module's header.
 #[derive(Debug)]
 pub struct LeaseClock(Mutex<Reckoning>);
@@ -39,6 +43,15 @@ impl LeaseClock {
     /// What the lease clock shows, in milliseconds.
     pub fn reading(&self, now: BootInstant) -> u64 {
         self.reckoning().reading(now)
+    }
+
+    /// What the clock shows to the leader of `term`, provided that a reading of its own was applied in that term, and not long ago.
+    ///
+    /// Then no clock that leases may end by is ahead of it, now or later: who leads next has applied that reading, too, and
+    /// reckons on from its arrival. A leader that none of its own is known of may be behind the next one, by what the last reading of its predecessor took
+    /// longer to itself.
+    pub fn leading(&self, term: Term, now: BootInstant) -> Option<u64> {
+        self.reckoning().leading(term, now)
     }
 
     /// When a reading was last applied here; the start of this node or its last snapshot if none was since.
@@ -77,11 +90,13 @@ struct Reckoning {
     /// The last term in which this node handed out readings. One is enough: when it hands out the first of a term, all
     /// entries of earlier terms are applied here.
     own_term: Option<Term>,
+    /// The last reading of that term that was applied here, unless one of another term was since.
+    own_told_ms: Option<u64>,
 }
 
 impl Reckoning {
     fn new(clock_ms: u64, now: BootInstant) -> Reckoning {
-        Reckoning { base_ms: clock_ms, base_at: now, told_at: now, own_term: None }
+        Reckoning { base_ms: clock_ms, base_at: now, told_at: now, own_term: None, own_told_ms: None }
     }
 
     /// Rounded down, so that rounding never makes a node's clock run ahead of what it was told.
@@ -90,8 +105,16 @@ impl Reckoning {
         self.base_ms.saturating_add(since)
     }
 
+    fn leading(&self, term: Term, now: BootInstant) -> Option<u64> {
+        let told_ms = self.own_told_ms.filter(|_| self.own_term == Some(term))?;
+        let reading = self.reading(now);
+        (reading.saturating_sub(told_ms) <= OWN_READING_AGE_MAX_MS).then_some(reading)
+    }
+
     fn hand_out(&mut self, term: Term, now: BootInstant) -> u64 {
-        self.own_term = self.own_term.max(Some(term));
+        if self.own_term < Some(term) {
+            (self.own_term, self.own_told_ms) = (Some(term), None);
+        }
         if is_on(Bug::LeaseClockCountsTwice) {
             self.base_ms = self.reading(now);
         }
@@ -103,8 +126,10 @@ impl Reckoning {
         if is_on(Bug::LeaseClockOnlyUpwards) && clock_ms <= self.reading(arrived) {
             return;
         }
-        if self.own_term != Some(term) {
-            (self.base_ms, self.base_at) = (clock_ms, arrived);
+        if self.own_term == Some(term) {
+            self.own_told_ms = Some(clock_ms);
+        } else {
+            (self.base_ms, self.base_at, self.own_told_ms) = (clock_ms, arrived, None);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRng, TestRunner};
-use tenure_core::apply::due_ms;
+use tenure_core::apply::{ends_ms, renewal_counts_ms};
 use tenure_core::row::{Incarnation, LeaseRow};
 
 use super::*;
@@ -19,6 +19,9 @@ const TTL_MS: u64 = 10_000;
 
 /// Nodes' and clients' clocks differ by at most half a percent, here in parts of a million of true time.
 const RATE_PPM: i64 = 2_500;
+
+/// By how much the clock of a leader may be behind its successor's when it answers by it, and rounding.
+const CLOCKS_APART_MS: u64 = OWN_READING_AGE_MAX_MS / 200 + 2;
 
 /// A reading is in whole milliseconds.
 const ROUNDING_US: u64 = 1000;
@@ -37,6 +40,8 @@ enum Step {
     Propose { what: What },
     /// One of the entries held is appended, or refused because its term is over.
     Append { which: usize },
+    /// A node learns the whole log, and answers a keepalive without adding to it, if it may.
+    Answer { node: usize },
     /// A node starts again on what it had applied, but for some entries that it had not flushed.
     Restart { node: usize, lost: usize },
 }
@@ -61,6 +66,10 @@ enum Bug {
     ArrivedTooEarly,
     /// Nodes count from when a reading is applied: safe, but late.
     FromApply,
+    /// Leaders answer keepalives by their clocks although no reading of their own is known.
+    AnswerByAnyReading,
+    /// They answer for much longer than lessors wait.
+    AnswerForLong,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +113,7 @@ impl State {
     }
 
     fn due_ms(&self, bug: Option<Bug>) -> u64 {
-        if bug == Some(Bug::NoMargin) { self.lease.clock_ms + TTL_MS } else { due_ms(&self.lease) }
+        if bug == Some(Bug::NoMargin) { self.lease.clock_ms + TTL_MS } else { ends_ms(&self.lease) }
     }
 }
 
@@ -133,6 +142,9 @@ struct World {
     term_begin: usize,
     /// How often a lease was ended.
     ended: usize,
+    /// When a keepalive was last answered without the log, in true time, and how often.
+    answered_us: u64,
+    answers: usize,
     bug: Option<Bug>,
 }
 
@@ -145,7 +157,8 @@ impl World {
         };
         let nodes = rates.iter().map(node).collect();
         let (log, state, held, term) = (Vec::new(), State::new(), Vec::new(), Term(1));
-        World { start, now_us: 0, log, state, held, nodes, leader: 0, term, term_begin: 0, ended: 0, bug }
+        let (leader, term_begin, ended, answered_us, answers) = (0, 0, 0, 0, 0);
+        World { start, now_us: 0, log, state, held, nodes, leader, term, term_begin, ended, answered_us, answers, bug }
     }
 
     /// The present by a node's own clock.
@@ -171,6 +184,7 @@ impl World {
             }
             Step::Propose { what } => return self.propose(*what),
             Step::Append { which } => return self.append(*which),
+            Step::Answer { node } => self.answer(*node),
             Step::Restart { node, lost } => self.restart(*node, *lost),
         }
         Ok(())
@@ -193,7 +207,7 @@ impl World {
         let counts = match self.bug {
             Some(Bug::OnlyWhenItMoves) => moved,
             Some(Bug::OnlyUpwards) => node.state.clock_ms > node.clock.reading(now),
-            Some(Bug::NoMargin | Bug::ArrivedTooEarly | Bug::FromApply) | None => true,
+            _ => true,
         };
         match self.bug {
             Some(Bug::ArrivedTooEarly) => arrived -= Duration::from_secs(2),
@@ -219,7 +233,7 @@ impl World {
         let behind_us = self.now_us.saturating_sub(1000 * reading);
         let may_us = node.lost_us + slow_us + ROUNDING_US;
         // What ends leases early must be found by that.
-        let looks = matches!(self.bug, None | Some(Bug::FromApply));
+        let looks = matches!(self.bug, None | Some(Bug::FromApply | Bug::AnswerByAnyReading | Bug::AnswerForLong));
         prop_assert!(!looks || behind_us <= may_us, "{behind_us} µs behind, {may_us} µs of them on the way");
         if what == What::Expire && reading < node.state.due_ms(self.bug) {
             return Ok(());
@@ -243,13 +257,27 @@ impl World {
         let holds = self.state.lease.renewals == entry.renewals && self.state.clock_ms >= self.state.due_ms(self.bug);
         if entry.what == What::Expire && holds {
             let renewals = self.log.iter().filter(|entry| entry.what == What::Renew);
-            let renewed_us = renewals.map(|renewal| renewal.taken_us).max().unwrap_or(0);
+            let renewed_us = renewals.map(|renewal| renewal.taken_us).max().unwrap_or(0).max(self.answered_us);
             let by_the_slowest_client =
-                (entry.taken_us - renewed_us) * (1_000_000 - RATE_PPM.unsigned_abs()) / 1_000_000;
+                entry.taken_us.saturating_sub(renewed_us) * (1_000_000 - RATE_PPM.unsigned_abs()) / 1_000_000;
             prop_assert!(by_the_slowest_client >= TTL_MS * 1000, "ended after {by_the_slowest_client} µs");
             self.ended += 1;
         }
         Ok(())
+    }
+
+    fn answer(&mut self, at: usize) {
+        // It has waited for a read index.
+        self.arrive(at, usize::MAX);
+        (0..self.log.len()).for_each(|_| self.apply_next(at));
+        let (now, node) = (self.now(at), &self.nodes[at]);
+        let Some(term) = node.clock.reckoning().own_term else { return };
+        let by_any = (self.bug == Some(Bug::AnswerByAnyReading)).then(|| node.clock.reading(now));
+        let counts_ms = if self.bug == Some(Bug::AnswerForLong) { TTL_MS / 3 } else { renewal_counts_ms(TTL_MS) };
+        let reading = by_any.or_else(|| node.clock.leading(term, now));
+        if reading.is_some_and(|reading| reading + CLOCKS_APART_MS <= self.state.lease.clock_ms + counts_ms) {
+            (self.answered_us, self.answers) = (self.now_us, self.answers + 1);
+        }
     }
 
     fn restart(&mut self, at: usize, lost: usize) {
@@ -276,7 +304,8 @@ fn step((kind, by, ms): (u8, u8, u16)) -> Step {
     let (which, ms) = (usize::from(by), u64::from(ms));
     let node = which % NODES;
     match kind % 32 {
-        0..=4 => Step::Pass { ms: ms % 800 },
+        0 | 1 => Step::Pass { ms: ms % 40 },
+        2..=4 => Step::Pass { ms: ms % 800 },
         5 | 6 => Step::Pass { ms: ms % 6000 },
         7..=9 => Step::Arrive { node, entries: 1 + which % 5 },
         10..=12 => Step::Apply { node, entries: 1 + which % 5 },
@@ -284,7 +313,8 @@ fn step((kind, by, ms): (u8, u8, u16)) -> Step {
         15..=17 => Step::Propose { what: What::Tick },
         18 | 19 => Step::Propose { what: What::Renew },
         20..=22 => Step::Propose { what: What::Expire },
-        23..=30 => Step::Append { which },
+        23..=28 => Step::Append { which },
+        29 | 30 => Step::Answer { node },
         _ => Step::Restart { node, lost: which % 9 },
     }
 }
@@ -296,12 +326,13 @@ fn story() -> impl Strategy<Value = Story> {
     (vec(-RATE_PPM..=RATE_PPM, NODES), steps.prop_map(|steps| steps.into_iter().map(step).collect()))
 }
 
-fn tell((rates, steps): &Story, bug: Option<Bug>) -> Result<usize, TestCaseError> {
+/// How many leases ended, and how many keepalives were answered without the log.
+fn tell((rates, steps): &Story, bug: Option<Bug>) -> Result<(usize, usize), TestCaseError> {
     let mut world = World::new(rates, bug);
     for step in steps {
         world.step(step)?;
     }
-    Ok(world.ended)
+    Ok((world.ended, world.answers))
 }
 
 fn runner(cases: u32) -> TestRunner {
@@ -322,14 +353,17 @@ proptest! {
 /// The law is not vacuous: leases do end in these stories, and bugs are found in them, each by the part that it breaks.
 #[test]
 fn planted_bugs_are_found() {
-    let ended = std::cell::Cell::new(0);
+    let seen = std::cell::Cell::new((0, 0));
     let told = runner(2000).run(&story(), |story| {
-        ended.set(ended.get() + tell(&story, None)?);
+        let ((ended, answers), (more_ended, more_answers)) = (seen.get(), tell(&story, None)?);
+        seen.set((ended + more_ended, answers + more_answers));
         Ok(())
     });
     told.expect("the law holds");
-    assert!(ended.get() > 200, "{} leases ended", ended.get());
-    for bug in [Bug::OnlyWhenItMoves, Bug::OnlyUpwards, Bug::NoMargin, Bug::ArrivedTooEarly, Bug::FromApply] {
+    let (ended, answers) = seen.get();
+    assert!(ended > 200 && answers > 200, "{ended} leases ended, {answers} keepalives were answered without the log");
+    let early = [Bug::OnlyWhenItMoves, Bug::OnlyUpwards, Bug::NoMargin, Bug::ArrivedTooEarly];
+    for bug in early.into_iter().chain([Bug::FromApply, Bug::AnswerByAnyReading, Bug::AnswerForLong]) {
         let result = runner(20_000).run(&story(), |story| tell(&story, Some(bug)).map(drop));
         let Err(TestError::Fail(reason, _)) = result else { panic!("{bug:?} was not found") };
         let part = if bug == Bug::FromApply { "on the way" } else { "ended after" };

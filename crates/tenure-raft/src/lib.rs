@@ -34,7 +34,7 @@ pub use error::{NodeError, ProposeError, ReadIndexError};
 pub use home::{SimEngine, SimEngines};
 pub use housekeeping::Housekeeping;
 pub use identity::Founding;
-pub use lease_clock::LeaseClock;
+pub use lease_clock::{LeaseClock, OWN_READING_AGE_MAX_MS};
 pub use node::{Member, NodeOptions, RaftNode, Status};
 pub use peer::{
     Cut, Dialer, ForwardError, Forwarded, Links, Partition, PartitionedDialer, PeerChannel, PeerPort, Peers, TcpDialer,

@@ -35,6 +35,26 @@ pub fn due_ms(lease: &LeaseRow) -> u64 {
     lease.clock_ms.saturating_add(lease.ttl_ms).saturating_add(margin_ms)
 }
 
+/// For how long a renewal in the log also counts for the keepalives that follow it, in percent of the TTL, and in milliseconds at
+/// most. They are answered without the log; in return a lessor lets a lease live so much longer, see [`ends_ms`].
+const RENEWAL_COUNTS_PERCENT: u64 = 1;
+/// See [`RENEWAL_COUNTS_PERCENT`].
+const RENEWAL_COUNTS_MAX_MS: u64 = 500;
+
+/// For how long a renewal of a lease with this TTL counts, in milliseconds.
+pub fn renewal_counts_ms(ttl_ms: u64) -> u64 {
+    (ttl_ms.saturating_mul(RENEWAL_COUNTS_PERCENT) / 100).min(RENEWAL_COUNTS_MAX_MS)
+}
+
+/// The reading of the lease clock, in milliseconds, at which lessors end a lease: when it is due, and the last keepalive that
+/// its renewal may have counted for is a TTL ago as well. A matter of lessors, who alone propose ends: apply refuses what is not due.
+pub fn ends_ms(lease: &LeaseRow) -> u64 {
+    if is_on(Bug::DueWithoutMargin) {
+        return due_ms(lease);
+    }
+    due_ms(lease).saturating_add(renewal_counts_ms(lease.ttl_ms))
+}
+
 pub(super) fn grant<S: StateWrite>(state: &mut S, at: At, grant: LeaseGrant) -> Applied<Response, S::Error> {
     let LeaseGrant { id, ttl_ms, holder } = grant;
     if !at.timed {

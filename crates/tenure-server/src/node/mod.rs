@@ -6,6 +6,7 @@
 mod auto_compaction;
 mod contest;
 mod error;
+mod fresh_lease;
 mod keepalives;
 mod lease;
 mod lease_detail;

@@ -188,6 +188,8 @@ fn a_queue_that_is_full_ends_no_stream() {
     run(async {
         let (cluster, nodes) = Cluster::running(1, &Settings::default()).await;
         Held::granted(&nodes[0], 7, Duration::from_secs(60)).await;
+        // For so long the grant counts as a renewal, and none would wait for the log.
+        tokio::time::sleep(Duration::from_millis(600)).await;
         let machine = &cluster.members[0].machine;
         machine.hold(Step::Sync);
         let mut flood = Vec::new();

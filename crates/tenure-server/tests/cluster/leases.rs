@@ -7,6 +7,7 @@ use futures::future::{join, join_all};
 use tenure_core::command::Command;
 use tenure_core::outcome::{Refusal, Response};
 use tenure_core::row::{AlarmKind, EventRow};
+use tenure_core::state::StateRead;
 use tenure_core::{LeaseId, Revision};
 use tenure_raft::ProposeError;
 use tenure_raft::runtime::BootInstant;
@@ -57,6 +58,48 @@ fn every_member_answers_for_leases_alike() {
                 assert_eq!(revoke(node, id).await, Err(Refusal::LeaseNotFound));
             }
         }
+    });
+}
+
+/// How often a lease's renewals are in the log, as a member knows.
+async fn renewals(node: &Node, held: &Held) -> u64 {
+    let row = node.view(false).await.expect("a view").lease(held.id).expect("a state that can be read");
+    row.expect("a lease").renewals
+}
+
+#[test]
+fn keepalives_that_follow_a_renewal_at_once_need_no_log_and_promise_no_less() {
+    run(async {
+        let (cluster, nodes) = Cluster::running(3, &Settings::with_a_lasting_leader()).await;
+        let leader = cluster.leader(&nodes).await;
+        let (follower, leader) = (&nodes[(leader + 1) % 3], &nodes[leader]);
+        let mut held = Held::granted(leader, 7, MINUTE).await;
+        let begun = BootInstant::now();
+        for _ in 0..50 {
+            assert!(within("a renewal", held.renew(leader)).await.expect("an answer"));
+        }
+        // A renewal counts for half a second.
+        let most = 2 + (BootInstant::now() - begun).as_millis() / 450;
+        let counted = renewals(leader, &held).await;
+        assert!(u128::from(counted) <= most, "{counted} of 50 renewals went into the log, {most} were to");
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert!(within("a renewal", held.renew(leader)).await.expect("an answer"));
+        assert!(renewals(leader, &held).await > counted, "the one in the log is too old");
+        let counted = renewals(leader, &held).await;
+        assert!(within("a renewal", held.renew(follower)).await.expect("an answer"));
+        assert_eq!(renewals(leader, &held).await, counted + 1, "a follower does not know how old it is");
+
+        // Not a moment less than the TTL after the last of many.
+        let mut held = Held::granted(leader, 8, Duration::from_secs(3)).await;
+        let (begun, mut asked) = (BootInstant::now(), 0);
+        while BootInstant::now() - begun < Duration::from_millis(500) {
+            assert!(within("a renewal", held.renew(leader)).await.expect("an answer"));
+            asked += 1;
+        }
+        let counted = renewals(leader, &held).await;
+        assert!(counted < asked, "{counted} of {asked} renewals went into the log");
+        let lived = held.lived(held.end(leader).await);
+        assert!(lived < held.ttl + SLACK, "it took {lived:?}");
     });
 }
 

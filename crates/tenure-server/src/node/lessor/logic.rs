@@ -20,7 +20,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use tenure_core::LeaseId;
-use tenure_core::apply::due_ms;
+use tenure_core::apply::ends_ms;
 use tenure_core::command::{ExpiryGuard, LeaseRevoke};
 use tenure_core::planted::{Bug, is_on};
 use tenure_core::row::{Incarnation, LeaseRow};
@@ -138,7 +138,7 @@ impl Lessor {
         self.aside.clear();
         self.in_flight.clear();
         for (id, row) in rows {
-            if is_on(Bug::ForgottenLeases) && due_ms(&row) <= self.looked_ms {
+            if is_on(Bug::ForgottenLeases) && ends_ms(&row) <= self.looked_ms {
                 continue;
             }
             let clock_ms = if is_on(Bug::ResetAtPromotion) { self.looked_ms } else { row.clock_ms };
@@ -175,7 +175,7 @@ impl Lessor {
         self.tally.renewed += row.renewals.saturating_sub(known.renewals);
         if let Place::Filed(_) = known.place {
             // Stays where it is filed, and is filed by its new time when that slot is over.
-            let timed = Timed { renewals: row.renewals, due_ms: due_ms(row), ..*known };
+            let timed = Timed { renewals: row.renewals, due_ms: ends_ms(row), ..*known };
             self.leases.insert(id, timed);
         } else {
             self.unlist(id, known);
@@ -195,7 +195,7 @@ impl Lessor {
     }
 
     fn file(&mut self, id: LeaseId, row: &LeaseRow) {
-        let due_ms = due_ms(row);
+        let due_ms = ends_ms(row);
         let slot = Slot::of(due_ms);
         let place = Place::Filed(slot);
         let timed = Timed { incarnation: row.incarnation, renewals: row.renewals, due_ms, place };

@@ -10,10 +10,13 @@ use super::*;
 
 const GRACE_MS: u64 = 1000;
 
-/// A lease of ten seconds, granted at a reading by a log entry.
+/// With the margin, and what renewals count for, it makes 10,100.
+const TTL_MS: u64 = 9_901;
+
+/// A lease that ends 10,100 ms after its last renewal, granted at a reading by a log entry.
 fn row(granted_at: u64, clock_ms: u64) -> LeaseRow {
     let incarnation = Incarnation { index: LogIndex(granted_at), place: 0 };
-    LeaseRow { incarnation, ttl_ms: 10_000, renewals: 0, clock_ms, has_holder: false }
+    LeaseRow { incarnation, ttl_ms: TTL_MS, renewals: 0, clock_ms, has_holder: false }
 }
 
 fn renewed(row: LeaseRow, clock_ms: u64) -> LeaseRow {
@@ -461,7 +464,7 @@ impl Model {
         for flight in flights {
             for revoke in &flight.revokes {
                 prop_assert!(self.holds(revoke), "{revoke:?} is not about a lease as it is");
-                let due = due_ms(&self.leases[&revoke.id]);
+                let due = ends_ms(&self.leases[&revoke.id]);
                 prop_assert!(due <= self.now_ms, "{revoke:?} is early");
                 prop_assert!(due >= last_due, "{revoke:?} is out of order");
                 prop_assert!(!self.in_flight(revoke.id), "{revoke:?} is on its way already");
@@ -473,7 +476,7 @@ impl Model {
         prop_assert!(self.flights.len() <= FLIGHTS_MAX);
         if may && self.flights.len() < FLIGHTS_MAX {
             let left = self.leases.iter().find(|(id, row)| {
-                due_ms(row) + SLOT_MS_SLACK <= self.now_ms && !self.is_aside(**id) && !self.in_flight(**id)
+                ends_ms(row) + SLOT_MS_SLACK <= self.now_ms && !self.is_aside(**id) && !self.in_flight(**id)
             });
             prop_assert!(left.is_none(), "{left:?} is left over");
         }
@@ -482,16 +485,16 @@ impl Model {
 
     fn check(&self, lessor: &Lessor) -> Result<(), TestCaseError> {
         prop_assert_eq!(lessor.live(), self.leases.len());
-        let oldest = self.leases.values().map(|row| self.now_ms.saturating_sub(due_ms(row))).max().unwrap_or(0);
+        let oldest = self.leases.values().map(|row| self.now_ms.saturating_sub(ends_ms(row))).max().unwrap_or(0);
         let told = lessor.oldest_overdue_ms(self.now_ms);
         prop_assert!(told <= oldest && oldest < told + SLOT_MS_SLACK + 1, "{told} ms, not {oldest} ms overdue");
         let may_send = !self.paused && self.flights.len() < FLIGHTS_MAX;
         let next = lessor.next_look_ms();
         prop_assert!(next.is_none_or(|next| next > self.now_ms), "nothing is to be done at {next:?}");
         for (id, row) in self.leases.iter().filter(|(id, _)| !self.in_flight(**id)) {
-            let over = due_ms(row) + SLOT_MS_SLACK;
+            let over = ends_ms(row) + SLOT_MS_SLACK;
             // One that was renewed is looked at when an earlier slot is over, and may be overdue before its own is.
-            let filed = due_ms(row) > self.now_ms;
+            let filed = ends_ms(row) > self.now_ms;
             if may_send || filed {
                 let aside = self.renewing_ms.get(id).map_or(0, |seen| seen + ASIDE_MS);
                 let needed = over.max(aside).max(self.hold_until_ms).max(self.retry_at_ms);
