@@ -16,6 +16,7 @@ const FILE_LINES_MAX: usize = 800;
 const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenure-core", &[]),
     ("tenure-faults", &[]),
+    ("tenure-http2", &[]),
     ("tenure-storage", &["tenure-core", "tenure-faults"]),
     ("tenure-rocks", &["tenure-core", "tenure-storage"]),
     ("tenure-proto", &[]),
@@ -45,6 +46,7 @@ const SERVED_IN_TESTS: (&[&str], &[&str]) = (&["tenure-client"], &["tenure-serve
 const OUTSIDE_ONLY: &[(&str, &[&str])] = &[
     ("tenure-core", &["bytes", "crc32fast", "thiserror"]),
     ("tenure-storage", &["bytes", "crc32fast", "thiserror"]),
+    ("tenure-http2", &["bytes", "http", "http-body", "thiserror", "tokio", "tracing"]),
     ("tenure-proto", &["bytes", "prost", "tonic", "tonic-prost"]),
     ("tenure-history", &["bytes", "serde", "serde_json", "thiserror"]),
 ];

@@ -1,0 +1,41 @@
+//! The server's side of an HTTP/2 connection, made for small calls of gRPC.
+//!
+//! A request of a few hundred bytes costs a general HTTP stack more than the work that it asks for: maps of headers are
+//! built and dropped, a task is spawned and woken, each answer is written by itself. Here, one task drives a connection:
+//! it reads what is there, hands over all requests that are complete, collects all answers that became ready, and writes
+//! them at once. Calls that matter are *unary*: the service gets the message and a [`Reply`], which may be completed at any
+//! time from any thread, or a future that the connection polls itself. Everything else is *streamed*, as a request of the
+//! `http` crate whose body is [`Incoming`]: any service that is made for hyper serves it.
+//!
+//! The protocol is in `connection`, without IO, and below it; the socket in `driver`. It does not speak TLS or HTTP/1, nor
+//! does it accept connections: see [`sniff`] for telling the protocols apart.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod budget;
+mod connection;
+mod driver;
+mod error;
+mod flow;
+mod frame;
+mod head;
+mod hpack;
+mod incoming;
+mod options;
+mod outbox;
+mod output;
+mod reply;
+mod seat;
+mod service;
+mod settings;
+mod sniff;
+mod streams;
+
+pub use driver::serve_connection;
+pub use error::{ConnectionError, Reason, ServeError};
+pub use head::Head;
+pub use incoming::{Incoming, IncomingError};
+pub use options::Options;
+pub use reply::Reply;
+pub use service::{Service, Unary};
+pub use sniff::{Replayed, sniff};

@@ -1,0 +1,194 @@
+//! What drives a connection: how often it writes and wakes, when it gives up on a client, and how little it keeps.
+//!
+//! Over a pipe in memory, on a clock that stands still but for what is waited for.
+
+mod common;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use common::{Server, framed};
+use tenure_http2::{Options, Reason, ServeError, serve_connection};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
+use tokio::time::{Instant, sleep};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A pipe that counts writes.
+struct Counted(DuplexStream, Arc<AtomicUsize>);
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+fn request(stream: u32, path: &str) -> Vec<u8> {
+    let length = u8::try_from(path.len()).expect("short");
+    let head = [&[0x83, 0x86, 0x04, length][..], path.as_bytes()].concat();
+    [frame(1, 4, stream, &head), frame(0, 1, stream, &framed(b"hello"))].concat()
+}
+
+fn hundred(path: &str) -> Vec<u8> {
+    (0..100).flat_map(|number| request(2 * number + 1, path)).collect()
+}
+
+/// All frames that arrive until nothing does for a while: kind, stream and payload.
+async fn frames(client: &mut DuplexStream) -> Vec<(u8, u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let Ok(Ok(count)) = tokio::time::timeout(Duration::from_millis(10), client.read_buf(&mut all)).await {
+        if count == 0 {
+            break;
+        }
+    }
+    let (mut rest, mut found) = (&all[..], Vec::new());
+    while let Some((head, after)) = rest.split_first_chunk::<9>() {
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        found.push((head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), after[..length].to_vec()));
+        rest = &after[length..];
+    }
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_ready_together_leave_in_one_write() {
+    for path in ["/unary/echo", "/unary/later", "/unary/future"] {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let writes = Arc::new(AtomicUsize::new(0));
+        let io = Counted(server, writes.clone());
+        tokio::spawn(serve_connection(io, &Options::default(), Server::unary(), std::future::pending()));
+        client.write_all(PREFACE).await.expect("sent");
+        frames(&mut client).await;
+        let before = writes.load(Ordering::SeqCst);
+        client.write_all(&hundred(path)).await.expect("sent");
+        let answers = frames(&mut client).await.into_iter().filter(|(kind, _, _)| *kind == 0).count();
+        assert_eq!(answers, 100);
+        // A hundred tasks are more than the runtime runs before it looks at its sockets.
+        let writes = writes.load(Ordering::SeqCst) - before;
+        assert!(writes == 1 || (writes == 2 && path != "/unary/echo"), "{writes} for {path}");
+    }
+}
+
+async fn ends(sent: &[u8], options: Options) -> (Result<(), ServeError>, Duration, Vec<(u8, u32, Vec<u8>)>) {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let begun = Instant::now();
+    let serving = tokio::spawn(async move {
+        let ended = serve_connection(server, &options, Server::unary(), std::future::pending()).await;
+        (ended, begun.elapsed())
+    });
+    client.write_all(sent).await.expect("sent");
+    let (ended, passed) = serving.await.expect("no panic");
+    (ended, passed, frames(&mut client).await)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_given_up() {
+    for sent in [&b""[..], &PREFACE[..10], &PREFACE[..24], &PREFACE[..30]] {
+        let (ended, passed, _) = ends(sent, Options::default()).await;
+        assert!(matches!(ended, Err(ServeError::HandshakeTimeout)), "{ended:?}");
+        assert_eq!(passed.as_secs(), 10);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
+    let options = Options {
+        keepalive_interval: Some(Duration::from_secs(30)),
+        keepalive_timeout: Duration::from_secs(5),
+        ..Options::default()
+    };
+    let (ended, passed, said) = ends(PREFACE, options.clone()).await;
+    assert!(matches!(ended, Err(ServeError::KeepaliveTimeout)), "{ended:?}");
+    assert_eq!(passed.as_secs(), 35);
+    assert_eq!(said.last(), Some(&(6, 0, b"tenure-k".to_vec())));
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let serving = tokio::spawn(serve_connection(server, &options, Server::unary(), std::future::pending()));
+    client.write_all(PREFACE).await.expect("sent");
+    for _ in 0..5 {
+        frames(&mut client).await;
+        sleep(Duration::from_secs(31)).await;
+        assert!(frames(&mut client).await.contains(&(6, 0, b"tenure-k".to_vec())));
+        client.write_all(&frame(6, 1, 0, b"tenure-k")).await.expect("sent");
+    }
+    drop(client);
+    assert!(serving.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_breaks_the_protocol_is_told_why() {
+    let flood = [PREFACE, &frame(6, 0, 0, &[0; 8]).repeat(6000)].concat();
+    for (sent, wanted) in
+        [(&b"GET / HTTP/1.1\r\n\r\n"[..], Reason::PROTOCOL_ERROR), (&flood, Reason::ENHANCE_YOUR_CALM)]
+    {
+        let (ended, passed, said) = ends(sent, Options::default()).await;
+        assert!(matches!(ended, Err(ServeError::Peer(error)) if error.reason == wanted), "{ended:?}");
+        // It lingers, so that the client reads why.
+        assert!(passed < Duration::from_secs(1));
+        let (kind, _, payload) = said.last().expect("a frame");
+        assert_eq!((*kind, &payload[4..8]), (7, &wanted.0.to_be_bytes()[..]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_not_read_from() {
+    let (mut client, server) = tokio::io::duplex(1000);
+    let ping = frame(6, 0, 0, &[0; 8]);
+    tokio::spawn(serve_connection(server, &Options::default(), Server::unary(), std::future::pending()));
+    client.write_all(PREFACE).await.expect("sent");
+    let mut sent = 0;
+    let flooding = async {
+        loop {
+            client.write_all(&ping).await.expect("sent");
+            client.write_all(&request(2 * sent + 1, "/unary/echo")).await.expect("sent");
+            sent += 1;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(5), flooding).await.is_err());
+    // What its answers may take until it reads, and hardly more.
+    assert!(sent < 8000, "{sent}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_connection_ends_though_the_client_stays() {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let stopping = async move {
+        drop(stopped.await);
+    };
+    let serving = tokio::spawn(serve_connection(server, &Options::default(), Server::unary(), stopping));
+    client.write_all(PREFACE).await.expect("sent");
+    frames(&mut client).await;
+    drop(stop);
+    let said = frames(&mut client).await;
+    assert_eq!(said.iter().map(|(kind, _, _)| *kind).collect::<Vec<_>>(), [7, 6]);
+    client.write_all(&request(1, "/unary/echo")).await.expect("sent");
+    client.write_all(&frame(6, 1, 0, &said[1].2)).await.expect("sent");
+    let said = frames(&mut client).await;
+    assert_eq!(said.iter().map(|(kind, _, _)| *kind).collect::<Vec<_>>(), [7, 1, 0, 1]);
+    assert_eq!(said[0].2, [0, 0, 0, 1, 0, 0, 0, 0]);
+    assert!(serving.await.expect("no panic").is_ok());
+}
