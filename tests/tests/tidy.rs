@@ -21,7 +21,10 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenure-rocks", &["tenure-core", "tenure-storage"]),
     ("tenure-proto", &[]),
     ("tenure-raft", &["tenure-core", "tenure-faults", "tenure-proto", "tenure-storage"]),
-    ("tenure-server", &["tenure-core", "tenure-faults", "tenure-proto", "tenure-raft", "tenure-storage"]),
+    (
+        "tenure-server",
+        &["tenure-core", "tenure-faults", "tenure-http2", "tenure-proto", "tenure-raft", "tenure-storage"],
+    ),
     ("tenured", &["tenure-rocks", "tenure-server"]),
     ("tenure-client", &["tenure-proto"]),
     ("tenurectl", &["tenure-client", "tenure-proto"]),

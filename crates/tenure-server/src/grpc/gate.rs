@@ -58,7 +58,29 @@ impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { inner, raft: self.raft.clone() }
+        Gate { inner, admission: Admission::new(&self.raft) }
+    }
+}
+
+/// Decides which calls may pass, by their metadata.
+#[derive(Clone)]
+pub(super) struct Admission(RaftNode);
+
+impl Admission {
+    pub(super) fn new(raft: &RaftNode) -> Admission {
+        Admission(raft.clone())
+    }
+
+    /// Lets a call pass, or says why not; and whether it insists on a leader.
+    pub(super) fn admit<'m>(&self, metadata: impl Fn(&str) -> Option<&'m [u8]>) -> Result<bool, ApiError> {
+        if metadata(CLIENT_API_VERSION).is_some_and(|version| std::str::from_utf8(version).is_err()) {
+            return Err(ApiError::InvalidClientApiVersion);
+        }
+        let insists = metadata(HAS_LEADER).is_some_and(|insists| insists == b"true");
+        if insists && self.0.present_leader().is_none() {
+            return Err(ApiError::NoLeader);
+        }
+        Ok(insists)
     }
 }
 
@@ -66,22 +88,14 @@ impl<S> Layer<S> for GateLayer {
 #[derive(Clone)]
 pub(super) struct Gate<S> {
     inner: S,
-    raft: RaftNode,
+    admission: Admission,
 }
 
 impl<S> Gate<S> {
     /// Lets a call pass, or says why not. For a stream that insists on a leader: with what tells that it is lost.
     fn admit(&self, path: &str, metadata: &HeaderMap) -> Result<Option<watch::Receiver<bool>>, ApiError> {
-        if metadata.get(CLIENT_API_VERSION).is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
-            return Err(ApiError::InvalidClientApiVersion);
-        }
-        if metadata.get(HAS_LEADER).is_none_or(|insists| insists.as_bytes() != b"true") {
-            return Ok(None);
-        }
-        if self.raft.present_leader().is_none() {
-            return Err(ApiError::NoLeader);
-        }
-        Ok(STREAMS.contains(&path).then(|| self.raft.leader_lost()))
+        let insists = self.admission.admit(|name| metadata.get(name).map(http::HeaderValue::as_bytes))?;
+        Ok((insists && STREAMS.contains(&path)).then(|| self.admission.0.leader_lost()))
     }
 }
 
