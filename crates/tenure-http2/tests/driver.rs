@@ -140,7 +140,7 @@ async fn a_client_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_breaks_the_protocol_is_told_why() {
-    let flood = [PREFACE, &frame(6, 0, 0, &[0; 8]).repeat(6000)].concat();
+    let flood = [PREFACE, &frame(6, 0, 0, &[0; 8]).repeat(11_000)].concat();
     for (sent, wanted) in
         [(&b"GET / HTTP/1.1\r\n\r\n"[..], Reason::PROTOCOL_ERROR), (&flood, Reason::ENHANCE_YOUR_CALM)]
     {
