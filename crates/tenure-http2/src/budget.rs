@@ -13,7 +13,7 @@ use crate::error::{ConnectionError, Reason};
 const FULL: u32 = 10_000;
 /// What time gives.
 const PER_SECOND: u32 = 2000;
-/// What an answer that was sent gives: a client may ping for each one.
+/// What an answer gives that was sent, or a piece of one: a client may ping for each.
 const PER_ANSWER: u32 = 4;
 
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::{Server, framed};
+use proptest::prelude::*;
 use tenure_http2::{Options, Reason, ServeError, serve_connection};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::time::{Instant, sleep};
@@ -191,4 +192,28 @@ async fn a_drained_connection_ends_though_the_client_stays() {
     assert_eq!(said.iter().map(|(kind, _, _)| *kind).collect::<Vec<_>>(), [7, 1, 0, 1]);
     assert_eq!(said[0].2, [0, 0, 0, 1, 0, 0, 0, 0]);
     assert!(serving.await.expect("no panic").is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_panic_or_hang(bytes in prop::collection::vec(any::<u8>(), 0..300), frames in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+        let frames: Vec<u8> = if frames {
+            let payloads = bytes.chunks(12).map(|bytes| frame(bytes[0] % 11, bytes[bytes.len() / 2], u32::from(bytes[0] % 7), bytes));
+            payloads.flatten().collect()
+        } else {
+            bytes
+        };
+        let sent = [PREFACE, &request(1, "/unary/later"), &request(3, "/streamed"), &frames].concat();
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            let serving = tokio::spawn(serve_connection(server, &Options::default(), Server::unary(), std::future::pending()));
+            client.write_all(&sent).await.expect("sent");
+            client.shutdown().await.expect("sent");
+            // However it ends, it does.
+            drop(serving.await.expect("no panic"));
+        });
+    }
 }

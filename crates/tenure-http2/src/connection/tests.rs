@@ -332,9 +332,21 @@ fn floods_end_the_connection_and_work_does_not() {
         session.hear(&[request(id, b""), frame(frame::PING, 0, 0, &[0; 8]), cancelled(id + 2), update(0, 64)].concat());
         session.core.output.take_all();
     }
+    // One that pings with each piece of an answer without end.
+    let ping = [frame(frame::PING, 0, 0, &[0; 8]), update(0, 64), update(200_001, 64)].concat();
+    session.answer = None;
+    session.hear(&frame(frame::HEADERS, END_HEADERS, 200_001, &head_block(&[])));
+    let key = session.core.streams.find(200_001).expect("a stream");
+    session.core.send_head(key, 200, &HeaderMap::new(), false);
+    for _ in 0..50_000 {
+        session.core.push(key, Bytes::from_static(b"piece"));
+        session.hear(&ping);
+        session.core.output.take_all();
+    }
+    session.core.reset(key, Reason::CANCEL);
     // One that ends many calls that it had for long.
     session.answer = None;
-    let ids = (0..20_000).map(|number| 4 * number + 100_001);
+    let ids = (0..20_000).map(|number| 4 * number + 200_003);
     ids.clone().for_each(|id| session.hear(&request(id, b"")));
     session.now += Duration::from_secs(1);
     ids.for_each(|id| session.hear(&frame(frame::RST_STREAM, 0, id, &[0, 0, 0, 8])));
