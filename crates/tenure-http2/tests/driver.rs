@@ -194,6 +194,39 @@ async fn a_drained_connection_ends_though_the_client_stays() {
     assert!(serving.await.expect("no panic").is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_begins_calls_only_to_reset_them_is_cut_off() {
+    let (client, server) = tokio::io::duplex(1 << 20);
+    let serving = tokio::spawn(serve_connection(server, &Options::default(), Server::unary(), std::future::pending()));
+    let (sender, connection) =
+        h2::client::Builder::new().handshake::<_, bytes::Bytes>(client).await.expect("a handshake");
+    tokio::spawn(connection);
+    let mut count = 0;
+    while let Ok(mut sender) = sender.clone().ready().await {
+        let request = common::request("/unary/stuck").body(()).expect("a request");
+        let Ok((response, mut stream)) = sender.send_request(request, false) else { break };
+        tokio::task::yield_now().await;
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(response);
+        count += 1;
+        assert!(count < 40_000, "it is let do that");
+    }
+    let ended = serving.await.expect("no panic").expect_err("a failure");
+    assert!(matches!(ended, ServeError::Peer(error) if error.reason == Reason::ENHANCE_YOUR_CALM), "{ended}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_neither_reads_nor_closes_does_not_hold_up_the_end() {
+    let (mut client, server) = tokio::io::duplex(64);
+    let serving = tokio::spawn(serve_connection(server, &Options::default(), Server::unary(), std::future::pending()));
+    client.write_all(PREFACE).await.expect("sent");
+    client.write_all(&frame(6, 0, 0, &[0; 8]).repeat(100)).await.expect("sent");
+    client.write_all(&frame(5, 0, 1, &[0; 8])).await.expect("sent");
+    let ended = serving.await.expect("no panic").expect_err("a failure");
+    assert!(matches!(ended, ServeError::Peer(error) if error.reason == Reason::PROTOCOL_ERROR), "{ended}");
+    drop(client);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
 
