@@ -23,7 +23,7 @@ use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
 use prost::Message;
 use tenure_http2::{Head, Incoming, Options, Reply, Service, Unary, serve_connection};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tonic::codegen::BoxFuture;
@@ -338,7 +338,7 @@ struct Figures {
     calls_per_second: f64,
     cpu_us: f64,
     syscalls: f64,
-    p50_us: f64,
+    mean_us: f64,
 }
 
 async fn load(
@@ -383,7 +383,7 @@ async fn load(
         calls_per_second: count / passed.as_secs_f64(),
         cpu_us: cpu.as_secs_f64() * 1e6 / count,
         syscalls: syscalls / count,
-        p50_us: passed.as_secs_f64() * 1e6 * clients as f64 / count,
+        mean_us: passed.as_secs_f64() * 1e6 * clients as f64 / count,
     })
 }
 
@@ -418,10 +418,44 @@ fn measure(name: &'static str, of: (usize, usize), time: Duration) -> Result<Fig
     figures
 }
 
+/// What an idle connection of this crate keeps, by the growth of the process. Its clients are bare sockets.
+fn measure_idle() -> Result<()> {
+    const CONNECTIONS: usize = 2000;
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let resident = || -> Result<usize> {
+        let text = std::fs::read_to_string("/proc/self/statm")?;
+        Ok(text.split(' ').nth(1).context("no figure")?.parse::<usize>()? * 4096)
+    };
+    let mut call = vec![0x83, 0x86, 0x04, u8::try_from(PATH.len())?];
+    call.extend_from_slice(PATH.as_bytes());
+    let head_bytes = u8::try_from(call.len())?;
+    let call = [&[0, 0, head_bytes, 1, 4, 0, 0, 0, 1], &call[..], &[0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]].concat();
+    LocalSet::new().block_on(&current_thread()?, async {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        spawn_local(serve("own, by futures", listener, Arc::new(AtomicU64::new(0))));
+        let mut clients = Vec::with_capacity(CONNECTIONS);
+        let before = resident()?;
+        for _ in 0..CONNECTIONS {
+            let mut io = TcpStream::connect(address).await?;
+            io.write_all(&[HELLO, &call].concat()).await?;
+            let mut answer = Vec::new();
+            while !answer.windows(11).any(|part| part == b"grpc-status") {
+                ensure!(io.read_buf(&mut answer).await? > 0, "the server went away");
+            }
+            clients.push(io);
+        }
+        println!("an idle connection: {} bytes", (resident()? - before) / CONNECTIONS);
+        Ok(())
+    })
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let time = Duration::from_secs(arguments.next().map_or(Ok(3), |seconds| seconds.parse())?);
     let wanted: Vec<String> = arguments.collect();
+    // First, while the process has no memory to use again.
+    measure_idle()?;
     println!(
         "| server | clients on connections | CPU per call, µs | reads and writes per call | calls/s | mean time, µs |"
     );
@@ -431,7 +465,7 @@ fn main() -> Result<()> {
             let found = measure(name, of, time)?;
             println!(
                 "| {name} | {} on {} | {:.1} | {:.2} | {:.0} | {:.0} |",
-                of.0, of.1, found.cpu_us, found.syscalls, found.calls_per_second, found.p50_us
+                of.0, of.1, found.cpu_us, found.syscalls, found.calls_per_second, found.mean_us
             );
         }
     }

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use crate::error::{ConnectionError, Reason};
 
 /// What a silent client may do at once: as many calls as a busy client has open may be cancelled together.
-const FULL: u32 = 4000;
+const FULL: u32 = 10_000;
 /// What time gives.
-const PER_SECOND: u32 = 1000;
-/// What an answer that was sent gives: a client may ping for each one.
+const PER_SECOND: u32 = 2000;
+/// What an answer gives that was sent, or a piece of one: a client may ping for each.
 const PER_ANSWER: u32 = 4;
 
 #[derive(Debug)]

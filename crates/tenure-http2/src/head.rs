@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use crate::hpack::{Decoder, Effect, HpackError};
@@ -102,10 +103,12 @@ impl Head {
 
     /// As a request of the `http` crate, if its address makes sense.
     pub(crate) fn to_request<B>(&self, body: B) -> Result<http::Request<B>, http::Error> {
-        let uri = match &self.authority {
+        let scheme = if self.is_https { "https" } else { "http" };
+        // Names of sockets are not always what may stand in an address.
+        let authority = self.authority.as_deref().and_then(|authority| Authority::try_from(authority).ok());
+        let uri = match authority {
             Some(authority) => {
-                let scheme = if self.is_https { "https" } else { "http" };
-                Uri::builder().scheme(scheme).authority(&**authority).path_and_query(&*self.path).build()?
+                Uri::builder().scheme(scheme).authority(authority).path_and_query(&*self.path).build()?
             }
             None => Uri::try_from(&*self.path)?,
         };
@@ -190,6 +193,8 @@ impl Reading {
             b":method" => set(&mut self.method, Method::from_bytes(value).ok()),
             b":scheme" => set(&mut self.is_https, text().map(|scheme| &*scheme == "https")),
             b":path" => set(&mut self.path, text().filter(|path| path.starts_with('/') || &**path == "*")),
+            // Clients on a unix socket may have no name for the server.
+            b":authority" if value.is_empty() => true,
             b":authority" => set(&mut self.authority, text()),
             _ => false,
         }
@@ -326,6 +331,16 @@ mod tests {
         let request = head.to_request(()).expect("a request");
         assert_eq!(request.uri(), "http://host:1/a.B/C");
         assert_eq!(request.headers().get_all("x").iter().collect::<Vec<_>>(), ["1", "2"]);
+    }
+
+    #[test]
+    fn a_server_without_a_proper_name_is_served() {
+        for authority in ["", "%2Ftmp%2Fmember.sock", "a b"] {
+            let head = read(&[(":authority", authority)]);
+            assert_eq!(head.is_ok(), !authority.contains(' '));
+            let Ok(head) = head else { continue };
+            assert_eq!(head.to_request(()).expect("a request").uri().path(), "/a.B/C");
+        }
     }
 
     #[test]

@@ -11,6 +11,9 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 const MAX_FRAME_SIZE: u16 = 5;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 
+/// Longer frames are not sent, even to who would take them: others want their turn.
+const FRAME_BYTES_MAX: usize = 64 * 1024;
+
 const SETTING_BYTES: usize = 6;
 
 /// The window that streams and connections begin with.
@@ -49,7 +52,9 @@ impl PeerSettings {
                 MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => {
                     return Err(ConnectionError::protocol("MAX_FRAME_SIZE out of range"));
                 }
-                MAX_FRAME_SIZE => self.frame_bytes_max = usize::try_from(value).unwrap_or(usize::MAX),
+                MAX_FRAME_SIZE => {
+                    self.frame_bytes_max = usize::try_from(value).unwrap_or(usize::MAX).min(FRAME_BYTES_MAX);
+                }
                 // The rest is for clients, or unknown: it has to be ignored.
                 _ => {}
             }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use crate::error::Reason;
 use crate::flow::{ReceiveWindow, SendWindow};
@@ -49,6 +50,7 @@ pub(crate) struct Unsent {
 /// An open stream.
 pub(crate) struct Stream {
     pub(crate) id: u32,
+    pub(crate) begun: Instant,
     pub(crate) head: Arc<Head>,
     /// The peer ended its side.
     pub(crate) is_received: bool,

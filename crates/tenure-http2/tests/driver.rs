@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::{Server, framed};
+use proptest::prelude::*;
 use tenure_http2::{Options, Reason, ServeError, serve_connection};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::time::{Instant, sleep};
@@ -140,7 +141,7 @@ async fn a_client_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_breaks_the_protocol_is_told_why() {
-    let flood = [PREFACE, &frame(6, 0, 0, &[0; 8]).repeat(6000)].concat();
+    let flood = [PREFACE, &frame(6, 0, 0, &[0; 8]).repeat(11_000)].concat();
     for (sent, wanted) in
         [(&b"GET / HTTP/1.1\r\n\r\n"[..], Reason::PROTOCOL_ERROR), (&flood, Reason::ENHANCE_YOUR_CALM)]
     {
@@ -191,4 +192,61 @@ async fn a_drained_connection_ends_though_the_client_stays() {
     assert_eq!(said.iter().map(|(kind, _, _)| *kind).collect::<Vec<_>>(), [7, 1, 0, 1]);
     assert_eq!(said[0].2, [0, 0, 0, 1, 0, 0, 0, 0]);
     assert!(serving.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_begins_calls_only_to_reset_them_is_cut_off() {
+    let (client, server) = tokio::io::duplex(1 << 20);
+    let serving = tokio::spawn(serve_connection(server, &Options::default(), Server::unary(), std::future::pending()));
+    let (sender, connection) =
+        h2::client::Builder::new().handshake::<_, bytes::Bytes>(client).await.expect("a handshake");
+    tokio::spawn(connection);
+    let mut count = 0;
+    while let Ok(mut sender) = sender.clone().ready().await {
+        let request = common::request("/unary/stuck").body(()).expect("a request");
+        let Ok((response, mut stream)) = sender.send_request(request, false) else { break };
+        tokio::task::yield_now().await;
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(response);
+        count += 1;
+        assert!(count < 40_000, "it is let do that");
+    }
+    let ended = serving.await.expect("no panic").expect_err("a failure");
+    assert!(matches!(ended, ServeError::Peer(error) if error.reason == Reason::ENHANCE_YOUR_CALM), "{ended}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_neither_reads_nor_closes_does_not_hold_up_the_end() {
+    let (mut client, server) = tokio::io::duplex(64);
+    let serving = tokio::spawn(serve_connection(server, &Options::default(), Server::unary(), std::future::pending()));
+    client.write_all(PREFACE).await.expect("sent");
+    client.write_all(&frame(6, 0, 0, &[0; 8]).repeat(100)).await.expect("sent");
+    client.write_all(&frame(5, 0, 1, &[0; 8])).await.expect("sent");
+    let ended = serving.await.expect("no panic").expect_err("a failure");
+    assert!(matches!(ended, ServeError::Peer(error) if error.reason == Reason::PROTOCOL_ERROR), "{ended}");
+    drop(client);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_panic_or_hang(bytes in prop::collection::vec(any::<u8>(), 0..300), frames in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+        let frames: Vec<u8> = if frames {
+            let payloads = bytes.chunks(12).map(|bytes| frame(bytes[0] % 11, bytes[bytes.len() / 2], u32::from(bytes[0] % 7), bytes));
+            payloads.flatten().collect()
+        } else {
+            bytes
+        };
+        let sent = [PREFACE, &request(1, "/unary/later"), &request(3, "/streamed"), &frames].concat();
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            let serving = tokio::spawn(serve_connection(server, &Options::default(), Server::unary(), std::future::pending()));
+            client.write_all(&sent).await.expect("sent");
+            client.shutdown().await.expect("sent");
+            // However it ends, it does.
+            drop(serving.await.expect("no panic"));
+        });
+    }
 }

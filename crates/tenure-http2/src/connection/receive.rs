@@ -1,5 +1,7 @@
 //! What the peer sends.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Block, Connection, Event, KEEPALIVE_PING, Leaving, Phase, SHUTDOWN_PING};
@@ -15,6 +17,9 @@ const CONTINUATIONS_MAX: usize = 16;
 
 /// An increment of a window this small is a nuisance.
 const INCREMENT_MIN: u32 = 64;
+
+/// A stream that is reset when it is younger was hardly worth its beginning.
+const YOUNG: Duration = Duration::from_secs(1);
 
 type Received<'a> = Result<Option<Event<'a>>, ConnectionError>;
 
@@ -119,7 +124,6 @@ impl<S: Seat> Connection<S> {
         self.release_connection(payload.len());
         let Some(key) = self.known_stream(head.stream)? else {
             // It may have been on its way when we closed the stream.
-            self.budget.spend(now)?;
             return Ok(None);
         };
         let Some(stream) = self.streams.get(key) else { return Ok(None) };
@@ -205,6 +209,7 @@ impl<S: Seat> Connection<S> {
         }
         let key = self.streams.insert(Stream {
             id,
+            begun: now,
             head: head.clone(),
             is_received: ended,
             has_sent_head: false,
@@ -276,8 +281,13 @@ impl<S: Seat> Connection<S> {
 
     fn peer_resets(&mut self, now: Instant, head: Head, payload: &[u8]) -> Result<(), ConnectionError> {
         let reason = Reason(u32::from_be_bytes(payload.try_into().map_err(|_| FRAME_SIZE)?));
-        self.budget.spend(now)?;
-        if let Some(key) = self.known_stream(head.stream)? {
+        let key = self.known_stream(head.stream)?;
+        let stream = key.and_then(|key| self.streams.get(key));
+        // Many old streams may well end together; to begin streams only to reset them is an attack.
+        if stream.is_none_or(|stream| now.saturating_duration_since(stream.begun) < YOUNG) {
+            self.budget.spend(now)?;
+        }
+        if let Some(key) = key {
             self.forget(key, Some(reason));
         }
         Ok(())

@@ -212,6 +212,8 @@ impl<S: Seat> Connection<S> {
         unsent.bytes -= count;
         let is_last = unsent.bytes == 0 && matches!(unsent.end, Some(End::Plain));
         if count > 0 || is_last {
+            // A client may ping for each piece that it gets, to learn how much it should let us send.
+            self.budget.answered();
             let flags = if is_last { END_STREAM } else { 0 };
             frame::put_head(self.output.buffer(), count, frame::DATA, flags, key.id);
         }

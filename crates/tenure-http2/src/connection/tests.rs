@@ -315,12 +315,12 @@ fn floods_end_the_connection_and_work_does_not() {
         [frame(frame::HEADERS, END_HEADERS, id, &head_block(&[])), frame(frame::RST_STREAM, 0, id, &[0, 0, 0, 8])]
             .concat()
     };
-    let rapid: Vec<u8> = (0..6000).flat_map(|number| cancelled(2 * number + 1)).collect();
+    let rapid: Vec<u8> = (0..11_000).flat_map(|number| cancelled(2 * number + 1)).collect();
     assert_eq!(Session::failed(&rapid), calm);
-    assert_eq!(Session::failed(&frame(frame::PING, 0, 0, &[0; 8]).repeat(6000)), calm);
-    assert_eq!(Session::failed(&frame(frame::SETTINGS, 0, 0, &[]).repeat(6000)), calm);
+    assert_eq!(Session::failed(&frame(frame::PING, 0, 0, &[0; 8]).repeat(11_000)), calm);
+    assert_eq!(Session::failed(&frame(frame::SETTINGS, 0, 0, &[]).repeat(11_000)), calm);
     let open = frame(frame::HEADERS, END_HEADERS, 1, &head_block(&[]));
-    assert_eq!(Session::failed(&[open, frame(frame::DATA, 0, 1, &[]).repeat(6000)].concat()), calm);
+    assert_eq!(Session::failed(&[open, frame(frame::DATA, 0, 1, &[]).repeat(11_000)].concat()), calm);
     let endless = [frame(frame::HEADERS, 0, 1, &[]), frame(frame::CONTINUATION, 0, 1, &[]).repeat(100)].concat();
     assert_eq!(Session::failed(&endless), calm);
     let large = [frame(frame::HEADERS, 0, 1, &[]), frame(frame::CONTINUATION, 0, 1, &[0; 16_000]).repeat(4)].concat();
@@ -332,8 +332,25 @@ fn floods_end_the_connection_and_work_does_not() {
         session.hear(&[request(id, b""), frame(frame::PING, 0, 0, &[0; 8]), cancelled(id + 2), update(0, 64)].concat());
         session.core.output.take_all();
     }
-    assert_eq!(session.error, None);
+    // One that pings with each piece of an answer without end.
+    let ping = [frame(frame::PING, 0, 0, &[0; 8]), update(0, 64), update(200_001, 64)].concat();
+    session.answer = None;
+    session.hear(&frame(frame::HEADERS, END_HEADERS, 200_001, &head_block(&[])));
+    let key = session.core.streams.find(200_001).expect("a stream");
+    session.core.send_head(key, 200, &HeaderMap::new(), false);
+    for _ in 0..50_000 {
+        session.core.push(key, Bytes::from_static(b"piece"));
+        session.hear(&ping);
+        session.core.output.take_all();
+    }
+    session.core.reset(key, Reason::CANCEL);
+    // One that ends many calls that it had for long.
+    session.answer = None;
+    let ids = (0..20_000).map(|number| 4 * number + 200_003);
+    ids.clone().for_each(|id| session.hear(&request(id, b"")));
     session.now += Duration::from_secs(1);
+    ids.for_each(|id| session.hear(&frame(frame::RST_STREAM, 0, id, &[0, 0, 0, 8])));
+    assert_eq!((session.error, session.core.streams.len()), (None, 0));
 }
 
 #[test]

@@ -193,9 +193,10 @@ where
         if self.core.is_drained() && is_written {
             return self.begin_end(Ok(()));
         }
-        // A reader that was held up by the output, and fillers by their streams, can go on once it is written.
-        let is_held_up = more_to_read || !self.roomy.is_empty() || self.core.has_sendable();
-        Ok(if is_written && is_held_up { Turn::Again } else { Turn::Idle })
+        // Reading goes on until nothing is there, or too much waits to be written; so do those who wait for room.
+        let may_read_on = more_to_read && self.core.may_read();
+        let may_fill = is_written && (!self.roomy.is_empty() || self.core.has_sendable());
+        Ok(if may_read_on || may_fill { Turn::Again } else { Turn::Idle })
     }
 
     /// Reads what is there and hands it on. Answers whether there may be more.
@@ -231,16 +232,16 @@ where
     }
 
     /// Writes what is left, and closes the socket. One that has unread bytes is closed by a reset, which may overtake the
-    /// reason that was given: so the client is read from until it has closed its side, for a while.
+    /// reason that was given, and a client that cannot write may not read: so it is read from until it has closed its side.
+    /// All that may take a while, and no longer.
     fn end(&mut self, cx: &mut Context<'_>) -> Result<Turn, ServeError> {
-        if !self.socket.write(cx, &mut self.core.output)? || !self.socket.shut_down(cx)? {
-            return Ok(Turn::Idle);
-        }
         if self.timer.as_ref().is_none_or(|(_, awaited)| *awaited != Awaited::Eof) {
             self.timer = Some((Box::pin(tokio::time::sleep(LINGER)), Awaited::Eof));
         }
-        let is_over = self.timer.as_mut().is_none_or(|(sleep, _)| sleep.as_mut().poll(cx).is_ready());
-        Ok(if is_over || self.socket.drain(cx)? { Turn::Over } else { Turn::Idle })
+        let is_late = self.timer.as_mut().is_none_or(|(sleep, _)| sleep.as_mut().poll(cx).is_ready());
+        let is_closed = self.socket.drain(cx)?;
+        let is_written = self.socket.write(cx, &mut self.core.output)? && self.socket.shut_down(cx)?;
+        Ok(if is_late || (is_closed && is_written) { Turn::Over } else { Turn::Idle })
     }
 
     fn set_timer(&mut self, timer: Option<(Duration, Awaited)>) {

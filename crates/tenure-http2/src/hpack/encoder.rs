@@ -88,7 +88,7 @@ impl Encoder {
     }
 
     /// Whether the table holds both fields. If it could but does not, they are not put there here: a block may only have
-    /// fields that are meant, so [`Encoder::prime`] does it with the first answer that has both.
+    /// fields that are meant, so [`Encoder::prime_head`] does it with the first answer that has both.
     fn is_ready(&mut self, out: &mut Vec<u8>) -> bool {
         self.put_resize(out);
         self.is_primed
