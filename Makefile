@@ -46,6 +46,8 @@ SIM_SEEDS := tests/sim-seeds.txt
 VENV := $(TENURE_CACHE)/venv
 CLIENTS := $(TENURE_CACHE)/clients
 ETCD_ENV := ETCD_BIN=$(VENV)/etcd/etcd ETCDCTL_BIN=$(VENV)/etcd/etcdctl ETCDUTL_BIN=$(VENV)/etcd/etcdutl VENV_PYTHON=$(VENV)/bin/python
+# The newer etcd, if it was built.
+BENCH_ENV := $(ETCD_ENV) $(if $(wildcard $(CLIENTS)/etcd),ETCD37_BIN=$(CLIENTS)/etcd)
 COMPAT_ENV := $(ETCD_ENV) ETCD37_BIN=$(CLIENTS)/etcd COMPAT_CLIENTS_DIR=$(CLIENTS)
 
 ##@ Run
@@ -147,8 +149,12 @@ prove: deps ## let loose one planted bug after the other until who must notice i
 	$(SIM) --prove $(SIM_ARGS)
 
 .PHONY: bench
-bench: build venv ## rate, latency and CPU per operation beside a real etcd; BENCH_ARGS goes to the program
-	$(ETCD_ENV) $(CARGO) run --release $(LOCKED) -p tenure-tests --bin bench -- $(BENCH_ARGS)
+bench: build venv ## etcd and Tenure under the same loads; writes docs/benchmarks.md. BENCH_ARGS goes to the program
+	$(BENCH_ENV) $(CARGO) run --release $(LOCKED) -p tenure-tests --bin bench -- --write $(BENCH_ARGS)
+
+.PHONY: bench-smoke
+bench-smoke: build venv ## every workload of the benchmark once, tiny, on Tenure and on etcd: seconds, and no figures
+	$(ETCD_ENV) $(CARGO) test $(LOCKED) -p tenure-tests --test process_bench --test compat_bench
 
 ##@ Develop
 

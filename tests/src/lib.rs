@@ -8,13 +8,13 @@
     reason = "the figures that a test or a benchmark prints are its product"
 )]
 
+pub mod bench;
 pub mod binaries;
 pub mod chaos;
 pub mod check;
 pub mod clients;
 pub mod cluster;
 pub mod etcdctl;
-pub mod fast;
 pub mod fault_port;
 pub mod faults;
 pub mod http1;
@@ -24,12 +24,12 @@ pub mod lease_load;
 pub mod lease_scale;
 pub mod lease_stall;
 pub mod lease_survival;
-pub mod load;
 pub mod lock_scale;
 pub mod node;
 pub mod overlap;
 pub mod ports;
 pub mod requests;
+pub mod samples;
 pub mod scenario;
 pub mod sdk_scale;
 pub mod snapshots;

@@ -12,8 +12,8 @@ use crate::binaries::Program;
 use crate::check::{self, Verdict};
 use crate::cluster::{Cluster, LEADER_PATIENCE};
 use crate::http1::metric;
-use crate::load::{self, Load, Operation, percentile};
 use crate::node::{Node, POLL};
+use crate::samples::{Puts, percentile};
 use crate::workload::{History, Workload};
 
 /// Little log is kept, so that a small test does what a large disk does over hours.
@@ -104,19 +104,15 @@ pub async fn fall_behind(cluster: &mut Cluster, behind: usize, writes: u64) -> R
     let others = all_but(cluster, behind);
     let leader = cluster.wait_leader_among(&others, LEADER_PATIENCE).await?;
     let had_at_most = metric(cluster.nodes[leader].client_port, "tenure_raft_last_log_index").await?;
-    let endpoints = others.iter().map(|at| format!("127.0.0.1:{}", cluster.nodes[*at].client_port)).collect();
-    let puts = Load {
-        endpoints,
-        clients: 64,
-        connections: 8,
+    let puts = Puts {
+        ports: others.iter().map(|at| cluster.nodes[*at].client_port).collect(),
         total: writes,
-        key_bytes: 16,
+        clients: 64,
         value_bytes: 256,
         fresh_values: true,
         keys: writes / 4 + 1,
-        operation: Operation::Put,
     };
-    load::run(&puts).await?;
+    puts.run().await?;
     let mut client = cluster.client(leader).await?;
     let revision = client.put("between", "", None).await?.header().context("no header")?.revision();
     client.compact(revision - revision / 3, Some(CompactionOptions::new())).await?;

@@ -27,6 +27,8 @@ const LAST: &str = "last of the old leader";
 const UNDER_WAY: Duration = Duration::from_millis(30);
 /// Longer than what the old leader is told takes.
 const SOON: Duration = Duration::from_millis(300);
+/// How late a leader applies: the others do in a few milliseconds.
+const LATE: Duration = Duration::from_secs(2);
 /// Longer than any request takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -102,6 +104,37 @@ async fn one_round(cluster: &mut Cluster, ports: &[FaultPort], round: usize, see
     }
     // Whether it was written after all does not matter.
     drop(last.await?);
+    Ok(())
+}
+
+/// A follower applies a write before its leader does. Whoever saw it there sees it at the leader too.
+pub async fn late_apply(home: &Path) -> Result<()> {
+    // Larger than what is applied on the thread of consensus, which must go on.
+    const VALUE_BYTES: usize = 64 * 1024;
+    let (mut cluster, ports) = Cluster::with_faults(3, home, &[])?;
+    cluster.start_all().await?;
+    let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
+    let (mut at_leader, follower) = (cluster.client(leader).await?, cluster.follower().await?);
+    let mut at_follower = cluster.client(follower).await?;
+    let before = at_leader.put(KEY, "before", None).await?.header().context("a header")?.revision();
+    ports[leader].arm("raftBeforeApply", &format!("sleep({})", LATE.as_millis())).await?;
+    let mut writer = at_leader.clone();
+    let written = tokio::spawn(async move { writer.put(KEY, vec![b'x'; VALUE_BYTES], None).await });
+    let seen = loop {
+        let read = at_follower.get(KEY, Some(GetOptions::new().with_serializable())).await?;
+        let revision = read.header().context("a header")?.revision();
+        if revision > before {
+            break revision;
+        }
+        ensure!(!written.is_finished(), "the leader applied it before a follower showed it");
+        sleep(POLL).await;
+    };
+    let read = timeout(PATIENCE, at_leader.get(KEY, None)).await.context("the read hangs")??;
+    let revision = read.header().context("a header")?.revision();
+    ensure!(revision >= seen, "revision {revision} was read at the leader after {seen} at a follower");
+    ensure!(read.kvs().first().is_some_and(|kv| kv.value().len() == VALUE_BYTES), "an old value was read");
+    ports[leader].disarm("raftBeforeApply").await?;
+    timeout(PATIENCE, written).await.context("the write hangs")???;
     Ok(())
 }
 

@@ -124,6 +124,13 @@ fn an_old_leader_that_hears_late_answers_reads_nothing_of_the_past() {
 }
 
 #[test]
+fn what_was_seen_at_a_follower_is_seen_at_a_leader_that_applies_late() {
+    run("what_was_seen_at_a_follower_is_seen_at_a_leader_that_applies_late", |scenario| async move {
+        Box::pin(stale_reads::late_apply(&scenario.home)).await
+    });
+}
+
+#[test]
 fn a_released_server_knows_no_fault() {
     run("a_released_server_knows_no_fault", |scenario| async move {
         let mut cluster = Cluster::new(Program::Tenured, 1, &scenario.home)?;

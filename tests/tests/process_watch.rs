@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use tenure_tests::binaries::Program;
 use tenure_tests::cluster::Cluster;
 use tenure_tests::http1::metric;
-use tenure_tests::load::{self, Load, Operation};
+use tenure_tests::samples::Puts;
 use tenure_tests::scenario;
 use tenure_tests::watch_chaos;
 use tenure_tests::watching::{self, WatchStream, create};
@@ -78,19 +78,15 @@ fn clients_that_never_read_cost_no_more_memory_than_named_and_hold_up_nobody() {
 }
 
 async fn write(port: u16) -> Result<()> {
-    let puts = Load {
-        endpoints: vec![format!("127.0.0.1:{port}")],
-        clients: 64,
-        connections: 4,
+    let puts = Puts {
+        ports: vec![port],
         total: ROUND_WRITES,
-        key_bytes: 16,
+        clients: 64,
         value_bytes: usize::try_from(VALUE_BYTES)?,
         fresh_values: false,
         keys: ROUND_WRITES / 4,
-        operation: Operation::Put,
     };
-    load::run(&puts).await?;
-    Ok(())
+    puts.run().await
 }
 
 async fn watch_everything(stream: &WatchStream, start: i64) -> Result<()> {

@@ -14,6 +14,7 @@ const FILE_LINES_MAX: usize = 800;
 
 /// The workspace's inner dependencies, exactly; docs/ARCHITECTURE.md says why. A new edge is a decision: make it here.
 const CRATE_EDGES: &[(&str, &[&str])] = &[
+    ("tenure-bench", &["tenure-proto"]),
     ("tenure-core", &[]),
     ("tenure-faults", &[]),
     ("tenure-http2", &[]),
@@ -27,7 +28,7 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
     ),
     ("tenured", &["tenure-rocks", "tenure-server"]),
     ("tenure-client", &["tenure-proto"]),
-    ("tenurectl", &["tenure-client", "tenure-proto"]),
+    ("tenurectl", &["tenure-bench", "tenure-client", "tenure-proto"]),
     ("tenure-demo", &["tenure-proto"]),
     ("tenure-examples", &["tenure-client"]),
     ("tenure-history", &[]),
@@ -36,7 +37,7 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
         "tenure-sim",
         &["tenure-core", "tenure-history", "tenure-raft", "tenure-server", "tenure-storage", "tenure-workload"],
     ),
-    ("tenure-tests", &["tenure-client", "tenure-history", "tenure-proto", "tenure-workload"]),
+    ("tenure-tests", &["tenure-bench", "tenure-client", "tenure-history", "tenure-proto", "tenure-workload"]),
 ];
 
 /// Crates whose own tests start real servers by the harness of `tenure-tests`, which uses nothing of them.

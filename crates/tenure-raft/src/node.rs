@@ -134,6 +134,8 @@ struct Inner {
     leader_watch: LeaderWatch,
     lease_clock: Arc<LeaseClock>,
     renewals: RenewalsUnderWay,
+    /// The links of consensus itself.
+    links: Links,
     /// Why the log or the storage failed, if it did outside openraft's sight.
     failure: watch::Sender<Option<String>>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
@@ -187,6 +189,7 @@ impl RaftNode {
                 leader_watch,
                 lease_clock,
                 renewals,
+                links: links.clone(),
                 failure,
                 tasks,
             }),
@@ -499,6 +502,11 @@ impl RaftNode {
     /// Links to the peers for use on the calling runtime: connections live where they are first used.
     pub fn links(&self) -> Links {
         Links::new(self.options(), self.inner.identity.clone())
+    }
+
+    /// What other members may know to be committed because this one told them.
+    pub(crate) fn told(&self) -> LogIndex {
+        self.inner.links.told()
     }
 
     /// Tells read indexes, for use on the calling runtime.

@@ -1,9 +1,9 @@
 //! The index that a linearizable read waits for, and the confirmation that this member led after the read came.
 //!
 //! The index is what this member has applied, once that has reached its own term: whatever was acknowledged by an earlier leader is
-//! before the first entry of the term, and whatever it acknowledged itself it had applied and published by then. What is known to be
-//! committed beyond it counts too, so that nobody who was told of something by another member reads from before it here. Both are looked at, and
-//! nobody is asked.
+//! before the first entry of the term, and whatever it acknowledged itself it had applied and published by then. What it told others to be
+//! committed counts too, from before that left: another member may apply it earlier, and let a client read or hear of it that then reads
+//! here. Both are looked at, and nobody is asked. What openraft publishes as committed would not do: it is published after the others were told.
 //!
 //! The confirmation is made by a question to each voter, which was asked after the read came, and counts for that question alone
 //! (`peer/confirm.rs`). openraft (alpha 37) confirms by time: it takes an answer for one to the latest append that ends at the same entry. A
@@ -85,11 +85,7 @@ impl ReadIndexes {
     fn index(&self, leading: &Leading) -> Option<LogIndex> {
         let view = self.node.view();
         let applied = view.applied();
-        let committed = {
-            let metrics = self.node.raft().data_metrics();
-            metrics.borrow_watched().cluster_committed.as_ref().map_or(0, openraft::LogId::index)
-        };
-        (applied.term == Term(leading.vote.leader_id.term)).then(|| applied.index.max(LogIndex(committed)))
+        (applied.term == Term(leading.vote.leader_id.term)).then(|| applied.index.max(self.node.told()))
     }
 
     /// As consensus knows: at least the first entry of the term, which is not applied yet.
@@ -106,6 +102,10 @@ impl ReadIndexes {
     }
 
     async fn confirm(&self, leading: &Leading) -> Result<(), ReadIndexError> {
+        // This member is a voter like the others, whatever consensus has published of it by now.
+        if self.node.log().vote().is_some_and(|vote| vote.leader_id.term > leading.vote.leader_id.term) {
+            return Err(ReadIndexError::NotLeader(None));
+        }
         let mut confirmed = BTreeSet::from([leading.member]);
         let others: BTreeSet<u64> =
             leading.voters.iter().flatten().copied().filter(|id| *id != leading.member).collect();

@@ -19,6 +19,8 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    a_benchmark_reports_and_counts_failures: ctl::bench::reports;
+    a_benchmark_is_stopped_with_a_report: ctl::bench::interrupted;
     keys_are_read_written_and_deleted: ctl::keys::keys;
     transactions_are_read_from_stdin: ctl::keys::transactions;
     compaction_and_its_errors: ctl::keys::compaction;

@@ -20,7 +20,7 @@ use super::ms;
 use super::seed::Granted;
 use super::wire::{Answers, Ask, Way};
 use crate::lease_check::Moment;
-use crate::load::percentile;
+use crate::samples::percentile;
 
 /// A stream on which nothing was answered for so long is left. Servers answer or refuse within seven seconds.
 const PATIENCE: Duration = Duration::from_secs(8);

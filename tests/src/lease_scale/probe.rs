@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use super::PATIENCE;
 use crate::lease_check::Moment;
-use crate::load::percentile;
+use crate::samples::percentile;
 
 /// Clients of each kind at each member, and how often each has its turn: together 150 puts and as many reads a second.
 const CLIENTS: u32 = 5;

@@ -14,9 +14,9 @@ use super::seat::{Held, Seat, Service};
 use super::{log_index, micros, millis};
 use crate::binaries::Program;
 use crate::cluster::Cluster;
-use crate::fast::Caller;
 use crate::lease_scale::{channels, count_at, seed, three_members};
-use crate::load::percentile;
+use crate::samples::percentile;
+use tenure_bench::Caller;
 
 /// Longer than any run.
 const TTL: Duration = Duration::from_secs(3600);

@@ -6,15 +6,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tenure_bench::{Caller, Latencies, own_cpu};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 
 use super::seat::{Seat, Service};
 use super::{log_index, micros, millis};
 use crate::binaries::Program;
-use crate::fast::Caller;
 use crate::lease_scale::{channels, seed, three_members};
-use crate::load::{Report, own_cpu};
 
 /// Longer than any run.
 const TTL: Duration = Duration::from_secs(3600);
@@ -58,15 +57,22 @@ pub async fn run(home: &Path, (program, service): (Program, Service), size: Size
     let report = LocalSet::new().run_until(load(&host, service, size, warm_up.pairs)).await?;
     let (cpu, entries) = (cluster.cpu()?.saturating_sub(cpu), log_index(&cluster, leader).await? - index);
     cluster.kill_all()?;
-    let pairs = f64::from(u32::try_from(report.requests)?);
+    let pairs = f64::from(u32::try_from(report.latencies.count())?);
     Ok(Figures {
-        rate: report.rate(),
-        p50_ms: millis(report.p50),
-        p99_ms: millis(report.p99),
-        server_us: micros(cpu, report.requests),
-        client_us: micros(report.client_cpu, 1),
+        rate: pairs / report.elapsed.as_secs_f64(),
+        p50_ms: millis(report.latencies.percentile(50.0)),
+        p99_ms: millis(report.latencies.percentile(99.0)),
+        server_us: micros(cpu, usize::try_from(report.latencies.count())?),
+        client_us: micros(report.client_cpu, usize::try_from(report.latencies.count())?),
         entries: f64::from(u32::try_from(entries)?) / pairs,
     })
+}
+
+/// What the clients saw.
+struct Report {
+    latencies: Latencies,
+    elapsed: Duration,
+    client_cpu: Duration,
 }
 
 /// Each client has a lock of its own. Latencies are those of taking it.
@@ -76,7 +82,7 @@ async fn load(host: &str, service: Service, size: Size, numbered_from: u64) -> R
         callers.push(Caller::connect(host).await?);
     }
     let left = Rc::new(Cell::new(size.pairs));
-    let cpu_before = own_cpu()?;
+    let cpu_before = own_cpu();
     let started = Instant::now();
     let mut clients = JoinSet::new();
     for (at, lease) in (0..size.clients).zip(1..) {
@@ -95,9 +101,9 @@ async fn load(host: &str, service: Service, size: Size, numbered_from: u64) -> R
             anyhow::Ok(latencies)
         });
     }
-    let mut latencies = Vec::new();
+    let mut latencies = Latencies::new();
     while let Some(done) = clients.join_next().await {
-        latencies.extend(done??);
+        done??.into_iter().for_each(|latency| latencies.record(latency));
     }
-    Report::from_latencies(latencies, started.elapsed(), own_cpu()?.saturating_sub(cpu_before))
+    Ok(Report { latencies, elapsed: started.elapsed(), client_cpu: own_cpu().saturating_sub(cpu_before) })
 }

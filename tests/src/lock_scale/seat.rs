@@ -7,7 +7,7 @@ use tenure_proto::tenure::v1::lock_acquire_response::State;
 use tenure_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 
 use crate::binaries::Program;
-use crate::fast::{Answers, Caller};
+use tenure_bench::{Answers, Caller};
 
 /// By which service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use super::millis;
 use crate::binaries::Program;
 use crate::lease_scale::{channels, three_members};
-use crate::load::percentile;
+use crate::samples::percentile;
 
 /// A leader renews its lease so often within its TTL.
 const RENEWALS_PER_TTL: u32 = 3;

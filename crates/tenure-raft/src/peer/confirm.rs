@@ -23,6 +23,12 @@ use super::{meet, wire};
 use crate::runtime;
 use crate::types::Vote;
 
+/// Before a voter is asked again that did not answer.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest that an answer is waited for. A question may have been lost with its connection.
+const PATIENCE_MAX: Duration = Duration::from_secs(1);
+
 /// What a voter says of a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
@@ -63,7 +69,7 @@ struct Answer {
 
 impl Voters {
     pub(crate) fn new(links: Links, patience: Duration) -> Voters {
-        Voters { links, patience, askers: Mutex::default() }
+        Voters { links, patience: patience.min(PATIENCE_MAX), askers: Mutex::default() }
     }
 
     /// What a voter says of a vote, to a question that is sent after this was called and before the future is waited for.
@@ -125,6 +131,10 @@ impl Asking {
                 self.links.forget(self.voter, Lane::Reads);
             }
             self.answers.send_replace(Answer { to: question, heard: heard.unwrap_or(Heard::Nothing) });
+            if heard.is_none() {
+                // A voter that is gone is not dialled anew for each read.
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 

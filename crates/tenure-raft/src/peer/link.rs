@@ -6,6 +6,7 @@
 //! runtime has its own `Links`.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::bootstrap::ProbeAnswer;
 use crate::error::ReadIndexError;
 use crate::identity::Identity;
 use crate::node::NodeOptions;
-use crate::types::{Config, Peer};
+use crate::types::{Config, LogId, Peer};
 
 /// How long one probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -96,6 +97,8 @@ struct Inner {
     unserved: Mutex<HashSet<u64>>,
     /// The last entry that each member acknowledged to this leader, and the leader's term.
     acknowledged: Mutex<HashMap<u64, (u64, u64)>>,
+    /// The last entry that any member was told to be committed, or was sent as part of a state.
+    told: AtomicU64,
 }
 
 impl Links {
@@ -111,6 +114,7 @@ impl Links {
             lost: Mutex::default(),
             unserved: Mutex::default(),
             acknowledged: Mutex::default(),
+            told: AtomicU64::new(0),
         }))
     }
 
@@ -288,6 +292,18 @@ impl Links {
     pub(crate) fn acknowledged(&self, member: u64, term: u64) -> u64 {
         let acknowledged = self.0.acknowledged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         acknowledged.get(&member).filter(|(of, _)| *of == term).map_or(0, |(_, index)| *index)
+    }
+
+    /// Notes that others are about to be told that this is committed. Before it leaves: from then on somebody may read it there.
+    pub(crate) fn note_told(&self, committed: Option<&LogId>) {
+        if let Some(id) = committed {
+            self.0.told.fetch_max(id.index(), Ordering::SeqCst);
+        }
+    }
+
+    /// The last entry that others may know to be committed, if it is by this member.
+    pub(crate) fn told(&self) -> LogIndex {
+        LogIndex(self.0.told.load(Ordering::SeqCst))
     }
 
     /// Notes whether a snapshot could be sent to a member; returns whether that is news.

@@ -186,6 +186,7 @@ impl RaftNetworkV2<Config> for Client {
         _: RPCOption,
     ) -> Result<SnapshotResponse<Config>, StreamingError<Config>> {
         let (links, outbox) = (self.links.clone(), self.outbox.clone());
+        links.note_told(snapshot.meta.last_log_id.as_ref());
         let sending = transfer::send(links, outbox, self.target, vote, snapshot.snapshot);
         tokio::select! {
             sent = sending => sent,
@@ -221,6 +222,7 @@ impl Client {
         let acknowledged = self.links.acknowledged(self.target, term_of(&request));
         let term = term_of(&request);
         meet(Point::RaftBeforeLeaderSend).await;
+        self.links.note_told(request.leader_commit.as_ref());
         let call = client.heartbeat(wire::append_request(route, &request, 0, acknowledged));
         let answer = self.answer(self.lane, &option, call).await?;
         let result = wire::read_append_response(&answer).map_err(malformed)?;
@@ -313,6 +315,7 @@ fn encoded(
             window.admit(&request).await?;
             let acknowledged = links.acknowledged(route.to, term_of(&request));
             meet(Point::RaftBeforeLeaderSend).await;
+            links.note_told(request.leader_commit.as_ref());
             Some(wire::append_request(route, &request, sequence, acknowledged))
         }
     });

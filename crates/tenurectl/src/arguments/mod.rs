@@ -2,6 +2,7 @@
 //!
 //! Names follow etcdctl where it has one, so that what is in people's fingers works.
 
+pub(crate) mod bench;
 mod discovery;
 mod election;
 mod keys;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use bench::BenchArgs;
 pub(crate) use discovery::{DiscoveryCommand, DiscoveryKindsArgs, DiscoveryRegisterArgs};
 pub(crate) use election::{ElectArgs, ObserveArgs, ResignArgs};
 pub(crate) use keys::{Consistency, DelArgs, GetArgs, Order, PutArgs, SortBy, WatchArgs};
@@ -35,7 +37,7 @@ Exit codes:
   2  the command line makes no sense
   3  nothing was done: no endpoint can be reached, or the cluster has no leader
   4  a write was sent and no answer came: it may or may not have happened
-  5  done, and what was found is not well (status, endpoint health, endpoint hashkv)
+  5  done, and what was found is not well (status, endpoint health, endpoint hashkv; bench: operations failed)
   75  the lock is held by somebody else (try-lock, lock --try, lock --wait)
   76  the lock was lost, or about to be; a command that ran under it was ended
   126  the command that was to run under a lock cannot be run
@@ -155,6 +157,8 @@ pub(crate) enum Command {
     Endpoint(EndpointCommand),
     /// The versions of this program and of the servers
     Version(ClusterArgs),
+    /// Measure a cluster under load, Tenure's or etcd's: what it does in a second, and how long an operation takes
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

@@ -50,6 +50,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err("a timeout of zero leaves no time for an answer".to_owned()) } else { Ok(duration) }
 }
 
+/// Like [`duration`], but it may be nothing.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { duration(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

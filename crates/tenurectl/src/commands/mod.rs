@@ -1,6 +1,8 @@
 //! What the commands do: one file per group, each asking the client and showing a report.
 
 mod alarm;
+mod bench;
+mod bench_view;
 mod check;
 mod completions;
 mod discovery;
@@ -92,6 +94,7 @@ fn dispatch(session: &Session) -> Pin<Box<dyn Future<Output = Result<(), Failure
         Command::Alarm(AlarmCommand::Disarm) => Box::pin(alarm::disarm(session)),
         Command::Snapshot(SnapshotCommand::Save { file }) => Box::pin(snapshot::save(session, file)),
         Command::Version(whom) => Box::pin(version::run(session, *whom)),
+        Command::Bench(args) => Box::pin(bench::run(session, args)),
         Command::Completions { shell } => Box::pin(std::future::ready(completions::run(session, *shell))),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The scenarios are written once: `process_ctl.rs` runs them on tenured, `compat_ctl.rs` on etcd.
 
+pub(crate) mod bench;
 pub(crate) mod cluster;
 pub(crate) mod discovery;
 pub(crate) mod elections;
