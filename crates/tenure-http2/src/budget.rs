@@ -32,6 +32,10 @@ impl Budget {
     }
 
     pub(crate) fn spend(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        self.spend_many(now, 1)
+    }
+
+    pub(crate) fn spend_many(&mut self, now: Instant, count: usize) -> Result<(), ConnectionError> {
         if self.left < FULL / 2 {
             let passed = now.saturating_duration_since(self.filled).min(Duration::from_secs(60));
             let gained = passed.as_millis() * u128::from(PER_SECOND) / 1000;
@@ -40,9 +44,10 @@ impl Budget {
                 self.filled = now;
             }
         }
-        self.left = self.left.checked_sub(1).ok_or(ConnectionError::new(
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.left = self.left.checked_sub(count).ok_or(ConnectionError::new(
             Reason::ENHANCE_YOUR_CALM,
-            "too many resets, pings, settings or empty frames",
+            "too many resets, broken streams, pings, settings or empty frames",
         ))?;
         Ok(())
     }

@@ -242,6 +242,10 @@ fn is_value(value: &[u8]) -> bool {
 const KEPT: usize = 4;
 const KEPT_BLOCK_BYTES: usize = 256;
 
+/// A block is read to its end, because the table has to follow, as long as it stands for no more than so many times the
+/// longest list. Beyond it, the connection ends.
+const READ_LISTS_MAX: usize = 4;
+
 /// Reads header blocks, and keeps the last few heads: a block that did not change the table stands for the same head until
 /// the table changes. Most requests of a client are found here, for the price of comparing a dozen bytes.
 pub(crate) struct Heads {
@@ -263,9 +267,10 @@ impl Heads {
             return Ok(Ok(head.clone()));
         }
         let mut reading = Reading::new(self.list_bytes_max);
-        let effect = self.decoder.decode(block, |name, value| {
-            reading.is_malformed |= !reading.field(name, value, true);
-        })?;
+        let effect =
+            self.decoder.decode(block, self.list_bytes_max.saturating_mul(READ_LISTS_MAX), |name, value| {
+                reading.is_malformed |= !reading.field(name, value, true);
+            })?;
         let head = reading.finish().map(Arc::new);
         match (&head, effect) {
             (_, Effect::Changed) => self.kept.clear(),
@@ -287,9 +292,10 @@ impl Heads {
     /// The trailers that a block stands for.
     pub(crate) fn read_trailers(&mut self, block: &[u8]) -> Result<Result<HeaderMap, Unusable>, HpackError> {
         let mut reading = Reading::new(self.list_bytes_max);
-        let effect = self.decoder.decode(block, |name, value| {
-            reading.is_malformed |= !reading.field(name, value, false);
-        })?;
+        let effect =
+            self.decoder.decode(block, self.list_bytes_max.saturating_mul(READ_LISTS_MAX), |name, value| {
+                reading.is_malformed |= !reading.field(name, value, false);
+            })?;
         if effect == Effect::Changed {
             self.kept.clear();
         }

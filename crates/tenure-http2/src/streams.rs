@@ -92,6 +92,11 @@ impl<S: Seat> Streams<S> {
         self.ids.len()
     }
 
+    /// How many there are to go through, open or not.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(crate) fn insert(&mut self, stream: Stream) -> Key {
         let id = stream.id;
         let slot = self.free.pop().unwrap_or_else(|| {

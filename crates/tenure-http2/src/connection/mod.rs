@@ -37,6 +37,9 @@ const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// What one stream may hold that waits for the peer, before who fills it has to wait.
 const STREAM_UNSENT_BYTES_MAX: usize = 64 * 1024;
 
+/// What a piece that waits takes beside its bytes, with its share of its stream.
+const PIECE_BYTES: usize = 256;
+
 /// What our pings carry: whether the peer is there, and whether it has seen that the connection is ending.
 const KEEPALIVE_PING: [u8; 8] = *b"tenure-k";
 const SHUTDOWN_PING: [u8; 8] = *b"tenure-s";
@@ -96,8 +99,9 @@ pub(crate) struct Connection<S> {
     sendable: VecDeque<Key>,
     /// Slots whose filler waited for room, and has it.
     roomy: Vec<u32>,
-    /// What waits in all streams.
+    /// What waits in all streams, and in how many pieces.
     unsent_bytes: usize,
+    unsent_pieces: usize,
     is_ping_answered: bool,
     block_bytes_max: usize,
     concurrent_streams_max: usize,
@@ -134,6 +138,7 @@ impl<S: Seat> Connection<S> {
             sendable: VecDeque::new(),
             roomy: Vec::new(),
             unsent_bytes: 0,
+            unsent_pieces: 0,
             is_ping_answered: false,
             // Coded text is hardly longer than what it stands for.
             block_bytes_max: index(options.header_list_bytes_max).saturating_mul(2).max(frame::PAYLOAD_BYTES_MAX),
@@ -151,6 +156,13 @@ impl<S: Seat> Connection<S> {
     /// Whether more may be read: a peer that does not take what it asked for is not asked what more it wants.
     pub(crate) fn may_read(&self) -> bool {
         self.output.len() < OUTPUT_BYTES_MAX
+    }
+
+    /// The memory of all answers that the peer has not taken: those that wait for its windows, and those that wait for the
+    /// socket. Reading goes on whatever waits for windows, because windows are opened by what is read; so it is new streams
+    /// that are refused when this is much, and answers that are given up when it is too much.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.output.len() + self.unsent_bytes + self.unsent_pieces * PIECE_BYTES
     }
 
     /// Tells the peer that no more streams are welcome; those that it has are served to their end.
@@ -210,6 +222,7 @@ impl<S: Seat> Connection<S> {
         let stream: Option<Stream> = self.streams.remove(key, reset);
         if let Some(unsent) = stream.and_then(|stream| stream.unsent) {
             self.unsent_bytes -= unsent.bytes;
+            self.unsent_pieces -= unsent.pieces.len();
         }
     }
 }

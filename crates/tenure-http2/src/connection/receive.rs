@@ -18,8 +18,12 @@ const CONTINUATIONS_MAX: usize = 16;
 /// An increment of a window this small is a nuisance.
 const INCREMENT_MIN: u32 = 64;
 
-/// A stream that is reset when it is younger was hardly worth its beginning.
-const YOUNG: Duration = Duration::from_secs(1);
+/// A stream that is reset when it is younger was hardly worth its beginning. Clients with short deadlines give up soon, and
+/// many calls together if the server is late.
+const YOUNG: Duration = Duration::from_millis(20);
+
+/// So many streams' windows are changed for the price of one nuisance.
+const CHANGES_FOR_ONE: usize = 64;
 
 type Received<'a> = Result<Option<Event<'a>>, ConnectionError>;
 
@@ -31,6 +35,10 @@ impl From<HpackError> for ConnectionError {
             HpackError::Huffman => "text in a header block is not coded as it should be",
             HpackError::Index => "a header block names a field that is not in the table",
             HpackError::TableSize => "a header block changes the table's size where it may not",
+            HpackError::TooLong => {
+                let what = "a header block stands for far too much";
+                return ConnectionError::new(Reason::ENHANCE_YOUR_CALM, what);
+            }
         };
         ConnectionError::new(Reason::COMPRESSION_ERROR, what)
     }
@@ -98,7 +106,7 @@ impl<S: Seat> Connection<S> {
                     return Err(ConnectionError::protocol("PRIORITY of the connection"));
                 }
                 if let (Ok(Some(key)), true) = (key, payload.len() != 5) {
-                    self.reset(key, Reason::FRAME_SIZE_ERROR);
+                    self.break_stream(now, key, Reason::FRAME_SIZE_ERROR)?;
                 }
             }
             frame::PUSH_PROMISE => return Err(ConnectionError::protocol("a client promises to push")),
@@ -139,7 +147,7 @@ impl<S: Seat> Connection<S> {
             None
         };
         if let Some(reason) = failure {
-            self.reset(key, reason);
+            self.break_stream(now, key, reason)?;
             return Ok(None);
         }
         stream.body_left = left.flatten();
@@ -197,11 +205,13 @@ impl<S: Seat> Connection<S> {
             Ok(head) => head,
             Err(Unusable::Malformed) => return self.refuse(now, id, Reason::PROTOCOL_ERROR),
             Err(Unusable::TooLarge) => {
+                self.budget.spend(now)?;
                 self.put_too_large(id);
                 return if ended { Ok(None) } else { self.refuse(now, id, Reason::NO_ERROR) };
             }
         };
-        if self.streams.len() >= self.concurrent_streams_max || self.unsent_bytes > self.unsent_bytes_max {
+        // Refused early enough that the calls that are under way can still be answered: these a client may try again.
+        if self.streams.len() >= self.concurrent_streams_max || self.held_bytes() > self.unsent_bytes_max / 2 {
             return self.refuse(now, id, Reason::REFUSED_STREAM);
         }
         if ended && head.content_length().is_some_and(|length| length > 0) {
@@ -229,6 +239,13 @@ impl<S: Seat> Connection<S> {
         Ok(None)
     }
 
+    /// Resets a stream for what the peer did. That ends a call whose work goes on for a while, just as if the peer had reset
+    /// it, and it is no cheaper.
+    pub(crate) fn break_stream(&mut self, now: Instant, key: Key, reason: Reason) -> Result<(), ConnectionError> {
+        self.reset(key, reason);
+        self.budget.spend(now)
+    }
+
     fn trailers<'a>(&mut self, now: Instant, id: u32, block: &[u8], ended: bool) -> Received<'a> {
         // Read in any case: the table has to follow.
         let fields = self.heads.read_trailers(block)?;
@@ -238,7 +255,7 @@ impl<S: Seat> Connection<S> {
         };
         let Some(stream) = self.streams.get(key) else { return Ok(None) };
         if stream.is_received {
-            self.reset(key, Reason::STREAM_CLOSED);
+            self.break_stream(now, key, Reason::STREAM_CLOSED)?;
             return Ok(None);
         }
         match fields {
@@ -247,7 +264,7 @@ impl<S: Seat> Connection<S> {
                 Ok(Some(Event::Trailers { key, fields }))
             }
             _ => {
-                self.reset(key, Reason::PROTOCOL_ERROR);
+                self.break_stream(now, key, Reason::PROTOCOL_ERROR)?;
                 Ok(None)
             }
         }
@@ -267,13 +284,11 @@ impl<S: Seat> Connection<S> {
         }
         let Some(key) = self.known_stream(head.stream)? else { return Ok(()) };
         if increment == 0 {
-            self.reset(key, Reason::PROTOCOL_ERROR);
-            return Ok(());
+            return self.break_stream(now, key, Reason::PROTOCOL_ERROR);
         }
         let Some(stream) = self.streams.get(key) else { return Ok(()) };
         if stream.send_window.grant(increment).is_err() {
-            self.reset(key, Reason::FLOW_CONTROL_ERROR);
-            return Ok(());
+            return self.break_stream(now, key, Reason::FLOW_CONTROL_ERROR);
         }
         self.queue(key);
         Ok(())
@@ -305,6 +320,7 @@ impl<S: Seat> Connection<S> {
         self.encoder.set_table_bytes_max(self.peer.header_table_bytes);
         let change = i64::from(self.peer.initial_window) - i64::from(before);
         if change != 0 {
+            self.budget.spend_many(now, self.streams.slots() / CHANGES_FOR_ONE)?;
             let overflow = |_| ConnectionError::new(Reason::FLOW_CONTROL_ERROR, "a stream's window overflows");
             for (slot, stream) in self.streams.iter_mut() {
                 stream.send_window.shift(change).map_err(overflow)?;

@@ -130,6 +130,7 @@ impl<S: Seat> Connection<S> {
         let count = piece.len();
         unsent.pieces.push_back(piece);
         self.unsent_bytes += count;
+        self.unsent_pieces += 1;
         self.queue(key);
     }
 
@@ -224,7 +225,9 @@ impl<S: Seat> Connection<S> {
             let part = piece.split_to(left.min(piece.len()));
             left -= part.len();
             self.output.push(part);
-            if !piece.is_empty() {
+            if piece.is_empty() {
+                self.unsent_pieces -= 1;
+            } else {
                 unsent.pieces.push_front(piece);
             }
         }

@@ -3,7 +3,7 @@
 //! Fields are handed out as they are read, borrowed from the block or the table: who takes them may stop keeping them, but
 //! the block is read to its end all the same, because the table has to follow.
 
-use super::table::Table;
+use super::table::{ENTRY_OVERHEAD_BYTES, Table};
 use super::{HpackError, huffman};
 
 /// The table's size that a peer may assume: the RFC's, which we do not change.
@@ -29,18 +29,26 @@ impl Decoder {
         Decoder { table: Table::new(TABLE_BYTES_MAX), name: Vec::new(), value: Vec::new() }
     }
 
-    /// Reads a whole block.
+    /// Reads a whole block. It may stand for as much as `list_bytes_max`, counted as RFC 9113 counts header lists: a byte may
+    /// refer to 4 KiB, so who reads on without a bound does the work of a block a thousand times as long.
     pub(crate) fn decode(
         &mut self,
         mut block: &[u8],
+        list_bytes_max: usize,
         mut field: impl FnMut(&[u8], &[u8]),
     ) -> Result<Effect, HpackError> {
         let mut effect = Effect::None;
         let mut resizable = true;
+        let mut left = list_bytes_max;
+        let mut count = |name: &[u8], value: &[u8]| {
+            left = left.checked_sub(name.len() + value.len() + ENTRY_OVERHEAD_BYTES).ok_or(HpackError::TooLong)?;
+            Ok(())
+        };
         while let Some(first) = block.first().copied() {
             if first & 0x80 != 0 {
                 let index = integer(&mut block, 7)?;
                 let (name, value) = self.table.get(index).ok_or(HpackError::Index)?;
+                count(name, value)?;
                 field(name, value);
             } else if first & 0xe0 == 0x20 {
                 let size = integer(&mut block, 5)?;
@@ -53,6 +61,7 @@ impl Decoder {
             } else {
                 let is_indexed = first & 0x40 != 0;
                 self.literal(&mut block, if is_indexed { 6 } else { 4 })?;
+                count(&self.name, &self.value)?;
                 field(&self.name, &self.value);
                 if is_indexed {
                     self.table.add(&self.name, &self.value);
@@ -131,7 +140,7 @@ mod tests {
 
     fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<String, HpackError> {
         let mut out = Vec::new();
-        decoder.decode(block, |name, value| {
+        decoder.decode(block, usize::MAX, |name, value| {
             out.push(format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value)));
         })?;
         Ok(out.join("\n"))
@@ -241,7 +250,7 @@ mod tests {
     #[test]
     fn a_block_that_only_refers_to_the_table_has_no_effect() {
         let mut decoder = Decoder::new();
-        let mut effect = |hex: &str| decoder.decode(&bytes(hex), |_, _| ()).expect("a block");
+        let mut effect = |hex: &str| decoder.decode(&bytes(hex), usize::MAX, |_, _| ()).expect("a block");
         assert_eq!(effect("82 04 01 2f"), Effect::None);
         assert_eq!(effect("40 01 61 01 62"), Effect::Changed);
         assert_eq!(effect("be 00 01 61 01 62 10 01 61 01 62"), Effect::None);

@@ -168,7 +168,7 @@ mod tests {
     impl Pair {
         fn read(&mut self, block: &[u8]) -> String {
             let mut out = Vec::new();
-            let read = self.1.decode(block, |name, value| {
+            let read = self.1.decode(block, usize::MAX, |name, value| {
                 out.push(format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value)));
             });
             read.expect("a block");

@@ -24,4 +24,6 @@ pub(crate) enum HpackError {
     Index,
     #[error("a header block changes the size of the table where it may not")]
     TableSize,
+    #[error("a header block stands for far too much")]
+    TooLong,
 }

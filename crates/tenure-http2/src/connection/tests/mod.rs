@@ -1,6 +1,8 @@
 //! Sessions without a socket: what is said on both sides, what breaks the protocol, what floods are good for, and laws that
 //! hold for any input.
 
+mod hostile;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -427,7 +429,7 @@ impl Client {
                     stream.2 = ended;
                 }
                 frame::HEADERS => {
-                    self.decoder.decode(&payload, |_, _| ()).expect("a block");
+                    self.decoder.decode(&payload, usize::MAX, |_, _| ()).expect("a block");
                     let stream = self.streams.get_mut(&head.stream).expect("a stream of ours");
                     assert!(!stream.2, "nothing follows the end");
                     stream.2 = ended;
