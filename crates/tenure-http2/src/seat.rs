@@ -18,7 +18,7 @@ use crate::streams;
 pub(crate) const PREFIX_BYTES: usize = 5;
 
 /// A message that claims to be larger gets its memory only once a part of it has arrived.
-const TRUSTED_BYTES_MAX: usize = 64 * 1024;
+const TRUSTED_BYTES_MAX: usize = 16 * 1024;
 
 /// The message of a unary call, as far as it is there.
 #[derive(Default)]
@@ -65,8 +65,9 @@ impl Gathering {
         (self.length() == Some(self.message.len())).then_some(self.message)
     }
 
+    /// The memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.message.len()
+        self.message.capacity()
     }
 }
 
@@ -177,6 +178,18 @@ mod tests {
     fn gathered(parts: &[&[u8]]) -> Option<Vec<u8>> {
         let mut gathering = Gathering::default();
         parts.iter().all(|part| gathering.push(part)).then(|| gathering.finish()).flatten()
+    }
+
+    #[test]
+    fn what_a_message_announces_is_counted_once_it_has_its_memory() {
+        let mut gathering = Gathering::default();
+        assert!(gathering.push(&[0, 0, 0, 0x40, 0]));
+        assert_eq!(gathering.bytes(), 0);
+        assert!(gathering.push(b"x"));
+        assert_eq!(gathering.bytes(), 0x4000);
+        let mut large = Gathering::default();
+        assert!(large.push(&[0, 0x40, 0, 0, 0, b'x']));
+        assert!(large.bytes() < 100);
     }
 
     #[test]

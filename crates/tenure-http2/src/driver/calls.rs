@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::{SHUTDOWN, Serving, TIMER};
 use crate::connection::{Event, Message};
-use crate::error::{Reason, ServeError};
+use crate::error::{ConnectionError, Reason, ServeError};
 use crate::head::Head;
 use crate::incoming::{Incoming, Pipe};
 use crate::outbox::Item;
@@ -30,12 +31,12 @@ where
     S: Service,
     D: Future<Output = ()>,
 {
-    pub(super) fn handle(&mut self, event: Event<'_>) {
+    pub(super) fn handle(&mut self, now: Instant, event: Event<'_>) -> Result<(), ConnectionError> {
         match event {
-            Event::Request { key, head, ended } => self.begin(key, &head, ended),
-            Event::Data { key, bytes, ended } => self.data(key, bytes, ended),
+            Event::Request { key, head, ended } => self.begin(now, key, &head, ended)?,
+            Event::Data { key, bytes, ended } => self.data(now, key, bytes, ended)?,
             Event::Trailers { key, fields } => {
-                let Some(seat) = self.core.streams.seat(key) else { return };
+                let Some(seat) = self.core.streams.seat(key) else { return Ok(()) };
                 match &mut seat.stage {
                     Stage::Streaming(pipe, _) => pipe.end(fields),
                     Stage::Gathering(_) => self.gathered(key),
@@ -43,18 +44,19 @@ where
                 }
             }
         }
+        Ok(())
     }
 
-    fn begin(&mut self, key: Key, head: &Arc<Head>, ended: bool) {
+    fn begin(&mut self, now: Instant, key: Key, head: &Arc<Head>, ended: bool) -> Result<(), ConnectionError> {
         let is_unary = self.service.is_unary(head);
-        let Some(seat) = self.core.streams.seat(key) else { return };
+        let Some(seat) = self.core.streams.seat(key) else { return Ok(()) };
         seat.enter(&self.outbox, key);
         if is_unary {
             seat.stage = Stage::Gathering(Gathering::default());
             if ended {
                 self.gathered(key);
             }
-            return;
+            return Ok(());
         }
         let pipe = Pipe::new(self.outbox.clone(), key, self.limits.stream_window_bytes, ended);
         match head.to_request(Incoming::new(pipe.clone())) {
@@ -65,13 +67,14 @@ where
             }
             Err(error) => {
                 tracing::debug!(%error, "a request's address makes no sense");
-                self.core.reset(key, Reason::PROTOCOL_ERROR);
+                self.core.break_stream(now, key, Reason::PROTOCOL_ERROR)?;
             }
         }
+        Ok(())
     }
 
-    fn data(&mut self, key: Key, bytes: &[u8], ended: bool) {
-        let Some(seat) = self.core.streams.seat(key) else { return };
+    fn data(&mut self, now: Instant, key: Key, bytes: &[u8], ended: bool) -> Result<(), ConnectionError> {
+        let Some(seat) = self.core.streams.seat(key) else { return Ok(()) };
         match &mut seat.stage {
             Stage::Gathering(gathering) if ended && gathering.is_new() && is_message(bytes) => {
                 if bytes.len() - PREFIX_BYTES > self.limits.message_bytes_max {
@@ -91,7 +94,7 @@ where
                 } else if !is_one {
                     self.fail(key, INTERNAL, "more than one message in a unary call");
                 } else if unfinished > self.limits.unfinished_bytes_max {
-                    self.core.reset(key, Reason::ENHANCE_YOUR_CALM);
+                    self.core.break_stream(now, key, Reason::ENHANCE_YOUR_CALM)?;
                 } else if ended {
                     self.gathered(key);
                 }
@@ -101,11 +104,12 @@ where
                     self.core.release_stream(key, bytes.len());
                 }
                 if self.outbox.unfinished_bytes.load(Ordering::Relaxed) > self.limits.unfinished_bytes_max {
-                    self.core.reset(key, Reason::ENHANCE_YOUR_CALM);
+                    self.core.break_stream(now, key, Reason::ENHANCE_YOUR_CALM)?;
                 }
             }
             Stage::Empty | Stage::Called | Stage::Answered => self.core.release_stream(key, bytes.len()),
         }
+        Ok(())
     }
 
     /// A unary call is there as a whole, whatever it is.

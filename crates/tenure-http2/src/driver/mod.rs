@@ -214,7 +214,7 @@ where
         let was_open = self.core.is_open();
         let mut unread = input.bytes();
         while let Some(event) = self.core.next(now, &mut unread)? {
-            self.handle(event);
+            self.handle(now, event)?;
         }
         let left = unread.len();
         self.socket.keep(input, left);
