@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     fn pipe() -> (Arc<Pipe>, Incoming) {
-        let pipe = Pipe::new(Arc::new(Outbox::new()), Key { slot: 0, id: 1 }, 1 << 20, false);
+        let pipe = Pipe::new(Arc::new(Outbox::new(usize::MAX)), Key { slot: 0, id: 1 }, 1 << 20, false);
         (pipe.clone(), Incoming::new(pipe))
     }
 

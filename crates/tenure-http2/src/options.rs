@@ -17,7 +17,8 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// What the messages of unary calls that are not there as a whole may take together; the call that exceeds it is reset.
     pub unfinished_bytes_max: usize,
-    /// What may wait for the client's windows; beyond it, new streams are refused.
+    /// What may wait until the client takes it. Beyond half of it, new streams are refused; beyond all of it, streams of unary
+    /// calls are reset when they are answered. One answer may be larger.
     pub unsent_bytes_max: usize,
     /// How long a client may take to begin to speak HTTP/2.
     pub handshake_timeout: Duration,

@@ -24,6 +24,8 @@ pub(crate) enum Item {
     SharedMessage { message: Bytes, metadata: Option<Box<HeaderMap>> },
     /// The status of a call that failed.
     Status { code: u32, message: Cow<'static, str>, metadata: Option<Box<HeaderMap>> },
+    /// The answer of a unary call that is given up: too much waits for the client already.
+    Excess,
     /// So much of a request's body was read.
     Read(usize),
 }
@@ -33,6 +35,8 @@ pub(crate) enum Item {
 pub(crate) struct Contents {
     pub(crate) items: Vec<(Key, Item)>,
     pub(crate) text: Vec<u8>,
+    /// What messages have that are not in the text.
+    pub(crate) shared_bytes: usize,
     /// Slots whose futures were woken.
     pub(crate) ready: Vec<u32>,
 }
@@ -42,11 +46,16 @@ impl Contents {
         self.items.is_empty() && self.ready.is_empty()
     }
 
+    fn bytes(&self) -> usize {
+        self.text.len() + self.shared_bytes
+    }
+
     /// Makes it ready to be filled again.
     pub(crate) fn clear(&mut self) {
         self.items.clear();
         self.text.clear();
         self.ready.clear();
+        self.shared_bytes = 0;
         self.text.shrink_to(KEPT_BYTES_MAX);
         self.items.shrink_to(KEPT_BYTES_MAX / size_of::<(Key, Item)>());
     }
@@ -54,6 +63,8 @@ impl Contents {
 
 struct Inside {
     contents: Contents,
+    /// What else waits for the client, in the connection.
+    held_bytes: usize,
     waker: Option<Waker>,
     /// The connection's task runs or was woken.
     is_awake: bool,
@@ -65,12 +76,15 @@ pub(crate) struct Outbox {
     inside: Mutex<Inside>,
     /// Bytes of requests that their services have not taken.
     pub(crate) unfinished_bytes: AtomicUsize,
+    /// What may wait for the client before answers are given up.
+    held_bytes_max: usize,
 }
 
 impl Outbox {
-    pub(crate) fn new() -> Outbox {
-        let inside = Inside { contents: Contents::default(), waker: None, is_awake: true, is_closed: false };
-        Outbox { inside: Mutex::new(inside), unfinished_bytes: AtomicUsize::new(0) }
+    pub(crate) fn new(held_bytes_max: usize) -> Outbox {
+        let contents = Contents::default();
+        let inside = Inside { contents, held_bytes: 0, waker: None, is_awake: true, is_closed: false };
+        Outbox { inside: Mutex::new(inside), unfinished_bytes: AtomicUsize::new(0), held_bytes_max }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -79,12 +93,27 @@ impl Outbox {
     }
 
     pub(crate) fn put(&self, put: impl FnOnce(&mut Contents)) {
+        self.enter(|inside| put(&mut inside.contents));
+    }
+
+    /// Puts an answer; or, if too much waits for the client already, that there is none. One answer may be as large as it is.
+    pub(crate) fn put_answer(&self, key: Key, put: impl FnOnce(&mut Contents)) {
+        self.enter(|inside| {
+            if inside.held_bytes + inside.contents.bytes() > self.held_bytes_max {
+                inside.contents.items.push((key, Item::Excess));
+            } else {
+                put(&mut inside.contents);
+            }
+        });
+    }
+
+    fn enter(&self, put: impl FnOnce(&mut Inside)) {
         let waker = {
             let mut inside = self.lock();
             if inside.is_closed {
                 return;
             }
-            put(&mut inside.contents);
+            put(&mut inside);
             if inside.is_awake {
                 return;
             }
@@ -105,9 +134,11 @@ impl Outbox {
         }
     }
 
-    /// Takes what is there, for an empty box; answers whether there was anything.
-    pub(crate) fn take(&self, empty: &mut Contents) -> bool {
+    /// Takes what is there, for an empty box; answers whether there was anything. The connection holds so many bytes for its
+    /// client already.
+    pub(crate) fn take(&self, empty: &mut Contents, held_bytes: usize) -> bool {
         let mut inside = self.lock();
+        inside.held_bytes = held_bytes + inside.contents.bytes();
         if inside.contents.is_empty() {
             return false;
         }
@@ -116,8 +147,9 @@ impl Outbox {
     }
 
     /// Whether there is nothing, so that the task may sleep: the next thing wakes it.
-    pub(crate) fn sleep(&self) -> bool {
+    pub(crate) fn sleep(&self, held_bytes: usize) -> bool {
         let mut inside = self.lock();
+        inside.held_bytes = held_bytes;
         inside.is_awake = !inside.contents.is_empty();
         !inside.is_awake
     }

@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::outbox::{Item, Ticket};
@@ -56,10 +57,13 @@ impl Reply {
         if length >= OWN_BYTES_MIN {
             let mut message = Vec::with_capacity(length);
             write(&mut message);
-            let message = message.into();
-            self.ticket.outbox.put(|contents| contents.items.push((key, Item::SharedMessage { message, metadata })));
+            let message = Bytes::from(message);
+            self.ticket.outbox.put_answer(key, |contents| {
+                contents.shared_bytes += message.len();
+                contents.items.push((key, Item::SharedMessage { message, metadata }));
+            });
         } else {
-            self.ticket.outbox.put(|contents| {
+            self.ticket.outbox.put_answer(key, |contents| {
                 let start = contents.text.len();
                 write(&mut contents.text);
                 let end = contents.text.len();

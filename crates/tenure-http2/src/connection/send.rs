@@ -147,10 +147,12 @@ impl<S: Seat> Connection<S> {
         }
     }
 
-    /// Whether a stream takes more. If not, its slot is among [`Connection::take_roomy`] once it does.
+    /// Whether a stream takes more. If not, its slot is among [`Connection::take_roomy`] once it does. One that has something
+    /// that waits takes no more while too much waits in all of them.
     pub(crate) fn has_room(&mut self, key: Key) -> bool {
+        let unsent_bytes_max = if self.held_bytes() > self.unsent_bytes_max { 0 } else { STREAM_UNSENT_BYTES_MAX };
         let Some(stream) = self.streams.get(key) else { return true };
-        let has_room = stream.unsent.as_ref().is_none_or(|unsent| unsent.bytes < STREAM_UNSENT_BYTES_MAX);
+        let has_room = stream.unsent.as_ref().is_none_or(|unsent| unsent.bytes < unsent_bytes_max);
         stream.wants_room = !has_room;
         has_room
     }

@@ -167,6 +167,13 @@ where
                 Item::Status { code, message, metadata } => {
                     self.core.answer_status(key, code, &message, metadata.as_deref());
                 }
+                Item::Excess => {
+                    tracing::debug!(
+                        stream = key.id,
+                        "an answer is given up: the client does not take what it asked for"
+                    );
+                    self.core.reset(key, Reason::ENHANCE_YOUR_CALM);
+                }
                 Item::Read(count) => self.core.release_stream(key, count),
             }
         }

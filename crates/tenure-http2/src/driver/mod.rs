@@ -33,6 +33,11 @@ const SHUTDOWN: u32 = u32::MAX - 1;
 /// Turns before other tasks get theirs.
 const TURNS_MAX: usize = 16;
 
+/// Requests and pieces of bodies before other tasks get their turn, and what one reading counts: that much may be read
+/// without any of them.
+const EVENTS_MAX: usize = 1000;
+const EVENTS_PER_READ: usize = EVENTS_MAX / 4;
+
 /// Looks into the outbox before the output is written.
 const DELIVERIES_MAX: usize = 4;
 
@@ -52,8 +57,7 @@ where
     S: Service,
     D: Future<Output = ()>,
 {
-    let outbox = Arc::new(Outbox::new());
-    let waker = |slot| Waker::from(Arc::new(Ticket::new(outbox.clone(), slot)));
+    let outbox = Arc::new(Outbox::new(options.unsent_bytes_max));
     let now = Instant::now();
     Serving {
         socket: Socket::new(io),
@@ -65,7 +69,8 @@ where
         timer_ticket: Arc::new(Ticket::new(outbox.clone(), TIMER)),
         heard: now,
         shutdown: Some(Box::pin(shutdown)),
-        shutdown_waker: waker(SHUTDOWN),
+        shutdown_ticket: Arc::new(Ticket::new(outbox.clone(), SHUTDOWN)),
+        events_left: 0,
         ending: None,
         limits: Limits {
             message_bytes_max: options.message_bytes_max,
@@ -108,7 +113,9 @@ struct Serving<I, S: Service, D> {
     /// When the client was last heard of.
     heard: Instant,
     shutdown: Option<Pin<Box<D>>>,
-    shutdown_waker: Waker,
+    shutdown_ticket: Arc<Ticket>,
+    /// How much may be read before other tasks have had their turn.
+    events_left: usize,
     /// The connection ends once the output is written, with this result.
     ending: Option<Result<(), ServeError>>,
     limits: Limits,
@@ -134,9 +141,10 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.outbox.awake(cx.waker());
+        self.events_left = EVENTS_MAX;
         for _ in 0..TURNS_MAX {
             match self.turn(cx) {
-                Ok(Turn::Idle) if self.outbox.sleep() => {
+                Ok(Turn::Idle) if self.outbox.sleep(self.core.held_bytes()) => {
                     self.core.streams.rest();
                     return Poll::Pending;
                 }
@@ -144,6 +152,9 @@ where
                 Ok(Turn::Over) => return Poll::Ready(self.ending.take().unwrap_or(Ok(()))),
                 // What was to be said cannot be.
                 Err(error) => return Poll::Ready(self.ending.take().unwrap_or(Err(error))),
+            }
+            if self.events_left == 0 {
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -179,7 +190,7 @@ where
         };
         // What is delivered may make more ready; what comes of it is written together.
         for _ in 0..DELIVERIES_MAX {
-            if self.taken.ready.is_empty() && !self.outbox.take(&mut self.taken) {
+            if self.taken.ready.is_empty() && !self.outbox.take(&mut self.taken, self.core.held_bytes()) {
                 break;
             }
             self.deliver()?;
@@ -189,7 +200,7 @@ where
         }
         self.core.pump();
         self.fill();
-        let is_written = self.socket.write(cx, &mut self.core.output)?;
+        let is_written = self.write(cx)?;
         if self.core.is_drained() && is_written {
             return self.begin_end(Ok(()));
         }
@@ -211,17 +222,35 @@ where
         }
         let now = Instant::now();
         self.heard = now;
+        self.events_left = self.events_left.saturating_sub(EVENTS_PER_READ);
         let was_open = self.core.is_open();
         let mut unread = input.bytes();
-        while let Some(event) = self.core.next(now, &mut unread)? {
-            self.handle(now, event)?;
+        let mut has_more = true;
+        while has_more && self.events_left > 0 {
+            match self.core.next(now, &mut unread)? {
+                Some(event) => self.handle(now, event)?,
+                None => has_more = false,
+            }
+            self.events_left -= 1;
         }
         let left = unread.len();
-        self.socket.keep(input, left);
+        self.socket.keep(input, left, has_more);
         if !was_open && self.core.is_open() {
             self.set_timer(self.limits.keepalive.map(|(interval, _)| (interval, Awaited::Silence)));
         }
         Ok(true)
+    }
+
+    /// Writes what it can. A client that takes what it was long in taking is there, though its answer to a ping may be stuck
+    /// behind what we do not read meanwhile.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, ServeError> {
+        let was_blocked = self.socket.is_blocked();
+        let before = self.core.output.len();
+        let is_written = self.socket.write(cx, &mut self.core.output)?;
+        if was_blocked && self.core.output.len() < before {
+            self.heard = Instant::now();
+        }
+        Ok(is_written)
     }
 
     fn begin_end(&mut self, result: Result<(), ServeError>) -> Result<Turn, ServeError> {
@@ -280,7 +309,9 @@ where
 
     fn poll_shutdown(&mut self) {
         let Some(shutdown) = &mut self.shutdown else { return };
-        if shutdown.as_mut().poll(&mut Context::from_waker(&self.shutdown_waker)).is_ready() {
+        self.shutdown_ticket.unready();
+        let waker = Waker::from(self.shutdown_ticket.clone());
+        if shutdown.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             self.shutdown = None;
             self.core.leave();
         }

@@ -55,20 +55,28 @@ impl Drop for Input {
 
 pub(super) struct Socket<I> {
     io: I,
-    /// The beginning of a frame.
+    /// The beginning of a frame; or, if there is a backlog, all that was read and not dealt with.
     partial: Vec<u8>,
+    has_backlog: bool,
     is_flushed: bool,
+    /// The peer did not take all that was to be written.
+    is_blocked: bool,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
     pub(super) fn new(io: I) -> Socket<I> {
-        Socket { io, partial: Vec::new(), is_flushed: true }
+        Socket { io, partial: Vec::new(), has_backlog: false, is_flushed: true, is_blocked: false }
     }
 
-    /// Reads once; nothing if nothing is there. What was kept comes first.
+    /// Reads once, unless there is a backlog; nothing if nothing is there. What was kept comes first.
     pub(super) fn read(&mut self, cx: &mut Context<'_>) -> io::Result<Option<Input>> {
         let mut input = Input::lend();
         let kept = self.partial.len();
+        if self.has_backlog {
+            input.memory[..kept].copy_from_slice(&self.partial);
+            input.length = kept;
+            return Ok(Some(input));
+        }
         let mut memory = ReadBuf::new(&mut input.memory[kept..]);
         match Pin::new(&mut self.io).poll_read(cx, &mut memory) {
             Poll::Pending => return Ok(None),
@@ -81,14 +89,21 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         Ok(Some(input))
     }
 
-    /// Keeps the last bytes of what was read for the next time.
+    /// Keeps the last bytes of what was read for the next time. With a backlog, they are more than the beginning of a frame,
+    /// and nothing is read until that is different.
     #[expect(clippy::needless_pass_by_value, reason = "the memory is given back here")]
-    pub(super) fn keep(&mut self, input: Input, count: usize) {
+    pub(super) fn keep(&mut self, input: Input, count: usize, has_backlog: bool) {
+        self.has_backlog = has_backlog && count > 0;
         self.partial.clear();
         self.partial.extend_from_slice(&input.bytes()[input.length - count..]);
         if count == 0 {
             self.partial = Vec::new();
         }
+    }
+
+    /// Whether the peer did not take all that was last to be written.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked
     }
 
     /// Writes what it can; answers whether that was all.
@@ -103,13 +118,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
                 }
             };
             match written {
-                Poll::Pending => return Ok(false),
+                Poll::Pending => {
+                    self.is_blocked = true;
+                    return Ok(false);
+                }
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => output.advance(count),
                 Poll::Ready(Err(error)) => return Err(error),
             }
             self.is_flushed = false;
         }
+        self.is_blocked = false;
         if !self.is_flushed {
             match Pin::new(&mut self.io).poll_flush(cx) {
                 Poll::Pending => return Ok(false),
@@ -132,6 +151,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
 
     /// Reads and forgets; answers whether the peer has closed its side.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        (self.partial, self.has_backlog) = (Vec::new(), false);
         loop {
             match self.read(cx)? {
                 None => return Ok(false),

@@ -3,6 +3,8 @@
 //! The server is the crate's connection; its streamed half is a closure, so that each test says what it serves.
 #![allow(dead_code, unreachable_pub, reason = "each test is a program of its own, and uses its part")]
 
+pub mod raw;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ pub type Streamed = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
 /// - `later`: the same from another task;
 /// - `future`: the same from a future that the connection polls;
 /// - `fail`: a status; `drop`: nothing; `metadata`: its own fields;
+/// - `large`: a mebibyte, from another task; `large-now`: the same at once;
 /// - `stuck`: never, and counts the cancelled in `cancelled`.
 #[derive(Clone)]
 pub struct Server {
@@ -94,6 +97,13 @@ impl Service for Server {
                     echo(reply);
                 }));
             }
+            "large" => {
+                tokio::spawn(async move {
+                    tokio::task::yield_now().await;
+                    reply.message(1 << 20, |out| out.resize(out.len() + (1 << 20), 7));
+                });
+            }
+            "large-now" => reply.message(1 << 20, |out| out.resize(out.len() + (1 << 20), 7)),
             "fail" => reply.error(5, "nichts gefunden: 100 % \u{fc}"),
             "metadata" => {
                 let sent = call.head.get("x-sent").map(<[u8]>::to_vec).unwrap_or_default();

@@ -104,3 +104,44 @@ fn what_waits_for_windows_is_counted_with_what_keeping_it_costs() {
     session.said();
     assert_eq!(session.core.held_bytes(), 0);
 }
+
+/// Streams whose client lets nothing be sent on any of them.
+#[test]
+fn bodies_wait_when_all_of_them_together_are_much() {
+    let mut session = Session::with(&Options { unsent_bytes_max: 200_000, ..Options::default() });
+    session.answer = None;
+    session.hear(&[preface(), frame(frame::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat());
+    let keys: Vec<Key> = ids(20)
+        .map(|id| {
+            session.hear(&request(id, b""));
+            session.core.streams.find(id).expect("a stream")
+        })
+        .collect();
+    for key in &keys {
+        session.core.send_head(*key, 200, &HeaderMap::new(), false);
+    }
+    for _ in 0..1000 {
+        for key in &keys {
+            if session.core.has_room(*key) {
+                session.core.push(*key, Bytes::from_static(&[7; 1000]));
+            }
+        }
+    }
+    assert!((200_000..230_000).contains(&session.core.held_bytes()), "{}", session.core.held_bytes());
+    // Once something may be sent, all of them go on.
+    let mut sent = vec![0; 20];
+    for _ in 0..100 {
+        session.hear(&ids(20).flat_map(|id| update(id, 5000)).chain(update(0, 100_000)).collect::<Vec<_>>());
+        session.core.output.take_all();
+        let mut slots = Vec::new();
+        session.core.take_roomy(&mut slots);
+        for slot in slots {
+            let (key, _) = session.core.streams.at(slot).expect("a stream");
+            while session.core.has_room(key) {
+                session.core.push(key, Bytes::from_static(&[7; 1000]));
+                sent[usize::try_from(slot).expect("small")] += 1000;
+            }
+        }
+    }
+    assert!(sent.iter().all(|bytes| *bytes > 400_000), "{sent:?}");
+}
