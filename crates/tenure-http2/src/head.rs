@@ -155,7 +155,7 @@ impl Reading {
     }
 
     /// Takes a field; answers false for one that makes the head malformed.
-    fn field(&mut self, name: &[u8], value: &[u8], may_be_pseudo: bool) -> bool {
+    fn field(&mut self, name: &[u8], mut value: &[u8], may_be_pseudo: bool) -> bool {
         let size = name.len() + value.len() + 32;
         self.bytes_left = self.bytes_left.and_then(|left| left.checked_sub(size));
         if self.bytes_left.is_none() {
@@ -166,6 +166,11 @@ impl Reading {
         }
         if name.first() == Some(&b':') {
             return may_be_pseudo && self.fields.spans.is_empty() && self.pseudo(name, value);
+        }
+        // RFC 9113, section 8.2.1, calls blanks at a value's ends malformed; yet clients of gRPC send metadata as it is, and
+        // other servers take them.
+        while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+            value = rest;
         }
         let is_fine = match name {
             b"connection" | b"proxy-connection" | b"keep-alive" | b"transfer-encoding" | b"upgrade" => false,
@@ -233,9 +238,7 @@ fn is_name(name: &[u8]) -> bool {
 
 /// No byte that RFC 9113, section 8.2.1, forbids, nor one that a `HeaderValue` cannot hold.
 fn is_value(value: &[u8]) -> bool {
-    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let is_fine = |byte: &u8| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f);
-    value.iter().all(is_fine) && !is_blank(value.first()) && !is_blank(value.last())
+    value.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f))
 }
 
 /// How many heads are kept, and the longest block that is.
@@ -349,14 +352,20 @@ mod tests {
         }
     }
 
+    /// It should be malformed; but clients of gRPC send what they are given, and other servers take it.
+    #[test]
+    fn blanks_around_a_value_are_no_part_of_it() {
+        let head = read(&[("x", " a b\t"), ("y", " "), ("te", "trailers "), ("content-length", " 7")]).expect("a head");
+        assert_eq!((head.get("x"), head.get("y"), head.content_length()), (Some(&b"a b"[..]), Some(&b""[..]), Some(7)));
+    }
+
     #[test]
     fn what_rfc_9113_calls_malformed_is_refused() {
         for more in [
             &[("X", "upper case")][..],
             &[("a b", "no token")],
             &[("", "no name")],
-            &[("x", " blank")],
-            &[("x", "blank ")],
+            &[(":authority", " host")],
             &[("x", "a\nb")],
             &[("x", "a\0b")],
             &[("connection", "close")],

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Options {
     /// Streams that a client may have open; beyond it they are refused.
     pub concurrent_streams_max: u32,
-    /// What a client may send on a stream before it was read.
+    /// What a client may send on a stream before it was read, at least the 65,535 bytes that it may assume.
     pub stream_window_bytes: u32,
     /// What a client may send on all streams before it was read.
     pub connection_window_bytes: u32,

@@ -47,7 +47,8 @@ pub trait Service {
     /// Answers a unary call whose message has `length` bytes, more than the `length_max` of the connection's options.
     fn oversized(&mut self, head: &Head, length: usize, length_max: usize, reply: Reply) {
         tracing::debug!(path = head.path(), length, "a message is too large");
-        let text = format!("received message larger than max ({length} vs. {length_max})");
+        // The words of the servers that clients know.
+        let text = format!("grpc: received message larger than max ({length} vs. {length_max})");
         reply.error(RESOURCE_EXHAUSTED, text);
     }
 }

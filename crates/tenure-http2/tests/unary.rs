@@ -79,14 +79,21 @@ async fn a_message_too_large_or_not_whole_or_more_than_one_is_told() {
     for (length, wanted) in [(1000, "0"), (1001, "8"), (20_000, "8"), (1 << 21, "8")] {
         let called = soon(unary(&sender, "echo", &vec![0; length])).await.expect("a call");
         assert_eq!(called.status(), wanted, "{length}");
+        if wanted == "8" {
+            let text = format!("grpc: received message larger than max ({length} vs. 1000)");
+            assert_eq!(called.head.headers["grpc-message"], text);
+        }
     }
     let two = [framed(b"one"), framed(b"two")].concat();
     for (body, wanted) in
-        [(two, "13"), (vec![0, 0], "13"), (vec![0, 0, 0, 0, 9, 1], "13"), (vec![1, 0, 0, 0, 1, 1], "12")]
+        [(two, "13"), (vec![0, 0], "13"), (vec![0, 0, 0, 0, 9, 1], "13"), (vec![1, 0, 0, 0, 1, 1], "13")]
     {
         let request = request("/unary/echo").body(()).expect("a request");
         assert_eq!(soon(call(&sender, request, body.into())).await.expect("a call").status(), wanted);
     }
+    let coded = request("/unary/echo").header("grpc-encoding", "gzip").body(()).expect("a request");
+    let called = soon(call(&sender, coded, vec![1, 0, 0, 0, 1, 1].into())).await.expect("a call");
+    assert_eq!(called.status(), "12");
     let mut ready = sender.clone().ready().await.expect("ready");
     let (response, _) = ready.send_request(request("/unary/echo").body(()).expect("a request"), true).expect("sent");
     assert_eq!(soon(response).await.expect("an answer").headers()["grpc-status"], "13");

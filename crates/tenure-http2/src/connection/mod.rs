@@ -91,6 +91,8 @@ pub(crate) struct Connection<S> {
     block: Option<Block>,
     /// The highest stream that the peer began.
     last_stream: u32,
+    /// The highest that was handed on: beyond it, nothing was done for the peer.
+    last_served: u32,
     receive_window: ReceiveWindow,
     send_window: SendWindow,
     peer: PeerSettings,
@@ -113,7 +115,8 @@ impl<S: Seat> Connection<S> {
     /// A connection on which nothing was said. What we say first is in the output.
     pub(crate) fn new(options: &Options, now: Instant) -> Connection<S> {
         let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-        let stream_window_bytes = options.stream_window_bytes.min(WINDOW_MAX);
+        // Clients may send as much before they have seen our settings.
+        let stream_window_bytes = options.stream_window_bytes.clamp(DEFAULT_WINDOW, WINDOW_MAX);
         let mut output = Output::default();
         let first = output.buffer();
         settings::put_own(first, options.concurrent_streams_max, stream_window_bytes, options.header_list_bytes_max);
@@ -131,6 +134,7 @@ impl<S: Seat> Connection<S> {
             leaving: Leaving::No,
             block: None,
             last_stream: 0,
+            last_served: 0,
             receive_window: ReceiveWindow::new(window),
             send_window: SendWindow::new(DEFAULT_WINDOW),
             peer: PeerSettings::default(),
@@ -182,7 +186,7 @@ impl<S: Seat> Connection<S> {
 
     /// Says why the connection ends. Nothing more is to be read.
     pub(crate) fn fail(&mut self, error: ConnectionError) {
-        frame::put_goaway(self.output.buffer(), self.last_stream, error.reason, error.what);
+        frame::put_goaway(self.output.buffer(), self.last_served, error.reason, error.what);
     }
 
     /// Asks the peer whether it is there.

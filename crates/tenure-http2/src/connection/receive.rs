@@ -198,7 +198,6 @@ impl<S: Seat> Connection<S> {
         self.last_stream = id;
         let head = self.heads.read(block)?;
         if self.leaving == Leaving::Final {
-            self.last_stream = id;
             return Ok(None);
         }
         let head = match head {
@@ -217,6 +216,7 @@ impl<S: Seat> Connection<S> {
         if ended && head.content_length().is_some_and(|length| length > 0) {
             return self.refuse(now, id, Reason::PROTOCOL_ERROR);
         }
+        self.last_served = id;
         let key = self.streams.insert(Stream {
             id,
             begun: now,
@@ -344,7 +344,7 @@ impl<S: Seat> Connection<S> {
             self.is_ping_answered = true;
         } else if payload == SHUTDOWN_PING && self.leaving == Leaving::Announced {
             self.leaving = Leaving::Final;
-            frame::put_goaway(self.output.buffer(), self.last_stream, Reason::NO_ERROR, "");
+            frame::put_goaway(self.output.buffer(), self.last_served, Reason::NO_ERROR, "");
         }
         Ok(())
     }

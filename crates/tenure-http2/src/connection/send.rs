@@ -323,11 +323,12 @@ fn put_fields(encoder: &mut Encoder, out: &mut Vec<u8>, fields: Option<&HeaderMa
     }
 }
 
-/// Text as `grpc-message` wants it.
+/// Text as `grpc-message` wants it. Blanks at its ends would be lost.
 fn escaped(message: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.len());
-    for byte in message.bytes() {
-        if is_plain(byte) {
+    let last = message.len().saturating_sub(1);
+    for (at, byte) in message.bytes().enumerate() {
+        if is_plain(byte) && (byte != b' ' || (at > 0 && at < last)) {
             out.push(byte);
         } else {
             let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble & 0xf)];
@@ -335,4 +336,19 @@ fn escaped(message: &str) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blanks at its ends would be no part of the field's value.
+    #[test]
+    fn a_text_is_escaped_where_a_field_could_not_hold_it() {
+        for (text, wanted) in
+            [("", ""), ("a b", "a b"), (" a  ", "%20a %20"), (" ", "%20"), ("\ta%\u{fc}\n", "%09a%25%C3%BC%0A")]
+        {
+            assert_eq!(escaped(text), wanted.as_bytes());
+        }
+    }
 }

@@ -386,19 +386,44 @@ fn the_end_is_announced_then_final_then_reached() {
 }
 
 #[test]
+fn the_last_stream_that_is_told_is_one_that_was_served() {
+    let mut session = Session::with(&Options { concurrent_streams_max: 1, ..Options::default() });
+    session.answer = None;
+    session.hear(&[preface(), request(1, b""), request(3, b"")].concat());
+    session.said();
+    session.core.leave();
+    session.hear(&frame(frame::PING, ACK, 0, b"tenure-s"));
+    assert!(session.said().ends_with("GOAWAY 0 on 0: 0000000100000000"));
+    session.hear(&[request(5, b""), frame(frame::PING, 0, 1, &[0; 8])].concat());
+    assert!(session.said().starts_with("GOAWAY 0 on 0: 0000000100000001"));
+}
+
+#[test]
+fn a_stream_may_use_the_window_that_its_client_assumes() {
+    let mut session = Session::with(&Options { stream_window_bytes: 1000, ..Options::default() });
+    session.answer = None;
+    session.hear(&[preface(), frame(frame::HEADERS, END_HEADERS, 1, &head_block(&[]))].concat());
+    // Sent before the client could know of our settings.
+    session.hear(&frame(frame::DATA, 0, 1, &[0; 16_000]).repeat(4));
+    assert_eq!((session.error, session.core.streams.len()), (None, 1));
+}
+
+#[test]
 fn what_we_receive_renews_the_windows_by_halves() {
-    let mut session = Session::with(&Options { stream_window_bytes: 20_000, ..Options::default() });
+    let mut session = Session::with(&Options { stream_window_bytes: 80_000, ..Options::default() });
     session.hear(&[preface(), frame(frame::HEADERS, END_HEADERS, 1, &head_block(&[]))].concat());
     session.said();
-    session.hear(&frame(frame::DATA, 0, 1, &[0; 9000]));
+    session.hear(&frame(frame::DATA, 0, 1, &[0; 13_000]).repeat(3));
     assert_eq!(session.said(), "");
     session.hear(&frame(frame::DATA, 0, 1, &[0; 1000]));
-    assert_eq!(session.said(), "WINDOW_UPDATE 0 on 1: 00002710");
+    assert_eq!(session.said(), "WINDOW_UPDATE 0 on 1: 00009c40");
     // Nobody takes what is sent now.
     session.hear(&frame(frame::HEADERS, END_HEADERS, 3, &head_block(&[])));
     let key = session.core.streams.find(3).expect("a stream");
-    let mut input = &[frame(frame::DATA, 0, 3, &[0; 15_000]), frame(frame::DATA, 0, 3, &[0; 6000])].concat()[..];
-    assert!(matches!(session.core.next(session.now, &mut input), Ok(Some(Event::Data { .. }))));
+    let mut input = &frame(frame::DATA, 0, 3, &[0; 16_001]).repeat(5)[..];
+    for _ in 0..4 {
+        assert!(matches!(session.core.next(session.now, &mut input), Ok(Some(Event::Data { .. }))));
+    }
     assert!(matches!(session.core.next(session.now, &mut input), Ok(None)));
     assert!(session.core.streams.get(key).is_none());
     assert_eq!(session.said(), "RST_STREAM 0 on 3: 00000003");
