@@ -11,16 +11,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
 use tenure_raft::RaftNode;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::cut::cut;
 use super::errors::ApiError;
 use super::fallback::etcd_code_for_oversized;
 
@@ -136,7 +134,7 @@ where
         match &mut *self {
             Passing::Refused(refusal) => Poll::Ready(Ok(Status::from(*refusal).into_http())),
             Passing::Admitted(answer, lost) => Pin::new(answer).poll(cx).map_ok(|response| match lost.take() {
-                Some(lost) => response.map(|body| Body::new(UntilLeaderLost::new(body, lost))),
+                Some(lost) => response.map(|body| until_leader_lost(body, lost)),
                 None => etcd_code_for_oversized(response),
             }),
         }
@@ -144,54 +142,21 @@ where
 }
 
 /// A stream's body that ends with "no leader" when the leader is lost.
-struct UntilLeaderLost {
-    body: Body,
-    lost: BoxFuture<'static, ()>,
-}
-
-impl UntilLeaderLost {
-    fn new(body: Body, mut lost: watch::Receiver<bool>) -> UntilLeaderLost {
-        let lost = Box::pin(async move {
-            if lost.wait_for(|lost| *lost).await.is_err() {
-                // The member is stopping, which ends the connection by itself.
-                std::future::pending::<()>().await;
-            }
-        });
-        UntilLeaderLost { body, lost }
-    }
-}
-
-impl http_body::Body for UntilLeaderLost {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.lost.as_mut().poll(cx).is_ready() {
-            // Tells the service that nobody listens any more; and nothing follows the trailers.
-            self.body = Body::empty();
-            self.lost = Box::pin(std::future::pending());
-            let mut trailers = HeaderMap::new();
-            return Poll::Ready(Some(
-                Status::from(ApiError::NoLeader).add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
-            ));
+fn until_leader_lost(body: Body, mut lost: watch::Receiver<bool>) -> Body {
+    cut(body, async move {
+        if lost.wait_for(|lost| *lost).await.is_err() {
+            // The member is stopping, which ends the connection by itself.
+            std::future::pending::<()>().await;
         }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+        ApiError::NoLeader.into()
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
+    use bytes::Bytes;
     use futures::future::poll_immediate;
-    use http_body::Body as _;
+    use http_body::Frame;
     use http_body_util::BodyExt;
 
     use super::*;
@@ -199,19 +164,13 @@ mod tests {
     #[tokio::test]
     async fn a_stream_ends_with_etcds_words_when_the_leader_is_lost() {
         let (lost, receiver) = watch::channel(false);
-        let event = Ok::<_, Status>(Frame::data(Bytes::from_static(b"event")));
-        let endless = futures::stream::iter([event]).chain(futures::stream::pending());
-        let mut body = UntilLeaderLost::new(Body::new(http_body_util::StreamBody::new(endless)), receiver);
-        let first = body.frame().await.expect("a frame").expect("no error");
-        assert_eq!(first.into_data().expect("data"), "event");
-        assert!(poll_immediate(body.frame()).await.is_none(), "nothing follows yet");
+        let endless = futures::stream::pending::<Result<Frame<Bytes>, Status>>();
+        let mut body = until_leader_lost(Body::new(http_body_util::StreamBody::new(endless)), receiver);
+        assert!(poll_immediate(body.frame()).await.is_none(), "it is not lost");
         lost.send_replace(true);
         let last = body.frame().await.expect("a frame").expect("no error");
-        let trailers = last.into_trailers().expect("trailers");
-        let status = Status::from_header_map(&trailers).expect("a status");
+        let status = Status::from_header_map(&last.into_trailers().expect("trailers")).expect("a status");
         assert_eq!((status.code(), status.message()), (tonic::Code::Unavailable, "etcdserver: no leader"));
-        assert!(body.is_end_stream());
-        assert!(body.frame().await.is_none());
     }
 
     #[test]

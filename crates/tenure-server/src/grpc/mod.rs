@@ -3,6 +3,7 @@
 mod client;
 mod cluster;
 pub mod convert;
+mod cut;
 mod election;
 pub mod errors;
 mod fallback;

@@ -7,7 +7,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Extensions, HeaderMap};
 use prost::Message;
@@ -23,12 +22,10 @@ use super::super::gate::Admission;
 use super::super::kv::KvService;
 use super::super::lease::LeaseService;
 use super::super::locks::LocksService;
+use super::deadline::{TIMEOUT, exceeded, timeout};
 
 /// A call that is being served.
 pub(super) type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// By which a client tells how long it will wait.
-const TIMEOUT: &str = "grpc-timeout";
 
 /// Metadata that services read begins so.
 const OWN_METADATA: &[u8] = b"tenure-";
@@ -124,7 +121,7 @@ where
             (Ok(request), None) => method(&service, request).await,
             (Ok(request), Some(patience)) => {
                 let answer = tokio::time::timeout(patience, method(&service, request)).await;
-                answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")))
+                answer.unwrap_or_else(|_| Err(exceeded()))
             }
         };
         match answer {
@@ -168,47 +165,4 @@ fn refuse(status: &Status, reply: Reply) {
         headers.remove(name);
     }
     reply.error_with(headers, code, status.message().to_owned());
-}
-
-/// Reads a time as gRPC writes it: up to eight digits and a unit. One that cannot be read is none.
-fn timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    let digits = std::str::from_utf8(digits).ok().filter(|digits| (1..=8).contains(&digits.len()))?;
-    let count =
-        if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse::<u64>().ok()? } else { return None };
-    match unit {
-        b'H' => Some(Duration::from_secs(count * 3600)),
-        b'M' => Some(Duration::from_secs(count * 60)),
-        b'S' => Some(Duration::from_secs(count)),
-        b'm' => Some(Duration::from_millis(count)),
-        b'u' => Some(Duration::from_micros(count)),
-        b'n' => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_as_grpc_writes_them() {
-        for (text, time) in [
-            ("5S", Some(Duration::from_secs(5))),
-            ("99999999m", Some(Duration::from_millis(99_999_999))),
-            ("1H", Some(Duration::from_secs(3600))),
-            ("2M", Some(Duration::from_secs(120))),
-            ("0u", Some(Duration::ZERO)),
-            ("7n", Some(Duration::from_nanos(7))),
-            ("", None),
-            ("S", None),
-            ("123456789S", None),
-            ("-1S", None),
-            ("+1S", None),
-            ("5s", None),
-            ("5", None),
-        ] {
-            assert_eq!(timeout(text.as_bytes()), time, "{text}");
-        }
-    }
 }

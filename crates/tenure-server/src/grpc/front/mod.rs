@@ -4,6 +4,7 @@
 //! (`calls`); all others go through the same routes that HTTP/1 has, which hyper serves.
 
 mod calls;
+mod deadline;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tower::Service as _;
 
 pub(super) use calls::Calls;
 
+use self::deadline::Deadlines;
 use super::gate::{Gate, GateLayer};
 use crate::config::ServerConfig;
 use crate::node::Node;
@@ -34,7 +36,7 @@ const SNIFF_TIMEOUT: Duration = Duration::from_secs(10);
 /// What all connections of a thread are served by.
 #[derive(Clone)]
 pub(super) struct Front {
-    routes: Gate<Routes>,
+    routes: Deadlines<Gate<Routes>>,
     calls: Arc<Calls>,
     options: Arc<Options>,
     draining: watch::Receiver<bool>,
@@ -58,6 +60,7 @@ impl Front {
             ..Options::default()
         };
         let routes = tower::Layer::layer(&GateLayer::new(&node.shared().raft), routes);
+        let routes = Deadlines::new(routes);
         Front { routes, calls: Arc::new(calls), options: Arc::new(options), draining: draining.clone() }
     }
 
@@ -70,7 +73,7 @@ impl Front {
                 return;
             }
         };
-        let mut accepted = std::pin::pin!(accepted);
+        let mut accepted = Box::pin(accepted);
         let mut draining = self.draining.clone();
         let mut served = JoinSet::new();
         loop {
@@ -84,6 +87,8 @@ impl Front {
                 Some(ended) = served.join_next() => note(ended),
             }
         }
+        // Who connects now is told at once that nobody serves here any more, and may go elsewhere.
+        drop(accepted);
         while let Some(ended) = served.join_next().await {
             note(ended);
         }
@@ -91,7 +96,12 @@ impl Front {
 
     async fn connection(self, connection: Connection) {
         let client = connection.connect_info();
-        let Ok(Ok((is_http2, socket))) = tokio::time::timeout(SNIFF_TIMEOUT, sniff(connection)).await else {
+        let sniffed = tokio::select! {
+            sniffed = tokio::time::timeout(SNIFF_TIMEOUT, sniff(connection)) => sniffed,
+            // Nothing was asked that could be waited for.
+            () = drained(self.draining.clone()) => return,
+        };
+        let Ok(Ok((is_http2, socket))) = sniffed else {
             tracing::debug!("a client said nothing, or left");
             return;
         };
@@ -140,14 +150,14 @@ async fn drained(mut draining: watch::Receiver<bool>) {
 
 /// What one connection over HTTP/2 is served by.
 struct Http2 {
-    routes: Gate<Routes>,
+    routes: Deadlines<Gate<Routes>>,
     calls: Arc<Calls>,
     client: ClientInfo,
 }
 
 impl Service for Http2 {
     type Call = calls::Call;
-    type Answer = <Gate<Routes> as tower::Service<http::Request<Incoming>>>::Future;
+    type Answer = <Deadlines<Gate<Routes>> as tower::Service<http::Request<Incoming>>>::Future;
     type Body = Body;
     type Error = Infallible;
 
