@@ -17,11 +17,15 @@ const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenure-bench", &["tenure-proto"]),
     ("tenure-core", &[]),
     ("tenure-faults", &[]),
+    ("tenure-http2", &[]),
     ("tenure-storage", &["tenure-core", "tenure-faults"]),
     ("tenure-rocks", &["tenure-core", "tenure-storage"]),
     ("tenure-proto", &[]),
     ("tenure-raft", &["tenure-core", "tenure-faults", "tenure-proto", "tenure-storage"]),
-    ("tenure-server", &["tenure-core", "tenure-faults", "tenure-proto", "tenure-raft", "tenure-storage"]),
+    (
+        "tenure-server",
+        &["tenure-core", "tenure-faults", "tenure-http2", "tenure-proto", "tenure-raft", "tenure-storage"],
+    ),
     ("tenured", &["tenure-rocks", "tenure-server"]),
     ("tenure-client", &["tenure-proto"]),
     ("tenurectl", &["tenure-bench", "tenure-client", "tenure-proto"]),
@@ -46,6 +50,7 @@ const SERVED_IN_TESTS: (&[&str], &[&str]) = (&["tenure-client"], &["tenure-serve
 const OUTSIDE_ONLY: &[(&str, &[&str])] = &[
     ("tenure-core", &["bytes", "crc32fast", "thiserror"]),
     ("tenure-storage", &["bytes", "crc32fast", "thiserror"]),
+    ("tenure-http2", &["bytes", "http", "http-body", "thiserror", "tokio", "tracing"]),
     ("tenure-proto", &["bytes", "prost", "tonic", "tonic-prost"]),
     ("tenure-history", &["bytes", "serde", "serde_json", "thiserror"]),
 ];

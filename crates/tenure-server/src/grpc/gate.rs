@@ -11,16 +11,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
 use tenure_raft::RaftNode;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::cut::cut;
 use super::errors::ApiError;
 use super::fallback::etcd_code_for_oversized;
 
@@ -58,7 +56,29 @@ impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { inner, raft: self.raft.clone() }
+        Gate { inner, admission: Admission::new(&self.raft) }
+    }
+}
+
+/// Decides which calls may pass, by their metadata.
+#[derive(Clone)]
+pub(super) struct Admission(RaftNode);
+
+impl Admission {
+    pub(super) fn new(raft: &RaftNode) -> Admission {
+        Admission(raft.clone())
+    }
+
+    /// Lets a call pass, or says why not; and whether it insists on a leader.
+    pub(super) fn admit<'m>(&self, metadata: impl Fn(&str) -> Option<&'m [u8]>) -> Result<bool, ApiError> {
+        if metadata(CLIENT_API_VERSION).is_some_and(|version| std::str::from_utf8(version).is_err()) {
+            return Err(ApiError::InvalidClientApiVersion);
+        }
+        let insists = metadata(HAS_LEADER).is_some_and(|insists| insists == b"true");
+        if insists && self.0.present_leader().is_none() {
+            return Err(ApiError::NoLeader);
+        }
+        Ok(insists)
     }
 }
 
@@ -66,22 +86,14 @@ impl<S> Layer<S> for GateLayer {
 #[derive(Clone)]
 pub(super) struct Gate<S> {
     inner: S,
-    raft: RaftNode,
+    admission: Admission,
 }
 
 impl<S> Gate<S> {
     /// Lets a call pass, or says why not. For a stream that insists on a leader: with what tells that it is lost.
     fn admit(&self, path: &str, metadata: &HeaderMap) -> Result<Option<watch::Receiver<bool>>, ApiError> {
-        if metadata.get(CLIENT_API_VERSION).is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
-            return Err(ApiError::InvalidClientApiVersion);
-        }
-        if metadata.get(HAS_LEADER).is_none_or(|insists| insists.as_bytes() != b"true") {
-            return Ok(None);
-        }
-        if self.raft.present_leader().is_none() {
-            return Err(ApiError::NoLeader);
-        }
-        Ok(STREAMS.contains(&path).then(|| self.raft.leader_lost()))
+        let insists = self.admission.admit(|name| metadata.get(name).map(http::HeaderValue::as_bytes))?;
+        Ok((insists && STREAMS.contains(&path)).then(|| self.admission.0.leader_lost()))
     }
 }
 
@@ -122,7 +134,7 @@ where
         match &mut *self {
             Passing::Refused(refusal) => Poll::Ready(Ok(Status::from(*refusal).into_http())),
             Passing::Admitted(answer, lost) => Pin::new(answer).poll(cx).map_ok(|response| match lost.take() {
-                Some(lost) => response.map(|body| Body::new(UntilLeaderLost::new(body, lost))),
+                Some(lost) => response.map(|body| until_leader_lost(body, lost)),
                 None => etcd_code_for_oversized(response),
             }),
         }
@@ -130,54 +142,21 @@ where
 }
 
 /// A stream's body that ends with "no leader" when the leader is lost.
-struct UntilLeaderLost {
-    body: Body,
-    lost: BoxFuture<'static, ()>,
-}
-
-impl UntilLeaderLost {
-    fn new(body: Body, mut lost: watch::Receiver<bool>) -> UntilLeaderLost {
-        let lost = Box::pin(async move {
-            if lost.wait_for(|lost| *lost).await.is_err() {
-                // The member is stopping, which ends the connection by itself.
-                std::future::pending::<()>().await;
-            }
-        });
-        UntilLeaderLost { body, lost }
-    }
-}
-
-impl http_body::Body for UntilLeaderLost {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.lost.as_mut().poll(cx).is_ready() {
-            // Tells the service that nobody listens any more; and nothing follows the trailers.
-            self.body = Body::empty();
-            self.lost = Box::pin(std::future::pending());
-            let mut trailers = HeaderMap::new();
-            return Poll::Ready(Some(
-                Status::from(ApiError::NoLeader).add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
-            ));
+fn until_leader_lost(body: Body, mut lost: watch::Receiver<bool>) -> Body {
+    cut(body, async move {
+        if lost.wait_for(|lost| *lost).await.is_err() {
+            // The member is stopping, which ends the connection by itself.
+            std::future::pending::<()>().await;
         }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+        ApiError::NoLeader.into()
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
+    use bytes::Bytes;
     use futures::future::poll_immediate;
-    use http_body::Body as _;
+    use http_body::Frame;
     use http_body_util::BodyExt;
 
     use super::*;
@@ -185,19 +164,13 @@ mod tests {
     #[tokio::test]
     async fn a_stream_ends_with_etcds_words_when_the_leader_is_lost() {
         let (lost, receiver) = watch::channel(false);
-        let event = Ok::<_, Status>(Frame::data(Bytes::from_static(b"event")));
-        let endless = futures::stream::iter([event]).chain(futures::stream::pending());
-        let mut body = UntilLeaderLost::new(Body::new(http_body_util::StreamBody::new(endless)), receiver);
-        let first = body.frame().await.expect("a frame").expect("no error");
-        assert_eq!(first.into_data().expect("data"), "event");
-        assert!(poll_immediate(body.frame()).await.is_none(), "nothing follows yet");
+        let endless = futures::stream::pending::<Result<Frame<Bytes>, Status>>();
+        let mut body = until_leader_lost(Body::new(http_body_util::StreamBody::new(endless)), receiver);
+        assert!(poll_immediate(body.frame()).await.is_none(), "it is not lost");
         lost.send_replace(true);
         let last = body.frame().await.expect("a frame").expect("no error");
-        let trailers = last.into_trailers().expect("trailers");
-        let status = Status::from_header_map(&trailers).expect("a status");
+        let status = Status::from_header_map(&last.into_trailers().expect("trailers")).expect("a status");
         assert_eq!((status.code(), status.message()), (tonic::Code::Unavailable, "etcdserver: no leader"));
-        assert!(body.is_end_stream());
-        assert!(body.frame().await.is_none());
     }
 
     #[test]

@@ -3,9 +3,11 @@
 mod client;
 mod cluster;
 pub mod convert;
+mod cut;
 mod election;
 pub mod errors;
 mod fallback;
+mod front;
 mod gate;
 mod guard;
 mod health;
@@ -19,6 +21,7 @@ mod services;
 mod snapshot;
 mod watch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tenure_core::Revision;
@@ -41,6 +44,7 @@ use tower::Layer as _;
 
 use crate::config::ServerConfig;
 use crate::grpc::convert::Limits;
+use crate::grpc::front::{Calls, Front};
 use crate::http;
 use crate::node::Node;
 
@@ -62,33 +66,10 @@ pub(crate) async fn serve(
     draining: tokio::sync::watch::Receiver<bool>,
 ) {
     let mut servers = JoinSet::new();
+    let served = Served::new(node, limits(config), &draining);
+    let front = Front::new(node, config, served, &draining);
     for listener in listeners {
-        let incoming = match connections(listener, node.shared().connections.clone()) {
-            Ok(incoming) => incoming,
-            Err(error) => {
-                node.shared().raft.fail(format!("a client listener could not be used: {error}"));
-                return;
-            }
-        };
-        let server = tonic::transport::Server::builder()
-            .layer(gate::GateLayer::new(&node.shared().raft))
-            .accept_http1(true)
-            .max_concurrent_streams(config.max_concurrent_streams)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keepalive_interval(config.grpc_keepalive_interval)
-            .http2_keepalive_timeout(config.grpc_keepalive_timeout)
-            .add_routes(routes(node, limits(config), &draining));
-        let mut stop = draining.clone();
-        servers.spawn(async move {
-            let stopped = async move {
-                // A dropped sender means that the process is ending anyway.
-                drop(stop.wait_for(|stop| *stop).await);
-            };
-            if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
-                tracing::error!(%error, "a client listener stopped serving");
-            }
-        });
+        servers.spawn(front.clone().serve(listener, node.clone()));
     }
     let mut stop = draining;
     drop(stop.wait_for(|stop| *stop).await);
@@ -118,39 +99,55 @@ fn limits(config: &ServerConfig) -> Limits {
 
 /// A connection to the client port of a member in this process, with nothing between.
 pub fn channel_to(node: &Node, limits: Limits, draining: &tokio::sync::watch::Receiver<bool>) -> PeerChannel {
-    let gated = gate::GateLayer::new(&node.shared().raft).layer(routes(node, limits, draining));
+    let gated = gate::GateLayer::new(&node.shared().raft).layer(Served::new(node, limits, draining).routes);
     tenure_raft::channel_to(gated)
 }
 
-fn routes(node: &Node, limits: Limits, draining: &tokio::sync::watch::Receiver<bool>) -> Routes {
-    let message_bytes_max = limits.max_request_bytes.saturating_add(REQUEST_OVERHEAD_BYTES);
-    let kv = KvServer::new(kv::KvService::new(node.clone(), limits))
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(usize::MAX);
-    let lease = LeaseServer::new(lease::LeaseService::new(node.clone()));
-    let leases = LeasesServer::new(leases::LeasesService::new(node.clone()))
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(usize::MAX);
-    let locks = LocksServer::new(locks::LocksService::new(node.clone(), draining.clone()))
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(usize::MAX);
-    let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
-    let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
-    let watch = WatchServer::new(watch::WatchService::new(node.clone(), message_bytes_max, draining.clone()))
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(usize::MAX);
-    let lock = LockServer::new(lock::LockService::new(node.clone(), limits, draining.clone()))
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(usize::MAX);
-    let election = election::ElectionService::new(node.clone(), limits, message_bytes_max, draining.clone());
-    let election = ElectionServer::new(election)
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(usize::MAX);
-    let health = HealthServer::new(health::HealthService);
-    let of_etcd = services::Services::default().add(kv).add(watch).add(lease).add(cluster).add(maintenance);
-    let services = of_etcd.add(lock).add(election).add(leases).add(locks).add(health);
-    let router = services.routes().into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
-    Routes::from(router)
+/// What the client port serves.
+struct Served {
+    /// All of it.
+    routes: Routes,
+    /// Some of it by a shorter way.
+    calls: Calls,
+    message_bytes_max: usize,
+}
+
+impl Served {
+    fn new(node: &Node, limits: Limits, draining: &tokio::sync::watch::Receiver<bool>) -> Served {
+        let message_bytes_max = limits.max_request_bytes.saturating_add(REQUEST_OVERHEAD_BYTES);
+        let kv_service = Arc::new(kv::KvService::new(node.clone(), limits));
+        let lease_service = Arc::new(lease::LeaseService::new(node.clone()));
+        let locks_service = Arc::new(locks::LocksService::new(node.clone(), draining.clone()));
+        let kv = KvServer::from_arc(kv_service.clone())
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        let lease = LeaseServer::from_arc(lease_service.clone());
+        let leases = LeasesServer::new(leases::LeasesService::new(node.clone()))
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        let locks = LocksServer::from_arc(locks_service.clone())
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
+        let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
+        let watch = WatchServer::new(watch::WatchService::new(node.clone(), message_bytes_max, draining.clone()))
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        let lock = LockServer::new(lock::LockService::new(node.clone(), limits, draining.clone()))
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        let election = election::ElectionService::new(node.clone(), limits, message_bytes_max, draining.clone());
+        let election = ElectionServer::new(election)
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        let health = HealthServer::new(health::HealthService);
+        let of_etcd = services::Services::default().add(kv).add(watch).add(lease).add(cluster).add(maintenance);
+        let services = of_etcd.add(lock).add(election).add(leases).add(locks).add(health);
+        let router = services.routes().into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
+        let admission = gate::Admission::new(&node.shared().raft);
+        let calls = Calls::new(admission, kv_service, lease_service, locks_service);
+        Served { routes: Routes::from(router), calls, message_bytes_max }
+    }
 }
 
 /// A response's header, with the revision that the response is about.

@@ -6,6 +6,7 @@
 mod backups;
 mod certificates;
 mod compaction;
+mod deadlines;
 mod elections;
 mod etcd_locks;
 mod http;
