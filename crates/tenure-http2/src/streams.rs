@@ -59,11 +59,20 @@ pub(crate) struct Stream {
     pub(crate) is_queued: bool,
     /// Who fills it waits until less is unsent.
     pub(crate) wants_room: bool,
+    /// In the queue of those that wait for the connection's window before they are filled.
+    pub(crate) is_starved: bool,
     pub(crate) receive_window: ReceiveWindow,
     pub(crate) send_window: SendWindow,
     /// What is still to come of a body whose length was announced.
     pub(crate) body_left: Option<u64>,
     pub(crate) unsent: Option<Box<Unsent>>,
+}
+
+impl Stream {
+    /// Whether its filler waited for its window alone, and that is open.
+    pub(crate) fn may_be_filled(&self) -> bool {
+        self.wants_room && !self.is_starved && self.unsent.is_none() && self.send_window.open() > 0
+    }
 }
 
 struct Slot<S> {

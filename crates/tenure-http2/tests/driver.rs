@@ -4,43 +4,16 @@
 
 mod common;
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::Server;
-use common::raw::{PREFACE, frame, frames, request};
+use common::raw::{Counted, PREFACE, frame, frames, request};
 use proptest::prelude::*;
 use tenure_http2::{Options, Reason, ServeError, serve_connection};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, sleep};
-
-/// A pipe that counts writes.
-struct Counted(DuplexStream, Arc<AtomicUsize>);
-
-impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
 
 fn hundred(path: &str) -> Vec<u8> {
     (0..100).flat_map(|number| request(2 * number + 1, path)).collect()

@@ -99,6 +99,8 @@ pub(crate) struct Connection<S> {
     budget: Budget,
     /// Streams with something to send and windows that may let them.
     sendable: VecDeque<Key>,
+    /// Streams whose filler waits for the connection's window.
+    starved: VecDeque<Key>,
     /// Slots whose filler waited for room, and has it.
     roomy: Vec<u32>,
     /// What waits in all streams, and in how many pieces.
@@ -140,6 +142,7 @@ impl<S: Seat> Connection<S> {
             peer: PeerSettings::default(),
             budget: Budget::new(now),
             sendable: VecDeque::new(),
+            starved: VecDeque::new(),
             roomy: Vec::new(),
             unsent_bytes: 0,
             unsent_pieces: 0,

@@ -225,6 +225,7 @@ impl<S: Seat> Connection<S> {
             has_sent_head: false,
             is_queued: false,
             wants_room: false,
+            is_starved: false,
             receive_window: ReceiveWindow::new(self.stream_window_bytes),
             send_window: SendWindow::new(self.peer.initial_window),
             body_left: head.content_length(),
@@ -290,6 +291,10 @@ impl<S: Seat> Connection<S> {
         if stream.send_window.grant(increment).is_err() {
             return self.break_stream(now, key, Reason::FLOW_CONTROL_ERROR);
         }
+        if stream.may_be_filled() {
+            stream.wants_room = false;
+            self.roomy.push(key.slot);
+        }
         self.queue(key);
         Ok(())
     }
@@ -324,6 +329,10 @@ impl<S: Seat> Connection<S> {
             let overflow = |_| ConnectionError::new(Reason::FLOW_CONTROL_ERROR, "a stream's window overflows");
             for (slot, stream) in self.streams.iter_mut() {
                 stream.send_window.shift(change).map_err(overflow)?;
+                if stream.may_be_filled() {
+                    stream.wants_room = false;
+                    self.roomy.push(slot);
+                }
                 if stream.unsent.is_some() && !stream.is_queued {
                     stream.is_queued = true;
                     self.sendable.push_back(Key { slot, id: stream.id });

@@ -15,6 +15,9 @@ use crate::streams::{End, Key, Seat, Unsent};
 /// What a message of gRPC has before it: that it is not compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
+/// Streams that are asked at once for what the connection's window lets them send.
+const STARVED_AT_ONCE: usize = 16;
+
 /// Fields that have no place in HTTP/2; a service made for HTTP/1 may set them.
 const HOP_BY_HOP: [&str; 5] = ["connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"];
 
@@ -147,19 +150,38 @@ impl<S: Seat> Connection<S> {
         }
     }
 
-    /// Whether a stream takes more. If not, its slot is among [`Connection::take_roomy`] once it does. One that has something
-    /// that waits takes no more while too much waits in all of them.
+    /// Whether a stream takes more: not what its windows do not let it send, for that is better kept where it comes from; nor
+    /// much that waits for the socket, least of all if much waits in all streams. If it has no room, its slot is among
+    /// [`Connection::take_roomy`] once it may have some.
     pub(crate) fn has_room(&mut self, key: Key) -> bool {
-        let unsent_bytes_max = if self.held_bytes() > self.unsent_bytes_max { 0 } else { STREAM_UNSENT_BYTES_MAX };
+        let is_crowded = self.held_bytes() > self.unsent_bytes_max;
+        let connection_window = self.send_window.open();
         let Some(stream) = self.streams.get(key) else { return true };
-        let has_room = stream.unsent.as_ref().is_none_or(|unsent| unsent.bytes < unsent_bytes_max);
+        let unsent_bytes = stream.unsent.as_ref().map_or(0, |unsent| unsent.bytes);
+        let window = stream.send_window.open().min(connection_window);
+        let has_room = unsent_bytes < window.min(STREAM_UNSENT_BYTES_MAX) && (unsent_bytes == 0 || !is_crowded);
         stream.wants_room = !has_room;
+        if !has_room && unsent_bytes == 0 && stream.send_window.open() > 0 && !stream.is_starved {
+            stream.is_starved = true;
+            self.starved.push_back(key);
+        }
         has_room
     }
 
-    /// The slots that were told to wait and need not any more.
+    /// The slots that were told to wait and need not any more; a few at a time of those that wait for the connection's window,
+    /// because the first of them may use it up.
     pub(crate) fn take_roomy(&mut self, slots: &mut Vec<u32>) {
         slots.append(&mut self.roomy);
+        for _ in 0..STARVED_AT_ONCE {
+            if self.send_window.open() == 0 {
+                return;
+            }
+            let Some(key) = self.starved.pop_front() else { return };
+            if let Some(stream) = self.streams.get(key) {
+                stream.is_starved = false;
+                slots.push(key.slot);
+            }
+        }
     }
 
     /// Puts a stream into the queue of those that may send, if it has something.
@@ -175,7 +197,7 @@ impl<S: Seat> Connection<S> {
 
     /// Whether there are bodies that could go on if the output were empty.
     pub(crate) fn has_sendable(&self) -> bool {
-        !self.sendable.is_empty() && self.send_window.open() > 0
+        self.send_window.open() > 0 && !(self.sendable.is_empty() && self.starved.is_empty())
     }
 
     /// Writes bodies, as far as the windows and the output let it.

@@ -22,6 +22,9 @@ use crate::seat::{Exchange, Gathering, PREFIX_BYTES, Stage, length_of};
 use crate::service::{Service, Unary};
 use crate::streams::{End, Key};
 
+/// Smaller pieces of a body are sent together with what follows.
+const LARGE_BYTES_MIN: usize = 16 * 1024;
+
 const UNIMPLEMENTED: u32 = 12;
 const INTERNAL: u32 = 13;
 
@@ -265,7 +268,12 @@ where
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
+                        let is_large = data.len() >= LARGE_BYTES_MIN;
                         self.core.push(key, data);
+                        if is_large {
+                            // It uses up windows, so that others need not be asked for what could not be sent.
+                            self.core.pump();
+                        }
                         if body.is_end_stream() {
                             self.core.end(key, End::Plain);
                             return None;

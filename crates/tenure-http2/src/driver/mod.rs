@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use crate::connection::Connection;
@@ -59,7 +60,7 @@ where
 {
     let outbox = Arc::new(Outbox::new(options.unsent_bytes_max));
     let now = Instant::now();
-    Serving {
+    let serving = Serving {
         socket: Socket::new(io),
         core: Connection::new(options, now),
         service,
@@ -79,7 +80,10 @@ where
             keepalive: options.keepalive_interval.map(|interval| (interval, options.keepalive_timeout)),
         },
         outbox,
-    }
+    };
+    // It gives way to other tasks by itself. A budget for all that it polls would end within a thousand streams that have
+    // something to say, each of which would then have to be polled again.
+    unconstrained(serving)
 }
 
 /// What the timer is set for.
@@ -268,7 +272,7 @@ where
             self.timer = Some((Box::pin(tokio::time::sleep(LINGER)), Awaited::Eof));
         }
         let is_late = self.timer.as_mut().is_none_or(|(sleep, _)| sleep.as_mut().poll(cx).is_ready());
-        let is_closed = self.socket.drain(cx)?;
+        let Some(is_closed) = self.socket.drain(cx)? else { return Ok(Turn::Again) };
         let is_written = self.socket.write(cx, &mut self.core.output)? && self.socket.shut_down(cx)?;
         Ok(if is_late || (is_closed && is_written) { Turn::Over } else { Turn::Idle })
     }

@@ -149,15 +149,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         }
     }
 
-    /// Reads and forgets; answers whether the peer has closed its side.
-    pub(super) fn drain(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+    /// Reads and forgets; answers whether the peer has closed its side, or nothing if there may be more.
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>) -> io::Result<Option<bool>> {
         (self.partial, self.has_backlog) = (Vec::new(), false);
-        loop {
-            match self.read(cx)? {
-                None => return Ok(false),
-                Some(input) if input.is_end() => return Ok(true),
-                Some(_) => {}
-            }
-        }
+        Ok(match self.read(cx)? {
+            None => Some(false),
+            Some(input) if input.is_end() => Some(true),
+            Some(_) => None,
+        })
     }
 }

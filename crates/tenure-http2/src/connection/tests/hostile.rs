@@ -105,43 +105,77 @@ fn what_waits_for_windows_is_counted_with_what_keeping_it_costs() {
     assert_eq!(session.core.held_bytes(), 0);
 }
 
-/// Streams whose client lets nothing be sent on any of them.
+/// Twenty streams that may be filled.
+fn twenty_streams(options: &Options, start: &[u8]) -> (Session, Vec<Key>) {
+    let mut session = Session::with(options);
+    session.answer = None;
+    session.hear(&[&preface(), start].concat());
+    let mut keys = Vec::new();
+    for id in ids(20) {
+        session.hear(&request(id, b""));
+        let key = session.core.streams.find(id).expect("a stream");
+        session.core.send_head(key, 200, &HeaderMap::new(), false);
+        keys.push(key);
+    }
+    (session, keys)
+}
+
+/// Fills these as long as they have room; answers what each got.
+fn fill(session: &mut Session, slots: impl IntoIterator<Item = u32>, sums: &mut [usize]) {
+    for slot in slots {
+        let (key, _) = session.core.streams.at(slot).expect("a stream");
+        while session.core.has_room(key) {
+            session.core.push(key, Bytes::from_static(&[7; 20_000]));
+            session.core.pump();
+            sums[usize::try_from(slot).expect("small")] += 20_000;
+        }
+    }
+}
+
+#[test]
+fn bodies_wait_where_they_come_from_until_their_windows_let_them_go() {
+    for closed in [frame(frame::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]), Vec::new()] {
+        let (mut session, keys) = twenty_streams(&Options::default(), &closed);
+        let mut sums = [0; 20];
+        fill(&mut session, keys.iter().map(|key| key.slot), &mut sums);
+        // All that is kept is what was begun when the windows closed.
+        assert!(session.core.unsent_bytes <= 20_000, "{}", session.core.unsent_bytes);
+        let before = sums;
+        for _ in 0..200 {
+            let increment = if closed.is_empty() { 0 } else { 4000 };
+            let updates = ids(20).filter(|_| increment > 0).flat_map(|id| update(id, increment));
+            session.hear(&updates.chain(update(0, 80_000)).collect::<Vec<_>>());
+            for _ in 0..3 {
+                session.core.output.take_all();
+                let mut slots = Vec::new();
+                session.core.take_roomy(&mut slots);
+                fill(&mut session, slots, &mut sums);
+            }
+            assert!(session.core.unsent_bytes <= 20 * 20_000, "{}", session.core.unsent_bytes);
+        }
+        for (sum, before) in sums.iter().zip(before) {
+            assert!(closed.is_empty() || sum - before > 700_000, "{sums:?}");
+            assert!(*sum >= 60_000, "{sums:?}");
+        }
+    }
+}
+
 #[test]
 fn bodies_wait_when_all_of_them_together_are_much() {
-    let mut session = Session::with(&Options { unsent_bytes_max: 200_000, ..Options::default() });
-    session.answer = None;
-    session.hear(&[preface(), frame(frame::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat());
-    let keys: Vec<Key> = ids(20)
-        .map(|id| {
-            session.hear(&request(id, b""));
-            session.core.streams.find(id).expect("a stream")
-        })
-        .collect();
-    for key in &keys {
-        session.core.send_head(*key, 200, &HeaderMap::new(), false);
-    }
-    for _ in 0..1000 {
-        for key in &keys {
-            if session.core.has_room(*key) {
-                session.core.push(*key, Bytes::from_static(&[7; 1000]));
-            }
-        }
-    }
-    assert!((200_000..230_000).contains(&session.core.held_bytes()), "{}", session.core.held_bytes());
-    // Once something may be sent, all of them go on.
-    let mut sent = vec![0; 20];
-    for _ in 0..100 {
-        session.hear(&ids(20).flat_map(|id| update(id, 5000)).chain(update(0, 100_000)).collect::<Vec<_>>());
+    let open = [frame(frame::SETTINGS, 0, 0, &[0, 4, 0x7f, 0, 0, 0]), update(0, 0x7f00_0000)].concat();
+    let options = Options { unsent_bytes_max: 200_000, ..Options::default() };
+    let (mut session, keys) = twenty_streams(&options, &open);
+    let mut sums = [0; 20];
+    fill(&mut session, keys.iter().map(|key| key.slot), &mut sums);
+    let held = session.core.held_bytes();
+    assert!(held < OUTPUT_BYTES_MAX + 20 * 30_000, "{held}");
+    assert!(sums.iter().all(|sum| *sum > 0), "{sums:?}");
+    for _ in 0..20 {
         session.core.output.take_all();
+        session.core.pump();
         let mut slots = Vec::new();
         session.core.take_roomy(&mut slots);
-        for slot in slots {
-            let (key, _) = session.core.streams.at(slot).expect("a stream");
-            while session.core.has_room(key) {
-                session.core.push(key, Bytes::from_static(&[7; 1000]));
-                sent[usize::try_from(slot).expect("small")] += 1000;
-            }
-        }
+        fill(&mut session, slots, &mut sums);
     }
-    assert!(sent.iter().all(|bytes| *bytes > 400_000), "{sent:?}");
+    assert!(sums.iter().all(|sum| *sum > 100_000), "{sums:?}");
 }
