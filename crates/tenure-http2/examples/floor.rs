@@ -236,6 +236,7 @@ struct AtOnce;
 
 impl Service for AtOnce {
     type Call = Ready<()>;
+    type Dialogue = tenure_http2::NoDialogue;
     type Answer = Ready<Result<Response<String>, Infallible>>;
     type Body = String;
     type Error = Infallible;
@@ -259,6 +260,7 @@ struct ByFutures;
 
 impl Service for ByFutures {
     type Call = Pin<Box<dyn Future<Output = ()>>>;
+    type Dialogue = tenure_http2::NoDialogue;
     type Answer = Ready<Result<Response<String>, Infallible>>;
     type Body = String;
     type Error = Infallible;
@@ -283,6 +285,7 @@ struct Bridged(Routes);
 
 impl Service for Bridged {
     type Call = Ready<()>;
+    type Dialogue = tenure_http2::NoDialogue;
     type Answer = <Routes as tower::Service<Request<Incoming>>>::Future;
     type Body = tonic::body::Body;
     type Error = Infallible;

@@ -4,7 +4,7 @@
 //! built and dropped, a task is spawned and woken, each answer is written by itself. Here, one task drives a connection:
 //! it reads what is there, hands over all requests that are complete, collects all answers that became ready, and writes
 //! them at once. Calls that matter are *unary*: the service gets the message and a [`Reply`], which may be completed at any
-//! time from any thread, or a future that the connection polls itself. Everything else is *streamed*, as a request of the
+//! time from any thread, or a future that the connection polls itself. A stream of messages can be a [`Dialogue`], which the connection polls, too. Everything else is *streamed*, as a request of the
 //! `http` crate whose body is [`Incoming`]: any service that is made for hyper serves it.
 //!
 //! # Why not what is there
@@ -35,6 +35,7 @@
 
 mod budget;
 mod connection;
+mod dialogue;
 mod driver;
 mod error;
 mod flow;
@@ -52,6 +53,7 @@ mod settings;
 mod sniff;
 mod streams;
 
+pub use dialogue::{Dialogue, Farewell, Heard, Line, NoDialogue};
 pub use driver::serve_connection;
 pub use error::{ConnectionError, Reason, ServeError};
 pub use head::Head;

@@ -213,6 +213,11 @@ impl Ticket {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The future is to be polled, whatever wakes it: whether it was not to be before.
+    pub(crate) fn make_ready(&self) -> bool {
+        !self.is_ready.swap(true, Ordering::AcqRel)
+    }
+
     /// The future is about to be polled: what wakes it from now on counts.
     pub(crate) fn unready(&self) {
         self.is_ready.store(false, Ordering::Release);
@@ -225,7 +230,7 @@ impl Wake for Ticket {
     }
 
     fn wake_by_ref(self: &Arc<Ticket>) {
-        if !self.is_ready.swap(true, Ordering::AcqRel) {
+        if self.make_ready() {
             self.outbox.put(|contents| contents.ready.push(self.slot));
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+use crate::dialogue::Talk;
 use crate::error::Reason;
 use crate::incoming::Pipe;
 use crate::outbox::{Outbox, Ticket};
@@ -91,6 +92,8 @@ pub(crate) enum Stage<S: Service> {
     /// What the client sends is of no use any more.
     Answered,
     Streaming(Arc<Pipe>, Option<Exchange<S>>),
+    /// A dialogue; none while it is polled.
+    Conversing(Option<Box<Talk<S::Dialogue>>>),
 }
 
 /// See the module's header.
@@ -115,10 +118,17 @@ impl<S: Service> Seat<S> {
             (ticket, waker)
         });
         ticket.enter(key.id);
+        // What the last stream here was to be polled for is over.
+        ticket.unready();
     }
 
     pub(crate) fn ticket(&self) -> Option<&Arc<Ticket>> {
         self.ticket.as_ref().map(|(ticket, _)| ticket)
+    }
+
+    /// Whether what is in the seat is to be polled now, and was not to be before.
+    pub(crate) fn make_ready(&self) -> bool {
+        self.ticket.as_ref().is_some_and(|(ticket, _)| ticket.make_ready())
     }
 
     /// The waker of what is in the seat, which is about to be polled.
@@ -166,7 +176,12 @@ impl<S: Service> streams::Seat for Seat<S> {
                 drop(exchange);
                 pipe.fail(reset.unwrap_or(Reason::NO_ERROR));
             }
-            Stage::Empty | Stage::Called | Stage::Answered => {}
+            Stage::Conversing(Some(talk)) => {
+                if let Some((ticket, _)) = &self.ticket {
+                    ticket.outbox.unfinished_bytes.fetch_sub(talk.inbox.unheard(), Ordering::Relaxed);
+                }
+            }
+            Stage::Empty | Stage::Called | Stage::Answered | Stage::Conversing(None) => {}
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What a connection's requests are handed to.
 //!
-//! A service decides by a request's head which of two ways it goes. Both may be used on one connection at once.
+//! A service decides by a request's head which of three ways it goes. All may be used on one connection at once.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::dialogue::Dialogue;
 use crate::head::Head;
 use crate::incoming::Incoming;
 use crate::reply::Reply;
@@ -27,6 +28,8 @@ pub trait Service {
     /// What completes a call that is not answered at once, polled by the connection itself: it needs no task. A service
     /// that hands replies to others uses `std::future::Ready<()>` and never makes one.
     type Call: Future<Output = ()>;
+    /// What serves a stream of messages that the connection polls itself; `NoDialogue` if there is none.
+    type Dialogue: Dialogue;
     /// What answers a request that is streamed.
     type Answer: Future<Output = Result<http::Response<Self::Body>, Self::Error>>;
     /// The body of that answer.
@@ -34,8 +37,13 @@ pub trait Service {
     /// Resets the stream.
     type Error: std::fmt::Display;
 
-    /// Whether a request is a unary call that [`Service::call`] serves. Else it is streamed.
+    /// Whether a request is a unary call that [`Service::call`] serves.
     fn is_unary(&mut self, head: &Head) -> bool;
+
+    /// Begins a dialogue, if any other request is served by one. Else it is streamed.
+    fn converse(&mut self, _head: &Arc<Head>) -> Option<Self::Dialogue> {
+        None
+    }
 
     /// Serves a unary call. If it is not answered at once, the reply moves elsewhere, or into the future that is returned;
     /// that is dropped when the client gives up.

@@ -4,9 +4,10 @@
 //! waits in its stream, and takes turns with others, a frame each.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use super::{Connection, OUTPUT_BYTES_MAX, STREAM_UNSENT_BYTES_MAX};
+use crate::dialogue::Farewell;
 use crate::error::Reason;
 use crate::frame::{self, END_HEADERS, END_STREAM, HEAD_BYTES};
 use crate::hpack::Encoder;
@@ -100,6 +101,61 @@ impl<S: Seat> Connection<S> {
             put_fields(encoder, out, metadata);
         });
         self.finish(key);
+    }
+
+    /// Begins an answer of many messages, unless it has begun.
+    pub(crate) fn begin_grpc(&mut self, key: Key) {
+        let Some(stream) = self.streams.get(key).filter(|stream| !stream.has_sent_head) else { return };
+        stream.has_sent_head = true;
+        self.put_grpc_head(key.id, None);
+    }
+
+    /// Sends one of many messages, of about `length` bytes: at once if the windows hold it and nothing waits before it.
+    pub(crate) fn say(&mut self, key: Key, length: usize, write: &mut dyn FnMut(&mut Vec<u8>)) {
+        self.begin_grpc(key);
+        let window = self.peer.frame_bytes_max.min(self.send_window.open());
+        let is_full = self.output.len() >= OUTPUT_BYTES_MAX;
+        let Some(stream) = self.streams.get(key) else { return };
+        let fits = PREFIX_BYTES + length <= window.min(stream.send_window.open());
+        if !fits || is_full || stream.unsent.is_some() {
+            let mut message = Vec::with_capacity(PREFIX_BYTES + length);
+            message.extend_from_slice(&[0; PREFIX_BYTES]);
+            write(&mut message);
+            let prefix = prefix_of(message.len() - PREFIX_BYTES);
+            message[..PREFIX_BYTES].copy_from_slice(&prefix);
+            return self.push(key, message.into());
+        }
+        let out = self.output.buffer();
+        let at = out.len();
+        frame::put_head(out, 0, frame::DATA, 0, key.id);
+        out.extend_from_slice(&[0; PREFIX_BYTES]);
+        write(out);
+        let count = out.len() - at - HEAD_BYTES;
+        let prefix = prefix_of(count - PREFIX_BYTES);
+        out[at + HEAD_BYTES..at + HEAD_BYTES + PREFIX_BYTES].copy_from_slice(&prefix);
+        frame::patch_length(out, at);
+        debug_assert_eq!(count, PREFIX_BYTES + length, "the length that was announced");
+        stream.send_window.take(count);
+        self.send_window.take(count);
+        self.budget.answered();
+    }
+
+    /// Ends an answer of many messages, which may be none.
+    pub(crate) fn end_grpc(&mut self, key: Key, farewell: &Farewell) {
+        let Farewell { code, message, metadata } = farewell;
+        if self.streams.get(key).is_some_and(|stream| !stream.has_sent_head) && *code != 0 {
+            return self.answer_status(key, *code, message, metadata.as_deref());
+        }
+        self.begin_grpc(key);
+        if *code == 0 {
+            return self.end(key, End::GrpcOk);
+        }
+        let mut trailers = metadata.as_deref().cloned().unwrap_or_default();
+        trailers.insert("grpc-status", HeaderValue::from(*code));
+        if let Ok(message) = HeaderValue::from_bytes(&escaped(message)) {
+            trailers.insert("grpc-message", message);
+        }
+        self.end(key, End::Trailers(trailers));
     }
 
     fn put_grpc_head(&mut self, id: u32, metadata: Option<&HeaderMap>) {

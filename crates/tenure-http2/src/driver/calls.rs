@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{SHUTDOWN, Serving, TIMER};
 use crate::connection::{Event, Message};
+use crate::dialogue::{Talk, Whom};
 use crate::error::{ConnectionError, Reason, ServeError};
 use crate::head::Head;
 use crate::incoming::{Incoming, Pipe};
@@ -43,7 +44,11 @@ where
                 match &mut seat.stage {
                     Stage::Streaming(pipe, _) => pipe.end(fields),
                     Stage::Gathering(_) => self.gathered(key),
-                    Stage::Empty | Stage::Called | Stage::Answered => {}
+                    Stage::Conversing(Some(talk)) => {
+                        talk.inbox.end();
+                        self.converse_soon(key);
+                    }
+                    Stage::Empty | Stage::Called | Stage::Answered | Stage::Conversing(None) => {}
                 }
             }
         }
@@ -59,6 +64,15 @@ where
             if ended {
                 self.gathered(key);
             }
+            return Ok(());
+        }
+        if let Some(dialogue) = self.service.converse(head) {
+            let mut talk = Box::new(Talk::new(dialogue));
+            if ended {
+                talk.inbox.end();
+            }
+            seat.stage = Stage::Conversing(Some(talk));
+            self.converse_soon(key);
             return Ok(());
         }
         let pipe = Pipe::new(self.outbox.clone(), key, self.limits.stream_window_bytes, ended);
@@ -110,9 +124,45 @@ where
                     self.core.break_stream(now, key, Reason::ENHANCE_YOUR_CALM)?;
                 }
             }
-            Stage::Empty | Stage::Called | Stage::Answered => self.core.release_stream(key, bytes.len()),
+            Stage::Conversing(Some(talk)) => {
+                talk.inbox.push(bytes);
+                if ended {
+                    talk.inbox.end();
+                }
+                let unfinished = self.outbox.unfinished_bytes.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
+                if unfinished > self.limits.unfinished_bytes_max {
+                    self.core.break_stream(now, key, Reason::ENHANCE_YOUR_CALM)?;
+                } else {
+                    self.converse_soon(key);
+                }
+            }
+            Stage::Empty | Stage::Called | Stage::Answered | Stage::Conversing(None) => {
+                self.core.release_stream(key, bytes.len());
+            }
         }
         Ok(())
+    }
+
+    /// A dialogue goes on once all is read that is there.
+    fn converse_soon(&mut self, key: Key) {
+        if self.core.streams.seat(key).is_some_and(|seat| seat.make_ready()) {
+            self.taken.ready.push(key.slot);
+        }
+    }
+
+    /// Lets a dialogue go on.
+    fn converse(&mut self, key: Key, mut talk: Box<Talk<S::Dialogue>>, cx: &mut Context<'_>) {
+        let Serving { core, outbox, limits, .. } = self;
+        let whom = Whom { core, key, outbox, message_bytes_max: limits.message_bytes_max };
+        if let Some(farewell) = talk.poll(cx, whom) {
+            outbox.unfinished_bytes.fetch_sub(talk.inbox.unheard(), Ordering::Relaxed);
+            return core.end_grpc(key, &farewell);
+        }
+        // Clients wait for it before they talk.
+        core.begin_grpc(key);
+        if let Some(seat) = core.streams.seat(key) {
+            seat.stage = Stage::Conversing(Some(talk));
+        }
     }
 
     /// A unary call is there as a whole, whatever it is.
@@ -218,6 +268,12 @@ where
         let exchange = match &mut seat.stage {
             Stage::Called => return seat.poll_call(),
             Stage::Streaming(_, exchange) => exchange.take(),
+            Stage::Conversing(talk) => {
+                if let (Some(talk), Some(waker)) = (talk.take(), seat.waker()) {
+                    self.converse(key, talk, &mut Context::from_waker(&waker));
+                }
+                return;
+            }
             Stage::Empty | Stage::Gathering(_) | Stage::Answered => None,
         };
         let (Some(exchange), Some(waker)) = (exchange, seat.waker()) else { return };

@@ -66,6 +66,7 @@ impl Drop for Counted {
 
 impl Service for Server {
     type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+    type Dialogue = tenure_http2::NoDialogue;
     type Answer = Answer;
     type Body = Body;
     type Error = Infallible;

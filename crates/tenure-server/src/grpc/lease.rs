@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, Stream, StreamExt};
 use tenure_core::LeaseId;
 use tenure_core::command::Command;
 use tenure_core::outcome::{Outcome, Refusal};
@@ -46,7 +46,11 @@ pub(super) async fn grant(
     }
 }
 
-fn keep_alive(node: Node, requests: Streaming<pb::LeaseKeepAliveRequest>) -> KeepAlives {
+/// The way of keepalives through the log.
+pub(super) fn keep_alive<R>(node: Node, requests: R) -> KeepAlives
+where
+    R: Stream<Item = Result<pb::LeaseKeepAliveRequest, Status>> + Send + 'static,
+{
     let ids = requests.map(|request| Ok(LeaseId(request?.id)));
     let renewed = node.keep_leases_alive(ids);
     // An error ends the stream, with its code.
@@ -66,7 +70,7 @@ pub(super) fn unanswered(node: &Node, error: RequestError) -> ApiError {
     }
 }
 
-type KeepAlives = BoxStream<'static, Result<pb::LeaseKeepAliveResponse, Status>>;
+pub(super) type KeepAlives = BoxStream<'static, Result<pb::LeaseKeepAliveResponse, Status>>;
 
 #[tonic::async_trait]
 impl Lease for LeaseService {

@@ -44,7 +44,7 @@ use tower::Layer as _;
 
 use crate::config::ServerConfig;
 use crate::grpc::convert::Limits;
-use crate::grpc::front::{Calls, Front};
+use crate::grpc::front::{Calls, Front, Streams};
 use crate::http;
 use crate::node::Node;
 
@@ -109,6 +109,7 @@ struct Served {
     routes: Routes,
     /// Some of it by a shorter way.
     calls: Calls,
+    streams: Streams,
     message_bytes_max: usize,
 }
 
@@ -130,7 +131,8 @@ impl Served {
             .max_encoding_message_size(usize::MAX);
         let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()));
         let maintenance = MaintenanceServer::new(maintenance::MaintenanceService::new(node.clone()));
-        let watch = WatchServer::new(watch::WatchService::new(node.clone(), message_bytes_max, draining.clone()))
+        let watch_service = Arc::new(watch::WatchService::new(node.clone(), message_bytes_max, draining.clone()));
+        let watch = WatchServer::from_arc(watch_service.clone())
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(usize::MAX);
         let lock = LockServer::new(lock::LockService::new(node.clone(), limits, draining.clone()))
@@ -146,7 +148,8 @@ impl Served {
         let router = services.routes().into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
         let admission = gate::Admission::new(&node.shared().raft);
         let calls = Calls::new(admission, kv_service, lease_service, locks_service);
-        Served { routes: Routes::from(router), calls, message_bytes_max }
+        let streams = Streams::new(node, watch_service);
+        Served { routes: Routes::from(router), calls, streams, message_bytes_max }
     }
 }
 

@@ -29,15 +29,15 @@ impl WatchService {
     }
 }
 
-#[tonic::async_trait]
-impl Watch for WatchService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+type Messages = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
 
-    async fn watch(
-        &self,
-        requests: Request<Streaming<pb::WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let requests = requests.into_inner().filter_map(|request| ready(request.map(watch_request).transpose()));
+impl WatchService {
+    /// What a client is told who asks these.
+    pub(super) fn messages<R>(&self, requests: R) -> Result<Messages, Status>
+    where
+        R: Stream<Item = Result<pb::WatchRequest, Status>> + Send + Unpin + 'static,
+    {
+        let requests = requests.filter_map(|request| ready(request.map(watch_request).transpose()));
         let mut draining = self.draining.clone();
         let stopped = async move {
             // A dropped sender means that the process is ending, too.
@@ -50,7 +50,16 @@ impl Watch for WatchService {
             let message = message.map(|message| watch_response(message, |revision| header(&node, revision)));
             Some((message, (session, node)))
         });
-        Ok(Response::new(Box::pin(messages)))
+        Ok(Box::pin(messages))
+    }
+}
+
+#[tonic::async_trait]
+impl Watch for WatchService {
+    type WatchStream = Messages;
+
+    async fn watch(&self, requests: Request<Streaming<pb::WatchRequest>>) -> Result<Response<Messages>, Status> {
+        Ok(Response::new(self.messages(requests.into_inner())?))
     }
 }
 

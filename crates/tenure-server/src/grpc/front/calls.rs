@@ -10,19 +10,20 @@ use std::sync::Arc;
 
 use http::{Extensions, HeaderMap};
 use prost::Message;
-use tenure_http2::{Head, Reply, Unary};
+use tenure_http2::{Farewell, Head, Reply, Unary};
 use tenure_proto::etcdserverpb::kv_server::Kv;
 use tenure_proto::etcdserverpb::lease_server::Lease;
 use tenure_proto::tenure::v1::locks_server::Locks;
 use tenure_raft::accept::ClientInfo;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::super::gate::Admission;
 use super::super::kv::KvService;
 use super::super::lease::LeaseService;
 use super::super::locks::LocksService;
 use super::deadline::{TIMEOUT, exceeded, timeout};
+use super::spoken::farewell;
 
 /// A call that is being served.
 pub(super) type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -54,8 +55,12 @@ const PATHS: [&str; 10] = [
 
 /// Whether a request is one of these calls, in plain gRPC. What is unusual about a request is for the routes.
 pub(super) fn is_served(head: &Head) -> bool {
-    PATHS.contains(&head.path())
-        && head.method() == http::Method::POST
+    PATHS.contains(&head.path()) && is_plain(head)
+}
+
+/// Whether a request is plain gRPC.
+pub(super) fn is_plain(head: &Head) -> bool {
+    head.method() == http::Method::POST
         && head.get("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
         && head.get("grpc-encoding").is_none_or(|encoding| encoding == b"identity")
 }
@@ -153,16 +158,9 @@ fn give<A: Message>(answer: Response<A>, reply: Reply) {
 }
 
 fn refuse(status: &Status, reply: Reply) {
-    let code = u32::try_from(i32::from(status.code())).unwrap_or(Code::Unknown as u32);
-    if status.metadata().is_empty() && status.details().is_empty() {
-        return reply.error(code, status.message().to_owned());
+    let Farewell { code, message, metadata } = farewell(status);
+    match metadata {
+        None => reply.error(code, message),
+        Some(metadata) => reply.error_with(*metadata, code, message),
     }
-    let mut headers = HeaderMap::new();
-    if let Err(error) = status.add_header(&mut headers) {
-        tracing::debug!(%error, "details of a refusal cannot be told");
-    }
-    for name in ["grpc-status", "grpc-message", "content-type"] {
-        headers.remove(name);
-    }
-    reply.error_with(headers, code, status.message().to_owned());
 }

@@ -1,10 +1,13 @@
 //! The client port's connections: told apart by their first bytes, and served by what is best at them.
 //!
-//! HTTP/2 is served by `tenure-http2`, one task for each connection. The calls that matter go straight from there to their services
-//! (`calls`); all others go through the same routes that HTTP/1 has, which hyper serves.
+//! HTTP/2 is served by `tenure-http2`, one task for each connection. The calls and streams that matter go straight from there to
+//! their services (`calls`, `streams`); all others go through the same routes that HTTP/1 has, which hyper serves.
 
 mod calls;
 mod deadline;
+mod keepalives;
+mod spoken;
+mod streams;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use tonic::transport::server::Connected as _;
 use tower::Service as _;
 
 pub(super) use calls::Calls;
+pub(super) use streams::Streams;
 
 use self::deadline::Deadlines;
 use super::gate::{Gate, GateLayer};
@@ -38,6 +42,7 @@ const SNIFF_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Front {
     routes: Deadlines<Gate<Routes>>,
     calls: Arc<Calls>,
+    streams: Arc<Streams>,
     options: Arc<Options>,
     draining: watch::Receiver<bool>,
 }
@@ -49,7 +54,7 @@ impl Front {
         served: super::Served,
         draining: &watch::Receiver<bool>,
     ) -> Front {
-        let super::Served { routes, calls, message_bytes_max } = served;
+        let super::Served { routes, calls, streams, message_bytes_max } = served;
         let options = Options {
             concurrent_streams_max: config.max_concurrent_streams,
             stream_window_bytes: super::STREAM_WINDOW_BYTES,
@@ -61,7 +66,8 @@ impl Front {
         };
         let routes = tower::Layer::layer(&GateLayer::new(&node.shared().raft), routes);
         let routes = Deadlines::new(routes);
-        Front { routes, calls: Arc::new(calls), options: Arc::new(options), draining: draining.clone() }
+        let (calls, streams, options) = (Arc::new(calls), Arc::new(streams), Arc::new(options));
+        Front { routes, calls, streams, options, draining: draining.clone() }
     }
 
     /// Serves a listener until the server drains, and then until its connections have ended.
@@ -113,8 +119,8 @@ impl Front {
     }
 
     async fn http2(self, socket: Replayed<Connection>, client: ClientInfo) {
-        let Front { routes, calls, options, draining } = self;
-        let served = serve_connection(socket, &options, Http2 { routes, calls, client }, drained(draining));
+        let Front { routes, calls, streams, options, draining } = self;
+        let served = serve_connection(socket, &options, Http2 { routes, calls, streams, client }, drained(draining));
         if let Err(error) = served.await {
             tracing::debug!(%error, "a connection ended");
         }
@@ -152,17 +158,23 @@ async fn drained(mut draining: watch::Receiver<bool>) {
 struct Http2 {
     routes: Deadlines<Gate<Routes>>,
     calls: Arc<Calls>,
+    streams: Arc<Streams>,
     client: ClientInfo,
 }
 
 impl Service for Http2 {
     type Call = calls::Call;
+    type Dialogue = streams::Open;
     type Answer = <Deadlines<Gate<Routes>> as tower::Service<http::Request<Incoming>>>::Future;
     type Body = Body;
     type Error = Infallible;
 
     fn is_unary(&mut self, head: &Head) -> bool {
         calls::is_served(head)
+    }
+
+    fn converse(&mut self, head: &Arc<Head>) -> Option<streams::Open> {
+        self.streams.open(head)
     }
 
     fn call(&mut self, call: Unary, reply: Reply) -> Option<calls::Call> {

@@ -27,6 +27,9 @@ use super::types::{WatchMessage, WatchRequest};
 use super::work::{Work, WorkDone};
 use crate::node::{Node, RequestError};
 
+/// See [`WatchSession::turns_left`].
+const TURNS_AT_ONCE: usize = 64;
+
 pub(super) type Worked = Result<Result<WorkDone, StorageError>, JoinError>;
 
 /// See the module's header. `R` is what the client asks, `E` how the stream ends.
@@ -41,6 +44,8 @@ pub struct WatchSession<R, E> {
     works: JoinSet<Worked>,
     progress_deadline: Option<Instant>,
     notices: Interval,
+    /// Turns before the client and the hub are looked at again.
+    turns_left: usize,
     over: bool,
 }
 
@@ -69,6 +74,7 @@ impl Node {
             works: JoinSet::new(),
             progress_deadline: None,
             notices,
+            turns_left: TURNS_AT_ONCE,
             over: false,
         })
     }
@@ -85,6 +91,16 @@ where
             if let Some(message) = self.stream.message() {
                 return Some(Ok(message));
             }
+            // Many watchers may have something to be told: then nothing else is looked at before each of them.
+            if self.turns_left > 0 && self.stream.has_turn() {
+                self.turns_left -= 1;
+                if let Err(error) = self.turn().await {
+                    self.over = true;
+                    return Some(Err(error));
+                }
+                continue;
+            }
+            self.turns_left = TURNS_AT_ONCE;
             if let Err(error) = self.step().await {
                 self.over = true;
                 return Some(Err(error));
@@ -142,7 +158,8 @@ where
                 runtime::spawn_on(&mut self.works, elsewhere(work, places, views));
             }
             // Many turns without a message: others of this thread want to go on, too.
-            Ok(Turn::More) => tokio::task::yield_now().await,
+            Ok(Turn::More) if !self.stream.has_message() => tokio::task::yield_now().await,
+            Ok(Turn::More) => {}
             Ok(Turn::Idle) => {}
             Err(error) => return Err(self.node.storage_failed(&error).into()),
         }

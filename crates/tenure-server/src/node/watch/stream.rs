@@ -142,6 +142,11 @@ impl WatchStream {
         message
     }
 
+    /// Whether a message is ready.
+    pub(crate) fn has_message(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// How much may be gathered now.
     pub(super) fn limits_now(&mut self) -> StreamLimits {
         if self.holds_much.is_none() {

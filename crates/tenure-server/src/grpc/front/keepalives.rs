@@ -1,0 +1,191 @@
+//! etcd's stream of keepalives: those that a renewal in the log counts for already are answered right here.
+//!
+//! They wait for one confirmation together, all of the stream that are there, and are answered in their order. As soon as one of them
+//! needs the log, it and what comes after it go the way of all streams of keepalives (`node/keepalives.rs`), until all of those are
+//! answered.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::stream::{BoxStream, StreamExt};
+use tenure_core::LeaseId;
+use tenure_http2::{Dialogue, Farewell, Heard, Line};
+use tenure_proto::etcdserverpb as pb;
+use tenure_storage::state_view::StateView;
+use tonic::Status;
+
+use super::super::{convert, header, lease};
+use super::spoken::{LeaderLost, Requests, decode, farewell, say};
+use crate::node::{Node, RequestError};
+
+/// Keepalives that are carried out at once; further ones wait in the connection.
+const AT_ONCE_MAX: usize = 1024;
+
+type Confirmation = Pin<Box<dyn Future<Output = Result<Arc<StateView>, RequestError>> + Send>>;
+
+/// The way through the log.
+struct Logged {
+    requests: Requests<pb::LeaseKeepAliveRequest>,
+    answers: BoxStream<'static, Result<pb::LeaseKeepAliveResponse, Status>>,
+    unanswered: usize,
+}
+
+impl Logged {
+    fn new(node: &Node) -> Logged {
+        let requests = Requests::new();
+        let answers = lease::keep_alive(node.clone(), requests.taken());
+        Logged { requests, answers, unanswered: 0 }
+    }
+
+    fn push(&mut self, id: LeaseId) {
+        self.requests.push(Ok(pb::LeaseKeepAliveRequest { id: id.0 }));
+        self.unanswered += 1;
+    }
+}
+
+/// See the module's header.
+pub(super) struct KeepAlives {
+    node: Node,
+    lost: LeaderLost,
+    /// Those that wait, in their order, and how many of them the confirmation is for.
+    asked: VecDeque<LeaseId>,
+    confirming: Option<(usize, Confirmation)>,
+    confirmed: Option<(usize, Arc<StateView>)>,
+    logged: Option<Logged>,
+    /// The client asks no more, or nothing that could be read; then the stream ends with that once all is answered.
+    end: Option<Result<(), Status>>,
+}
+
+impl KeepAlives {
+    pub(super) fn new(node: &Node, lost: LeaderLost) -> KeepAlives {
+        let (asked, confirming, confirmed, logged, end) = (VecDeque::new(), None, None, None, None);
+        KeepAlives { node: node.clone(), lost, asked, confirming, confirmed, logged, end }
+    }
+
+    fn hear(&mut self, line: &mut dyn Line) {
+        let logged = self.logged.as_ref().map_or(0, |logged| logged.unanswered);
+        while self.end.is_none() && self.asked.len() + logged < AT_ONCE_MAX {
+            match line.hear() {
+                Heard::Message(bytes) => match decode::<pb::LeaseKeepAliveRequest>(bytes) {
+                    Ok(request) => self.asked.push_back(LeaseId(request.id)),
+                    Err(status) => self.end = Some(Err(status)),
+                },
+                Heard::Nothing => return,
+                Heard::End => self.end = Some(Ok(())),
+            }
+        }
+    }
+
+    /// All that wait go to the log.
+    fn log_all(&mut self) {
+        let logged = self.logged.get_or_insert_with(|| Logged::new(&self.node));
+        self.asked.drain(..).for_each(|id| logged.push(id));
+        (self.confirming, self.confirmed) = (None, None);
+    }
+
+    /// Answers those that are confirmed, until one of them needs the log.
+    fn answer_confirmed(&mut self, line: &mut dyn Line) -> Result<(), Status> {
+        let Some((count, view)) = self.confirmed.take() else { return Ok(()) };
+        let renewals = self.node.counting_renewals(view.clone());
+        for done in 0..count {
+            if !line.has_room() {
+                self.confirmed = Some((count - done, view));
+                return Ok(());
+            }
+            let Some(id) = self.asked.front().copied() else { return Ok(()) };
+            let counted = match &renewals {
+                Some(renewals) => renewals.counted(id).map_err(|error| lease::unanswered(&self.node, error))?,
+                None => None,
+            };
+            let Some(outcome) = counted else {
+                self.log_all();
+                return Ok(());
+            };
+            self.asked.pop_front();
+            let header = header(&self.node, outcome.revision);
+            say(line, &convert::lease_keep_alive_answer(header, id, &outcome)?);
+        }
+        Ok(())
+    }
+
+    /// Begins to confirm for all that wait, or sends them to the log if that would be in vain.
+    fn begin(&mut self) {
+        let Some(first) = self.asked.front() else { return };
+        let view = self.node.shared().raft.view();
+        let counts = self
+            .node
+            .counting_renewals(view)
+            .is_some_and(|counting| counting.counted(*first).is_ok_and(|counted| counted.is_some()));
+        if counts {
+            self.confirming = Some((self.asked.len(), Box::pin(self.node.confirmation())));
+        } else {
+            self.log_all();
+        }
+    }
+
+    /// Goes on with what is in the log. Answers whether something is left there.
+    fn answer_logged(&mut self, cx: &mut Context<'_>, line: &mut dyn Line) -> Result<bool, Status> {
+        let Some(logged) = &mut self.logged else { return Ok(false) };
+        if logged.unanswered == 0 {
+            return Ok(false);
+        }
+        self.asked.drain(..).for_each(|id| logged.push(id));
+        while logged.unanswered > 0 && line.has_room() {
+            match logged.answers.poll_next_unpin(cx) {
+                Poll::Ready(Some(answer)) => {
+                    say(line, &answer?);
+                    logged.unanswered -= 1;
+                }
+                // It ends by an error only, which came before.
+                Poll::Ready(None) | Poll::Pending => return Ok(true),
+            }
+        }
+        Ok(logged.unanswered > 0)
+    }
+
+    fn go_on(&mut self, cx: &mut Context<'_>, line: &mut dyn Line) -> Result<Poll<()>, Status> {
+        loop {
+            self.hear(line);
+            if self.answer_logged(cx, line)? {
+                return Ok(Poll::Pending);
+            }
+            if let Some((count, confirmation)) = &mut self.confirming {
+                match confirmation.as_mut().poll(cx) {
+                    Poll::Pending => return Ok(Poll::Pending),
+                    Poll::Ready(Ok(view)) => (self.confirmed, self.confirming) = (Some((*count, view)), None),
+                    // It knows better how to wait.
+                    Poll::Ready(Err(_)) => self.log_all(),
+                }
+            } else if self.confirmed.is_some() {
+                self.answer_confirmed(line)?;
+                if self.confirmed.is_some() {
+                    return Ok(Poll::Pending);
+                }
+            } else if !self.asked.is_empty() {
+                self.begin();
+            } else {
+                return match self.end.take() {
+                    Some(Ok(())) => Ok(Poll::Ready(())),
+                    Some(Err(status)) => Err(status),
+                    None => Ok(Poll::Pending),
+                };
+            }
+        }
+    }
+}
+
+impl Dialogue for KeepAlives {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, line: &mut dyn Line) -> Poll<Farewell> {
+        if let Poll::Ready(farewell) = self.lost.poll(cx) {
+            return Poll::Ready(farewell);
+        }
+        match self.go_on(cx, line) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(())) => Poll::Ready(Farewell::OK),
+            Err(status) => Poll::Ready(farewell(&status)),
+        }
+    }
+}

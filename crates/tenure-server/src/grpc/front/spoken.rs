@@ -1,0 +1,189 @@
+//! Streams of requests and answers, spoken over a connection without a body between: what a service takes and gives as streams.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures::Stream;
+use futures::stream::{BoxStream, StreamExt};
+use http::HeaderMap;
+use prost::Message;
+use tenure_http2::{Dialogue, Farewell, Heard, Line};
+use tokio::sync::watch;
+use tonic::{Code, Status};
+
+use super::super::errors::ApiError;
+
+/// Requests that were heard and that the service has not taken; more wait in the connection.
+const WAITING_MAX: usize = 64;
+
+/// How a refusal is told.
+pub(super) fn farewell(status: &Status) -> Farewell {
+    let code = u32::try_from(i32::from(status.code())).unwrap_or(Code::Unknown as u32);
+    let message = status.message().to_owned().into();
+    if status.metadata().is_empty() && status.details().is_empty() {
+        return Farewell { code, message, metadata: None };
+    }
+    let mut headers = HeaderMap::new();
+    if let Err(error) = status.add_header(&mut headers) {
+        tracing::debug!(%error, "details of a refusal cannot be told");
+    }
+    for name in ["grpc-status", "grpc-message", "content-type"] {
+        headers.remove(name);
+    }
+    Farewell { code, message, metadata: Some(Box::new(headers)) }
+}
+
+/// Ready once the leader is lost, for streams that insist on one.
+pub(super) struct LeaderLost(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl LeaderLost {
+    pub(super) fn new(lost: Option<watch::Receiver<bool>>) -> LeaderLost {
+        LeaderLost(lost.map(|mut lost| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(async move {
+                if lost.wait_for(|lost| *lost).await.is_err() {
+                    // The member is stopping, which ends the connection by itself.
+                    std::future::pending::<()>().await;
+                }
+            })
+        }))
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Farewell> {
+        match &mut self.0 {
+            Some(lost) => lost.as_mut().poll(cx).map(|()| farewell(&ApiError::NoLeader.into())),
+            None => Poll::Pending,
+        }
+    }
+}
+
+struct Waiting<Q> {
+    requests: VecDeque<Result<Q, Status>>,
+    is_ended: bool,
+    waker: Option<Waker>,
+}
+
+/// Requests between the dialogue and the service.
+pub(super) struct Requests<Q>(Arc<Mutex<Waiting<Q>>>);
+
+impl<Q> Requests<Q> {
+    pub(super) fn new() -> Requests<Q> {
+        Requests(Arc::new(Mutex::new(Waiting { requests: VecDeque::new(), is_ended: false, waker: None })))
+    }
+
+    /// What the service takes.
+    pub(super) fn taken(&self) -> Taken<Q> {
+        Taken(self.0.clone())
+    }
+
+    pub(super) fn push(&self, request: Result<Q, Status>) {
+        self.change(|waiting| waiting.requests.push_back(request));
+    }
+
+    pub(super) fn end(&self) {
+        self.change(|waiting| waiting.is_ended = true);
+    }
+
+    fn has_room(&self) -> bool {
+        let waiting = lock(&self.0);
+        waiting.requests.len() < WAITING_MAX && !waiting.is_ended
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Waiting<Q>)) {
+        let waker = {
+            let mut waiting = lock(&self.0);
+            change(&mut waiting);
+            waiting.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+fn lock<Q>(waiting: &Mutex<Waiting<Q>>) -> MutexGuard<'_, Waiting<Q>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Requests in their order, as the service takes them.
+pub(in crate::grpc) struct Taken<Q>(Arc<Mutex<Waiting<Q>>>);
+
+impl<Q> Stream for Taken<Q> {
+    type Item = Result<Q, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut waiting = lock(&self.0);
+        match waiting.requests.pop_front() {
+            Some(request) => Poll::Ready(Some(request)),
+            None if waiting.is_ended => Poll::Ready(None),
+            None => {
+                waiting.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// A message as the client sent it.
+pub(super) fn decode<Q: Message + Default>(bytes: &[u8]) -> Result<Q, Status> {
+    Q::decode(bytes).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Says an answer.
+pub(super) fn say<A: Message>(line: &mut dyn Line, answer: &A) {
+    line.say(answer.encoded_len(), &mut |out| answer.encode_raw(out));
+}
+
+/// See the module's header.
+pub(super) struct Spoken<Q, A> {
+    requests: Requests<Q>,
+    answers: BoxStream<'static, Result<A, Status>>,
+    lost: LeaderLost,
+}
+
+impl<Q: Message + Default, A: Message> Spoken<Q, A> {
+    pub(super) fn new(
+        lost: LeaderLost,
+        serve: impl FnOnce(Taken<Q>) -> Result<BoxStream<'static, Result<A, Status>>, Status>,
+    ) -> Result<Spoken<Q, A>, Status> {
+        let requests = Requests::new();
+        let answers = serve(requests.taken())?;
+        Ok(Spoken { requests, answers, lost })
+    }
+
+    /// Answers whether it could hear no more for want of room.
+    fn hear(&self, line: &mut dyn Line) -> bool {
+        while self.requests.has_room() {
+            match line.hear() {
+                Heard::Message(bytes) => self.requests.push(decode(bytes)),
+                Heard::Nothing => return false,
+                Heard::End => self.requests.end(),
+            }
+        }
+        true
+    }
+}
+
+impl<Q: Message + Default + Send + 'static, A: Message> Dialogue for Spoken<Q, A> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, line: &mut dyn Line) -> Poll<Farewell> {
+        if let Poll::Ready(farewell) = self.lost.poll(cx) {
+            return Poll::Ready(farewell);
+        }
+        loop {
+            let was_full = self.hear(line);
+            while line.has_room() {
+                match self.answers.poll_next_unpin(cx) {
+                    Poll::Ready(Some(Ok(answer))) => say(line, &answer),
+                    Poll::Ready(Some(Err(status))) => return Poll::Ready(farewell(&status)),
+                    Poll::Ready(None) => return Poll::Ready(Farewell::OK),
+                    Poll::Pending => break,
+                }
+            }
+            if !was_full || !self.requests.has_room() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
