@@ -421,19 +421,27 @@ fn measure(name: &'static str, of: (usize, usize), time: Duration) -> Result<Fig
     figures
 }
 
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// The process's memory.
+fn resident() -> Result<usize> {
+    let text = std::fs::read_to_string("/proc/self/statm")?;
+    Ok(text.split(' ').nth(1).context("no figure")?.parse::<usize>()? * 4096)
+}
+
+/// A request's head.
+fn head(stream: u32) -> Result<Vec<u8>> {
+    let path = u8::try_from(PATH.len())?;
+    let frame = [&[0, 0, path + 4, 1, 4][..], &stream.to_be_bytes(), &[0x83, 0x86, 0x04, path], PATH.as_bytes()];
+    Ok(frame.concat())
+}
+
 /// What an idle connection of this crate keeps, by the growth of the process. Its clients are bare sockets.
 fn measure_idle() -> Result<()> {
     const CONNECTIONS: usize = 2000;
-    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let resident = || -> Result<usize> {
-        let text = std::fs::read_to_string("/proc/self/statm")?;
-        Ok(text.split(' ').nth(1).context("no figure")?.parse::<usize>()? * 4096)
-    };
-    let mut call = vec![0x83, 0x86, 0x04, u8::try_from(PATH.len())?];
-    call.extend_from_slice(PATH.as_bytes());
-    let head_bytes = u8::try_from(call.len())?;
-    let call = [&[0, 0, head_bytes, 1, 4, 0, 0, 0, 1], &call[..], &[0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]].concat();
-    LocalSet::new().block_on(&current_thread()?, async {
+    let call = [&head(1)?[..], &[0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]].concat();
+    let local = LocalSet::new();
+    let measured = local.block_on(&current_thread()?, async {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         spawn_local(serve("own, by futures", listener, Arc::new(AtomicU64::new(0))));
@@ -450,6 +458,76 @@ fn measure_idle() -> Result<()> {
         }
         println!("an idle connection: {} bytes", (resident()? - before) / CONNECTIONS);
         Ok(())
+    });
+    // What it freed would be used again by what is measured next.
+    std::mem::forget(local);
+    measured
+}
+
+/// The body of an answer that says nothing, and keeps the request's.
+struct Silent {
+    _request: Incoming,
+}
+
+impl http_body::Body for Silent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+struct Silence;
+
+impl Service for Silence {
+    type Call = Ready<()>;
+    type Answer = Ready<Result<Response<Silent>, Infallible>>;
+    type Body = Silent;
+    type Error = Infallible;
+
+    fn is_unary(&mut self, _: &Head) -> bool {
+        false
+    }
+
+    fn call(&mut self, _: Unary, _: Reply) -> Option<Ready<()>> {
+        None
+    }
+
+    fn stream(&mut self, request: Request<Incoming>) -> Self::Answer {
+        ready(Ok(Response::new(Silent { _request: request.into_body() })))
+    }
+}
+
+/// What a stream keeps that is open and has nothing to say, without what serves it.
+fn measure_streams() -> Result<()> {
+    const STREAMS: u32 = 50_000;
+    LocalSet::new().block_on(&current_thread()?, async {
+        let (mut client, io) = tokio::io::duplex(64 * 1024);
+        spawn_local(serve_connection(io, &Options::default(), Silence, std::future::pending()));
+        let before = resident()?;
+        client.write_all(HELLO).await?;
+        let (mut reader, mut writer) = tokio::io::split(client);
+        let ask = async {
+            for number in 0..STREAMS {
+                writer.write_all(&head(2 * number + 1)?).await?;
+            }
+            anyhow::Ok(())
+        };
+        let hear = async {
+            let (mut count, mut answers) = (0, [0; 4096]);
+            // A head of an answer has ten bytes.
+            while count < 10 * STREAMS as usize {
+                count += reader.read(&mut answers).await?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::try_join!(ask, hear)?;
+        println!("an open stream: {} bytes", (resident()? - before) / STREAMS as usize);
+        Ok(())
     })
 }
 
@@ -459,6 +537,7 @@ fn main() -> Result<()> {
     let wanted: Vec<String> = arguments.collect();
     // First, while the process has no memory to use again.
     measure_idle()?;
+    measure_streams()?;
     println!(
         "| server | clients on connections | CPU per call, µs | reads and writes per call | calls/s | mean time, µs |"
     );

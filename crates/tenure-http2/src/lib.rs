@@ -24,7 +24,14 @@
 //! Four fifths of the last row are the kernel's, two fifths of the first: outside it, a call costs 1 µs instead of 5 to 7. A
 //! server that is done sooner finds fewer requests in each read, so it reads and writes more often; to let others have
 //! their turn before each write, so that more comes together, was tried and changed nothing. An idle connection that has
-//! served a call keeps 3.7 KB.
+//! served a call keeps 3.8 KB, and an open stream that has nothing to say 520 bytes beside its service's future and body. What is said
+//! on a thousand streams at once wakes the connection once, and leaves in as few writes as it fills buffers of 256 KiB.
+//!
+//! # What clients may not do
+//!
+//! Everything that a client can make the connection keep or do is bounded: what it sends and is not read yet, what it asked for
+//! and does not take ([`Options`] says how much), resets, pings and the like (one bucket for all, see `budget`), header blocks, and
+//! the work of a turn. What is not bounded unless [`Options::concurrent_streams_max`] is set is the number of its streams.
 //!
 //! # Where what is
 //!

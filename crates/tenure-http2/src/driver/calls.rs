@@ -172,11 +172,12 @@ where
         self.outbox.unfinished_bytes.fetch_sub(gathering.bytes(), Ordering::Relaxed);
         if gathering.is_compressed() {
             let is_named = |head: &Head| head.get("grpc-encoding").is_some_and(|encoding| encoding != b"identity");
-            return if self.core.streams.get(key).is_some_and(|stream| is_named(&stream.head)) {
-                self.fail(key, UNIMPLEMENTED, "the message is compressed, which is not supported")
+            let (code, text) = if self.core.streams.get(key).is_some_and(|stream| is_named(&stream.head)) {
+                (UNIMPLEMENTED, "the message is compressed, which is not supported")
             } else {
-                self.fail(key, INTERNAL, "grpc: compressed flag set with identity or empty encoding")
+                (INTERNAL, "grpc: compressed flag set with identity or empty encoding")
             };
+            return self.fail(key, code, text);
         }
         match gathering.finish() {
             Some(message) => self.call(key, message.into()),
