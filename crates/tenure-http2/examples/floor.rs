@@ -485,6 +485,7 @@ struct Silence;
 
 impl Service for Silence {
     type Call = Ready<()>;
+    type Dialogue = tenure_http2::NoDialogue;
     type Answer = Ready<Result<Response<Silent>, Infallible>>;
     type Body = Silent;
     type Error = Infallible;

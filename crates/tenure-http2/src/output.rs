@@ -60,6 +60,8 @@ pub(crate) struct Output {
     written: usize,
     /// What is in the parts.
     parts_bytes: usize,
+    /// How often something was taken from the buffer, or put behind it.
+    turns: u64,
 }
 
 impl Output {
@@ -77,12 +79,18 @@ impl Output {
             self.buffer().extend_from_slice(&bytes);
             return;
         }
+        self.turns += 1;
         if !self.tail.is_empty() {
             self.parts_bytes += self.tail.len();
             self.parts.push_back(Part::Owned(std::mem::take(&mut self.tail)));
         }
         self.parts_bytes += bytes.len();
         self.parts.push_back(Part::Shared(bytes));
+    }
+
+    /// Where the buffer ends: the same as long as nothing was put into it, behind it, or taken from it.
+    pub(crate) fn end(&self) -> (u64, usize) {
+        (self.turns, self.tail.len())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -114,6 +122,7 @@ impl Output {
     pub(crate) fn advance(&mut self, count: usize) {
         debug_assert!(count <= self.len(), "more is written than there was");
         self.written += count;
+        self.turns += 1;
         while let Some(part) = self.parts.front() {
             let length = part.bytes().len();
             if self.written < length {

@@ -99,6 +99,8 @@ pub(crate) struct Connection<S> {
     budget: Budget,
     /// Streams with something to send and windows that may let them.
     sendable: VecDeque<Key>,
+    /// The frame that the next message may be put into.
+    said: Option<send::Said>,
     /// Streams whose filler waits for the connection's window.
     starved: VecDeque<Key>,
     /// Slots whose filler waited for room, and has it.
@@ -142,6 +144,7 @@ impl<S: Seat> Connection<S> {
             peer: PeerSettings::default(),
             budget: Budget::new(now),
             sendable: VecDeque::new(),
+            said: None,
             starved: VecDeque::new(),
             roomy: Vec::new(),
             unsent_bytes: 0,

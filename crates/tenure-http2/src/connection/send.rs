@@ -42,6 +42,16 @@ impl Message<'_> {
     }
 }
 
+/// The frame of messages that was last put into the output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said {
+    stream: u32,
+    /// Where it begins in the output's buffer.
+    at: usize,
+    /// Where the output ended behind it.
+    end: (u64, usize),
+}
+
 impl<S: Seat> Connection<S> {
     /// Answers a unary call that went well.
     pub(crate) fn answer(&mut self, key: Key, metadata: Option<&HeaderMap>, message: Message<'_>) {
@@ -125,19 +135,26 @@ impl<S: Seat> Connection<S> {
             message[..PREFIX_BYTES].copy_from_slice(&prefix);
             return self.push(key, message.into());
         }
+        // What is said on one stream at a time goes into one frame: clients count small ones against us.
+        let whole = PREFIX_BYTES + length;
+        let begun = self.said.filter(|said| said.stream == key.id && said.end == self.output.end());
+        let begun = begun.filter(|said| said.end.1 - said.at + whole <= HEAD_BYTES + self.peer.frame_bytes_max);
         let out = self.output.buffer();
-        let at = out.len();
-        frame::put_head(out, 0, frame::DATA, 0, key.id);
+        let at = begun.map_or(out.len(), |said| said.at);
+        if begun.is_none() {
+            frame::put_head(out, 0, frame::DATA, 0, key.id);
+            self.budget.answered();
+        }
+        let prefix_at = out.len();
         out.extend_from_slice(&[0; PREFIX_BYTES]);
         write(out);
-        let count = out.len() - at - HEAD_BYTES;
-        let prefix = prefix_of(count - PREFIX_BYTES);
-        out[at + HEAD_BYTES..at + HEAD_BYTES + PREFIX_BYTES].copy_from_slice(&prefix);
+        let count = out.len() - prefix_at;
+        debug_assert_eq!(count, whole, "the length that was announced");
+        out[prefix_at..prefix_at + PREFIX_BYTES].copy_from_slice(&prefix_of(count - PREFIX_BYTES));
         frame::patch_length(out, at);
-        debug_assert_eq!(count, PREFIX_BYTES + length, "the length that was announced");
         stream.send_window.take(count);
         self.send_window.take(count);
-        self.budget.answered();
+        self.said = Some(Said { stream: key.id, at, end: self.output.end() });
     }
 
     /// Ends an answer of many messages, which may be none.

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test is a program of its own, and uses its part")]
 
 pub mod raw;
+pub mod talk;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -56,7 +57,7 @@ pub fn empty() -> Body {
     http_body_util::Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-struct Counted(Arc<AtomicUsize>);
+pub struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -66,13 +67,18 @@ impl Drop for Counted {
 
 impl Service for Server {
     type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
-    type Dialogue = tenure_http2::NoDialogue;
+    type Dialogue = talk::Talk;
     type Answer = Answer;
     type Body = Body;
     type Error = Infallible;
 
     fn is_unary(&mut self, head: &Head) -> bool {
         head.path().starts_with("/unary/")
+    }
+
+    fn converse(&mut self, head: &Arc<Head>) -> Option<talk::Talk> {
+        let kind = head.path().strip_prefix("/talk/")?;
+        Some(talk::Talk::new(kind, Counted(self.cancelled.clone())))
     }
 
     fn call(&mut self, call: Unary, reply: Reply) -> Option<Self::Call> {

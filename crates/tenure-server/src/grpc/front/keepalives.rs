@@ -55,35 +55,44 @@ pub(super) struct KeepAlives {
     confirming: Option<(usize, Confirmation)>,
     confirmed: Option<(usize, Arc<StateView>)>,
     logged: Option<Logged>,
+    /// The last that was answered without the log: the next of the same lease is likely to be, too.
+    last_counted: Option<LeaseId>,
     /// The client asks no more, or nothing that could be read; then the stream ends with that once all is answered.
     end: Option<Result<(), Status>>,
 }
 
 impl KeepAlives {
     pub(super) fn new(node: &Node, lost: LeaderLost) -> KeepAlives {
-        let (asked, confirming, confirmed, logged, end) = (VecDeque::new(), None, None, None, None);
-        KeepAlives { node: node.clone(), lost, asked, confirming, confirmed, logged, end }
+        let (confirming, confirmed, logged, last_counted, end) = (None, None, None, None, None);
+        let (node, asked) = (node.clone(), VecDeque::new());
+        KeepAlives { node, lost, asked, confirming, confirmed, logged, last_counted, end }
     }
 
-    fn hear(&mut self, line: &mut dyn Line) {
+    fn has_place(&self) -> bool {
         let logged = self.logged.as_ref().map_or(0, |logged| logged.unanswered);
-        while self.end.is_none() && self.asked.len() + logged < AT_ONCE_MAX {
+        self.end.is_none() && self.asked.len() + logged < AT_ONCE_MAX
+    }
+
+    /// Answers whether there may be more, for which there is no place.
+    fn hear(&mut self, line: &mut dyn Line) -> bool {
+        while self.has_place() {
             match line.hear() {
                 Heard::Message(bytes) => match decode::<pb::LeaseKeepAliveRequest>(bytes) {
                     Ok(request) => self.asked.push_back(LeaseId(request.id)),
                     Err(status) => self.end = Some(Err(status)),
                 },
-                Heard::Nothing => return,
+                Heard::Nothing => return false,
                 Heard::End => self.end = Some(Ok(())),
             }
         }
+        self.end.is_none()
     }
 
     /// All that wait go to the log.
     fn log_all(&mut self) {
         let logged = self.logged.get_or_insert_with(|| Logged::new(&self.node));
         self.asked.drain(..).for_each(|id| logged.push(id));
-        (self.confirming, self.confirmed) = (None, None);
+        (self.confirming, self.confirmed, self.last_counted) = (None, None, None);
     }
 
     /// Answers those that are confirmed, until one of them needs the log.
@@ -104,7 +113,7 @@ impl KeepAlives {
                 self.log_all();
                 return Ok(());
             };
-            self.asked.pop_front();
+            self.last_counted = self.asked.pop_front();
             let header = header(&self.node, outcome.revision);
             say(line, &convert::lease_keep_alive_answer(header, id, &outcome)?);
         }
@@ -114,12 +123,11 @@ impl KeepAlives {
     /// Begins to confirm for all that wait, or sends them to the log if that would be in vain.
     fn begin(&mut self) {
         let Some(first) = self.asked.front() else { return };
-        let view = self.node.shared().raft.view();
-        let counts = self
-            .node
-            .counting_renewals(view)
-            .is_some_and(|counting| counting.counted(*first).is_ok_and(|counted| counted.is_some()));
-        if counts {
+        let looks_counted = || {
+            let counting = self.node.counting_renewals(self.node.shared().raft.view());
+            counting.is_some_and(|counting| counting.counted(*first).is_ok_and(|counted| counted.is_some()))
+        };
+        if self.last_counted == Some(*first) || looks_counted() {
             self.confirming = Some((self.asked.len(), Box::pin(self.node.confirmation())));
         } else {
             self.log_all();
@@ -146,32 +154,39 @@ impl KeepAlives {
         Ok(logged.unanswered > 0)
     }
 
+    /// Does what can be done now. Answers whether it waits for something.
+    fn step(&mut self, cx: &mut Context<'_>, line: &mut dyn Line) -> Result<bool, Status> {
+        if self.answer_logged(cx, line)? {
+            return Ok(true);
+        }
+        if let Some((count, confirmation)) = &mut self.confirming {
+            match confirmation.as_mut().poll(cx) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(Ok(view)) => (self.confirmed, self.confirming) = (Some((*count, view)), None),
+                // It knows better how to wait.
+                Poll::Ready(Err(_)) => self.log_all(),
+            }
+        } else if self.confirmed.is_some() {
+            self.answer_confirmed(line)?;
+            return Ok(self.confirmed.is_some());
+        } else {
+            self.begin();
+        }
+        Ok(false)
+    }
+
     fn go_on(&mut self, cx: &mut Context<'_>, line: &mut dyn Line) -> Result<Poll<()>, Status> {
         loop {
-            self.hear(line);
-            if self.answer_logged(cx, line)? {
-                return Ok(Poll::Pending);
+            let was_full = self.hear(line);
+            let waits = self.step(cx, line)?;
+            if was_full && self.has_place() {
+                continue;
             }
-            if let Some((count, confirmation)) = &mut self.confirming {
-                match confirmation.as_mut().poll(cx) {
-                    Poll::Pending => return Ok(Poll::Pending),
-                    Poll::Ready(Ok(view)) => (self.confirmed, self.confirming) = (Some((*count, view)), None),
-                    // It knows better how to wait.
-                    Poll::Ready(Err(_)) => self.log_all(),
-                }
-            } else if self.confirmed.is_some() {
-                self.answer_confirmed(line)?;
-                if self.confirmed.is_some() {
-                    return Ok(Poll::Pending);
-                }
-            } else if !self.asked.is_empty() {
-                self.begin();
-            } else {
-                return match self.end.take() {
-                    Some(Ok(())) => Ok(Poll::Ready(())),
-                    Some(Err(status)) => Err(status),
-                    None => Ok(Poll::Pending),
-                };
+            let is_done = self.asked.is_empty() && self.logged.as_ref().is_none_or(|logged| logged.unanswered == 0);
+            match &mut self.end {
+                Some(end) if is_done => return std::mem::replace(end, Ok(())).map(Poll::Ready),
+                _ if waits || is_done => return Ok(Poll::Pending),
+                _ => {}
             }
         }
     }
