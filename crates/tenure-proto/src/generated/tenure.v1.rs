@@ -120,10 +120,10 @@ pub struct LeaseState {
     /// For how long it lives without renewal, in ms. 0 if it is due and not gone yet: it can still be renewed.
     #[prost(uint64, tag = "3")]
     pub remaining_ms: u64,
-    /// How often it was renewed.
+    /// How often it was renewed in the log. One there may count for others of the next half second.
     #[prost(uint64, tag = "4")]
     pub renewals: u64,
-    /// How long ago it was renewed, or granted if it never was, in ms.
+    /// How long ago that was last, or the grant if it never was, in ms.
     #[prost(uint64, tag = "5")]
     pub renewed_ms_ago: u64,
     /// The log entry that granted it. Together with the id it tells one lease from another that had the same id.
@@ -188,7 +188,7 @@ pub struct LeaseEnd {
     /// As granted, in ms.
     #[prost(uint64, tag = "3")]
     pub ttl_ms: u64,
-    /// How often it was renewed.
+    /// How often it was renewed in the log. One there may count for others of the next half second.
     #[prost(uint64, tag = "4")]
     pub renewals: u64,
     /// How long before its end it was renewed, or granted if it never was: in ms, by the lease clock. The clock of a revoked
