@@ -17,22 +17,22 @@ use crate::service::Service;
 use crate::streams::Key;
 
 const RESOURCE_EXHAUSTED: u32 = 8;
-const UNIMPLEMENTED: u32 = 12;
 const INTERNAL: u32 = 13;
 
-/// A buffer that was larger than this is not kept once all of it was heard.
+/// Memory that a stream keeps although nothing in it is waiting to be heard.
 const KEPT_BYTES_MAX: usize = 1024;
 
 /// Serves a stream of messages. Dropped when the client gives up.
 pub trait Dialogue {
-    /// Goes on as far as it can. Polled once at first, and then when something arrived, when there is room again after there was none,
-    /// and when it was woken. Ready ends the stream.
+    /// Goes on as far as it can. Polled once at first, and then when something arrived, when there is room again after
+    /// there was none, and when it was woken. Ready ends the stream.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, line: &mut dyn Line) -> Poll<Farewell>;
 }
 
 /// A dialogue's way to its client.
 pub trait Line {
-    /// The next message, which has been taken by that. Messages that are not heard wait, and hold up their stream, and no other.
+    /// The next message, which has been taken by that. Messages that are not heard wait, and hold up their stream, and
+    /// no other.
     fn hear(&mut self) -> Heard<'_>;
 
     /// Whether something should be said now. If not, the dialogue is polled again once it should.
@@ -43,7 +43,7 @@ pub trait Line {
 }
 
 /// What a client said.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard<'a> {
     /// A message, without what gRPC puts before it.
     Message(&'a [u8]),
@@ -51,6 +51,14 @@ pub enum Heard<'a> {
     Nothing,
     /// Nothing more will come.
     End,
+    /// What came makes no sense, and nothing more will be heard. The stream should end by this, once what came before
+    /// is answered.
+    Failed {
+        /// gRPC's code.
+        code: u32,
+        /// What is wrong.
+        message: Cow<'static, str>,
+    },
 }
 
 /// How a stream ends.
@@ -67,10 +75,6 @@ pub struct Farewell {
 impl Farewell {
     /// All went well.
     pub const OK: Farewell = Farewell { code: 0, message: Cow::Borrowed(""), metadata: None };
-
-    fn new(code: u32, message: impl Into<Cow<'static, str>>) -> Farewell {
-        Farewell { code, message: message.into(), metadata: None }
-    }
 }
 
 /// For services that have no dialogues.
@@ -84,86 +88,109 @@ impl Dialogue for NoDialogue {
 }
 
 /// What has arrived and was not heard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
     heard: usize,
+    /// How many messages were heard since that was last asked.
+    count: usize,
     /// What the client's windows were not given back.
     unreleased: usize,
     is_ended: bool,
-    failure: Option<Farewell>,
+    failure: Option<(u32, Cow<'static, str>)>,
+    message_bytes_max: usize,
 }
 
 impl Inbox {
+    pub(crate) fn new(message_bytes_max: usize) -> Inbox {
+        let (bytes, heard, count, unreleased, is_ended, failure) = (Vec::new(), 0, 0, 0, false, None);
+        Inbox { bytes, heard, count, unreleased, is_ended, failure, message_bytes_max }
+    }
+
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        if self.heard > 0 {
+        self.unreleased += bytes.len();
+        if self.failure.is_some() {
+            return;
+        }
+        // Not for each small piece: what is left is moved.
+        if self.heard >= self.unheard() {
             self.bytes.drain(..self.heard);
             self.heard = 0;
         }
         self.bytes.extend_from_slice(bytes);
-        self.unreleased += bytes.len();
+        if let Err(failure) = self.first() {
+            self.fail(failure);
+        }
     }
 
     pub(crate) fn end(&mut self) {
         self.is_ended = true;
     }
 
-    /// What was not heard, in bytes.
-    pub(crate) fn unheard(&self) -> usize {
+    /// The memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    fn unheard(&self) -> usize {
         self.bytes.len() - self.heard
     }
 
-    fn hear(&mut self, message_bytes_max: usize) -> Heard<'_> {
-        if self.failure.is_some() {
-            return Heard::Nothing;
-        }
+    /// Where the first message that was not heard begins and ends, if it is there as a whole.
+    fn first(&self) -> Result<Option<(usize, usize)>, (u32, Cow<'static, str>)> {
         let unheard = &self.bytes[self.heard..];
-        let Some(prefix) = unheard.first_chunk::<PREFIX_BYTES>() else {
-            if !self.is_ended {
-                return Heard::Nothing;
-            }
-            if !unheard.is_empty() {
-                self.failure = Some(Farewell::new(INTERNAL, "a stream that ends within a message"));
-                return Heard::Nothing;
-            }
-            return Heard::End;
-        };
-        let length = length_of(*prefix);
+        let Some(prefix) = unheard.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         if prefix[0] != 0 {
-            self.failure = Some(Farewell::new(UNIMPLEMENTED, "the message is compressed, which is not supported"));
-            return Heard::Nothing;
+            return Err((INTERNAL, "grpc: compressed flag set with identity or empty encoding".into()));
         }
-        if length > message_bytes_max {
-            let text = format!("grpc: received message larger than max ({length} vs. {message_bytes_max})");
-            self.failure = Some(Farewell::new(RESOURCE_EXHAUSTED, text));
-            return Heard::Nothing;
-        }
-        let end = self.heard + PREFIX_BYTES + length;
-        if end > self.bytes.len() {
-            if self.is_ended {
-                self.failure = Some(Farewell::new(INTERNAL, "a stream that ends within a message"));
-            }
-            return Heard::Nothing;
+        let (length, max) = (length_of(*prefix), self.message_bytes_max);
+        if length > max {
+            return Err((
+                RESOURCE_EXHAUSTED,
+                format!("grpc: received message larger than max ({length} vs. {max})").into(),
+            ));
         }
         let begin = self.heard + PREFIX_BYTES;
-        self.heard = end;
-        Heard::Message(&self.bytes[begin..end])
+        Ok(Some((begin, begin + length)).filter(|(_, end)| *end <= self.bytes.len()))
     }
 
-    /// Whether the first message that was not heard is there as a whole.
-    fn has_message(&self) -> bool {
-        let unheard = &self.bytes[self.heard..];
-        unheard.first_chunk().is_some_and(|prefix| unheard.len() - PREFIX_BYTES >= length_of(*prefix))
+    fn fail(&mut self, failure: (u32, Cow<'static, str>)) {
+        self.failure = Some(failure);
+        (self.bytes, self.heard) = (Vec::new(), 0);
+    }
+
+    fn hear(&mut self) -> Heard<'_> {
+        match self.first() {
+            Err(failure) => self.fail(failure),
+            Ok(None) if self.is_ended && self.unheard() > 0 => {
+                self.fail((INTERNAL, "a stream that ends within a message".into()));
+            }
+            Ok(_) => {}
+        }
+        if let Some((code, message)) = &self.failure {
+            return Heard::Failed { code: *code, message: message.clone() };
+        }
+        match self.first() {
+            Ok(Some((begin, end))) => {
+                self.heard = end;
+                self.count += 1;
+                Heard::Message(&self.bytes[begin..end])
+            }
+            _ if self.is_ended => Heard::End,
+            _ => Heard::Nothing,
+        }
     }
 
     /// What the client may send again: what was heard, and what is there of a message that could never be heard otherwise.
     fn release(&mut self) -> usize {
-        let kept = if self.has_message() { self.unheard().min(self.unreleased) } else { 0 };
+        let has_message = matches!(self.first(), Ok(Some(_)));
+        let kept = if has_message { self.unheard().min(self.unreleased) } else { 0 };
         let released = self.unreleased - kept;
         self.unreleased = kept;
-        if self.unheard() == 0 {
-            (self.heard, self.bytes) = (0, std::mem::take(&mut self.bytes));
-            self.bytes.clear();
+        let kept_bytes_max = KEPT_BYTES_MAX.max(2 * self.unheard());
+        if self.heard > 0 && (self.unheard() == 0 || self.memory() > kept_bytes_max) {
+            self.bytes.drain(..self.heard);
+            self.heard = 0;
             self.bytes.shrink_to(KEPT_BYTES_MAX);
         }
         released
@@ -177,24 +204,41 @@ pub(crate) struct Talk<D> {
 }
 
 impl<D: Dialogue> Talk<D> {
-    pub(crate) fn new(dialogue: D) -> Talk<D> {
-        Talk { inbox: Inbox::default(), dialogue: Box::pin(dialogue) }
+    pub(crate) fn new(dialogue: D, message_bytes_max: usize) -> Talk<D> {
+        Talk { inbox: Inbox::new(message_bytes_max), dialogue: Box::pin(dialogue) }
     }
 
-    /// Lets it go on. Answers how it ends, if it does.
-    pub(crate) fn poll<S: Service>(&mut self, cx: &mut Context<'_>, whom: Whom<'_, S>) -> Option<Farewell> {
+    /// Adds what arrived; answers how much more all streams of the connection take now.
+    pub(crate) fn push(&mut self, bytes: &[u8], outbox: &Outbox) -> usize {
+        let before = self.inbox.memory();
+        self.inbox.push(bytes);
+        count_memory(outbox, before, self.inbox.memory())
+    }
+
+    /// Lets it go on. Answers how it ends, if it does, and how many messages it heard.
+    pub(crate) fn poll<S: Service>(&mut self, cx: &mut Context<'_>, whom: Whom<'_, S>) -> (Option<Farewell>, usize) {
         let Talk { inbox, dialogue } = self;
-        let before = inbox.unheard();
-        let Whom { core, key, outbox, message_bytes_max } = whom;
-        let mut line = Talking { core, key, inbox, message_bytes_max };
-        let polled = dialogue.as_mut().poll(cx, &mut line);
-        outbox.unfinished_bytes.fetch_sub(before - inbox.unheard(), Ordering::Relaxed);
+        let before = inbox.memory();
+        let Whom { core, key, outbox } = whom;
+        let polled = dialogue.as_mut().poll(cx, &mut Talking { core, key, inbox });
         core.release_stream(key, inbox.release());
-        match (inbox.failure.take(), polled) {
-            (Some(failure), _) => Some(failure),
-            (None, Poll::Ready(farewell)) => Some(farewell),
-            (None, Poll::Pending) => None,
-        }
+        count_memory(outbox, before, inbox.memory());
+        let farewell = if let Poll::Ready(farewell) = polled { Some(farewell) } else { None };
+        (farewell, std::mem::take(&mut inbox.count))
+    }
+
+    /// It is over.
+    pub(crate) fn leave(&self, outbox: &Outbox) {
+        count_memory(outbox, self.inbox.memory(), 0);
+    }
+}
+
+fn count_memory(outbox: &Outbox, before: usize, after: usize) -> usize {
+    let counted = &outbox.unfinished_bytes;
+    if after >= before {
+        counted.fetch_add(after - before, Ordering::Relaxed) + (after - before)
+    } else {
+        counted.fetch_sub(before - after, Ordering::Relaxed) - (before - after)
     }
 }
 
@@ -203,19 +247,17 @@ pub(crate) struct Whom<'a, S: Service> {
     pub(crate) core: &'a mut Connection<Seat<S>>,
     pub(crate) key: Key,
     pub(crate) outbox: &'a Outbox,
-    pub(crate) message_bytes_max: usize,
 }
 
 struct Talking<'a, S: Service> {
     core: &'a mut Connection<Seat<S>>,
     key: Key,
     inbox: &'a mut Inbox,
-    message_bytes_max: usize,
 }
 
 impl<S: Service> Line for Talking<'_, S> {
     fn hear(&mut self) -> Heard<'_> {
-        self.inbox.hear(self.message_bytes_max)
+        self.inbox.hear()
     }
 
     fn has_room(&mut self) -> bool {
@@ -237,7 +279,7 @@ mod tests {
 
     fn heard(inbox: &mut Inbox) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        while let Heard::Message(message) = inbox.hear(100) {
+        while let Heard::Message(message) = inbox.hear() {
             all.push(message.to_vec());
         }
         all
@@ -247,7 +289,7 @@ mod tests {
     fn messages_are_heard_however_they_are_cut_and_all_windows_are_given_back() {
         let sent = [message(b"one"), message(b""), message(b"three")].concat();
         for cut in 0..=sent.len() {
-            let mut inbox = Inbox::default();
+            let mut inbox = Inbox::new(100);
             inbox.push(&sent[..cut]);
             let mut all = heard(&mut inbox);
             let mut released = inbox.release();
@@ -256,37 +298,66 @@ mod tests {
             all.extend(heard(&mut inbox));
             released += inbox.release();
             assert_eq!(all, [&b"one"[..], b"", b"three"]);
-            assert_eq!((released, inbox.unheard()), (sent.len(), 0));
-            assert_eq!(inbox.hear(100), Heard::End);
+            assert_eq!((released, inbox.unheard(), inbox.count), (sent.len(), 0, 3));
+            assert_eq!(inbox.hear(), Heard::End);
         }
     }
 
     #[test]
     fn what_is_not_heard_holds_up_its_stream() {
-        let mut inbox = Inbox::default();
+        let mut inbox = Inbox::new(100);
         inbox.push(&[message(b"one"), message(b"two")].concat());
         assert_eq!(inbox.release(), 0);
-        assert_eq!(inbox.hear(100), Heard::Message(b"one"));
+        assert_eq!(inbox.hear(), Heard::Message(b"one"));
         assert_eq!(inbox.release(), 8);
-        assert_eq!(inbox.hear(100), Heard::Message(b"two"));
-        assert_eq!((inbox.release(), inbox.hear(100)), (8, Heard::Nothing));
+        assert_eq!(inbox.hear(), Heard::Message(b"two"));
+        assert_eq!((inbox.release(), inbox.hear()), (8, Heard::Nothing));
     }
 
     #[test]
-    fn what_makes_no_sense_ends_the_stream() {
+    fn a_byte_that_was_not_heard_keeps_no_more_memory_than_it_needs() {
+        let mut inbox = Inbox::new(1 << 20);
+        inbox.push(&[0, 0, 0x10, 0, 0]);
+        inbox.push(&vec![7; (1 << 20) + 1]);
+        assert!(matches!(inbox.hear(), Heard::Message(message) if message.len() == 1 << 20));
+        assert!(inbox.memory() > 1 << 20);
+        inbox.release();
+        assert_eq!(inbox.unheard(), 1);
+        assert!(inbox.memory() <= KEPT_BYTES_MAX, "{} bytes", inbox.memory());
+    }
+
+    #[test]
+    fn small_pieces_do_not_move_all_that_waits() {
+        let mut inbox = Inbox::new(100);
+        (0..100_000).for_each(|_| inbox.push(&message(b"x")));
+        for _ in 0..100_000 {
+            assert_eq!(inbox.hear(), Heard::Message(b"x"));
+            inbox.push(&message(b"x"));
+        }
+        assert_eq!((heard(&mut inbox).len(), inbox.unheard()), (100_000, 0));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_after_what_came_before() {
         let failure = |sent: &[u8], ends: bool| {
-            let mut inbox = Inbox::default();
+            let mut inbox = Inbox::new(100);
+            inbox.push(&message(b"fine"));
             inbox.push(sent);
             if ends {
                 inbox.end();
             }
-            assert_eq!(inbox.hear(100), Heard::Nothing);
-            assert_eq!(inbox.hear(100), Heard::Nothing);
-            inbox.failure.map(|failure| failure.code)
+            assert_eq!(inbox.hear(), Heard::Message(b"fine"));
+            let first = inbox.hear();
+            let code = if let Heard::Failed { code, .. } = &first { Some(*code) } else { None };
+            let first = first == Heard::Nothing;
+            assert_eq!(inbox.hear() == Heard::Nothing, first, "and again");
+            inbox.push(&[7; 5000]);
+            assert!(code.is_none() || (inbox.memory() == 0 && inbox.release() > 5000), "nothing of it is kept");
+            code
         };
         assert_eq!(failure(&[0, 0, 0, 0, 101], false), Some(RESOURCE_EXHAUSTED));
         assert_eq!(failure(&[0, 0, 0, 0, 100], false), None);
-        assert_eq!(failure(&[1, 0, 0, 0, 1, 7], false), Some(UNIMPLEMENTED));
+        assert_eq!(failure(&[1, 0, 0, 0, 1, 7], false), Some(INTERNAL));
         assert_eq!(failure(&[0, 0, 0, 0, 2, 7], true), Some(INTERNAL));
         assert_eq!(failure(&[0, 0], true), Some(INTERNAL));
         assert_eq!(failure(&[0, 0], false), None);

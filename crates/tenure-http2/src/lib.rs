@@ -1,11 +1,12 @@
 //! The server's side of an HTTP/2 connection, made for small calls of gRPC.
 //!
 //! A request of a few hundred bytes costs a general HTTP stack more than the work that it asks for: maps of headers are
-//! built and dropped, a task is spawned and woken, each answer is written by itself. Here, one task drives a connection:
-//! it reads what is there, hands over all requests that are complete, collects all answers that became ready, and writes
-//! them at once. Calls that matter are *unary*: the service gets the message and a [`Reply`], which may be completed at any
-//! time from any thread, or a future that the connection polls itself. A stream of messages can be a [`Dialogue`], which the connection polls, too. Everything else is *streamed*, as a request of the
-//! `http` crate whose body is [`Incoming`]: any service that is made for hyper serves it.
+//! built and dropped, a task is spawned and woken, each answer is written by itself. Here, one task drives a
+//! connection: it reads what is there, hands over all requests that are complete, collects all answers that became
+//! ready, and writes them at once. Calls that matter are *unary*: the service gets the message and a [`Reply`], which
+//! may be completed at any time from any thread, or a future that the connection polls itself. A stream of messages can
+//! be a [`Dialogue`], which the connection polls, too. Everything else is *streamed*, as a request of the `http` crate
+//! whose body is [`Incoming`]: any service that is made for hyper serves it.
 //!
 //! # Why not what is there
 //!
@@ -21,17 +22,19 @@
 //! | this crate, a future for a call that waits once | 4.5, 0.55 | 10.2 |
 //! | this crate, answered at once | 4.4, 0.57 | 10.0 |
 //!
-//! Four fifths of the last row are the kernel's, two fifths of the first: outside it, a call costs 1 µs instead of 5 to 7. A
-//! server that is done sooner finds fewer requests in each read, so it reads and writes more often; to let others have
-//! their turn before each write, so that more comes together, was tried and changed nothing. An idle connection that has
-//! served a call keeps 3.8 KB, and an open stream that has nothing to say 520 bytes beside its service's future and body. What is said
-//! on a thousand streams at once wakes the connection once, and leaves in as few writes as it fills buffers of 256 KiB.
+//! Four fifths of the last row are the kernel's, two fifths of the first: outside it, a call costs 1 µs instead of 5 to
+//! 7. A server that is done sooner finds fewer requests in each read, so it reads and writes more often; to let others
+//! have their turn before each write, so that more comes together, was tried and changed nothing. An idle connection
+//! that has served a call keeps 3.8 KB, and an open stream that has nothing to say 520 bytes beside its service's
+//! future and body. What is said on a thousand streams at once wakes the connection once, and leaves in as few writes
+//! as it fills buffers of 256 KiB.
 //!
 //! # What clients may not do
 //!
-//! Everything that a client can make the connection keep or do is bounded: what it sends and is not read yet, what it asked for
-//! and does not take ([`Options`] says how much), resets, pings and the like (one bucket for all, see `budget`), header blocks, and
-//! the work of a turn. What is not bounded unless [`Options::concurrent_streams_max`] is set is the number of its streams.
+//! Everything that a client can make the connection keep or do is bounded: what it sends and is not read yet, what it
+//! asked for and does not take ([`Options`] says how much), resets, pings and the like (one bucket for all, see
+//! `budget`), header blocks, and the work of a turn. What is not bounded unless [`Options::concurrent_streams_max`] is
+//! set is the number of its streams.
 //!
 //! # Where what is
 //!

@@ -178,7 +178,7 @@ impl<S: Service> streams::Seat for Seat<S> {
             }
             Stage::Conversing(Some(talk)) => {
                 if let Some((ticket, _)) = &self.ticket {
-                    ticket.outbox.unfinished_bytes.fetch_sub(talk.inbox.unheard(), Ordering::Relaxed);
+                    talk.leave(&ticket.outbox);
                 }
             }
             Stage::Empty | Stage::Called | Stage::Answered | Stage::Conversing(None) => {}

@@ -107,7 +107,7 @@ async fn what_makes_no_sense_ends_its_stream_with_a_status() {
     let sender = connect(running.address, &h2::client::Builder::new()).await;
     for (sent, status, said) in [
         ([framed(b"fine"), framed(&[1; 1001])].concat(), "8", vec![b"fine".to_vec()]),
-        (vec![1, 0, 0, 0, 1, 7], "12", vec![]),
+        (vec![1, 0, 0, 0, 1, 7], "13", vec![]),
         (vec![0, 0, 0, 0, 9, 7], "13", vec![]),
         (vec![0, 0, 0], "13", vec![]),
     ] {

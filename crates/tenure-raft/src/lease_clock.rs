@@ -45,11 +45,12 @@ impl LeaseClock {
         self.reckoning().reading(now)
     }
 
-    /// What the clock shows to the leader of `term`, provided that a reading of its own was applied in that term, and not long ago.
+    /// What the clock shows to the leader of `term`, provided that a reading of its own was applied in that term, and
+    /// not long ago.
     ///
-    /// Then no clock that leases may end by is ahead of it, now or later: who leads next has applied that reading, too, and
-    /// reckons on from its arrival. A leader that none of its own is known of may be behind the next one, by what the last reading of its predecessor took
-    /// longer to itself.
+    /// Then no clock that leases may end by is ahead of it, now or later: who leads next has applied that reading, too,
+    /// and reckons on from its arrival. A leader that none of its own is known of may be behind the next one, by what
+    /// the last reading of its predecessor took longer to itself.
     pub fn leading(&self, term: Term, now: BootInstant) -> Option<u64> {
         self.reckoning().leading(term, now)
     }
@@ -108,7 +109,8 @@ impl Reckoning {
     fn leading(&self, term: Term, now: BootInstant) -> Option<u64> {
         let told_ms = self.own_told_ms.filter(|_| self.own_term == Some(term))?;
         let reading = self.reading(now);
-        (reading.saturating_sub(told_ms) <= OWN_READING_AGE_MAX_MS).then_some(reading)
+        let age_ms = reading.checked_sub(told_ms)?;
+        (age_ms <= OWN_READING_AGE_MAX_MS).then_some(reading)
     }
 
     fn hand_out(&mut self, term: Term, now: BootInstant) -> u64 {

@@ -227,6 +227,19 @@ impl RaftNode {
         commands: impl Iterator<Item = &'c Bytes> + Clone,
     ) -> Result<GroupReply, ProposeError> {
         let term = self.promoted().ok_or(ProposeError::NotLeader(None))?;
+        self.propose_timed_in(term, commands).await
+    }
+
+    /// The same, if this member leads in that term, and nothing otherwise: for what was decided by that leader's clock, and need not be
+    /// right by another's.
+    pub async fn propose_timed_in<'c>(
+        &self,
+        term: Term,
+        commands: impl Iterator<Item = &'c Bytes> + Clone,
+    ) -> Result<GroupReply, ProposeError> {
+        if self.promoted() != Some(term) {
+            return Err(ProposeError::NotLeader(None));
+        }
         let renewed = self.inner.renewals.note(commands.clone().filter_map(Command::renewed_lease).collect());
         let reading = self.inner.lease_clock.hand_out(term, BootInstant::now());
         let header = GroupHeader { lease_clock_ms: Some(reading), origin_term: Some(term) };

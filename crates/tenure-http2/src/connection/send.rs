@@ -16,6 +16,9 @@ use crate::streams::{End, Key, Seat, Unsent};
 /// What a message of gRPC has before it: that it is not compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
+/// Streams that are gone and may still be in a queue, beside as many as there are.
+const GONE_MAX: usize = 64;
+
 /// Streams that are asked at once for what the connection's window lets them send.
 const STARVED_AT_ONCE: usize = 16;
 
@@ -237,6 +240,10 @@ impl<S: Seat> Connection<S> {
         if !has_room && unsent_bytes == 0 && stream.send_window.open() > 0 && !stream.is_starved {
             stream.is_starved = true;
             self.starved.push_back(key);
+            if self.starved.len() > 2 * self.streams.len() + GONE_MAX {
+                let streams = &mut self.streams;
+                self.starved.retain(|key| streams.get(*key).is_some());
+            }
         }
         has_room
     }
@@ -265,6 +272,10 @@ impl<S: Seat> Connection<S> {
         {
             stream.is_queued = true;
             self.sendable.push_back(key);
+            if self.sendable.len() > 2 * self.streams.len() + GONE_MAX {
+                let streams = &mut self.streams;
+                self.sendable.retain(|key| streams.get(*key).is_some());
+            }
         }
     }
 

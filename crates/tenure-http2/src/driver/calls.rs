@@ -67,7 +67,7 @@ where
             return Ok(());
         }
         if let Some(dialogue) = self.service.converse(head) {
-            let mut talk = Box::new(Talk::new(dialogue));
+            let mut talk = Box::new(Talk::new(dialogue, self.limits.message_bytes_max));
             if ended {
                 talk.inbox.end();
             }
@@ -125,11 +125,10 @@ where
                 }
             }
             Stage::Conversing(Some(talk)) => {
-                talk.inbox.push(bytes);
+                let unfinished = talk.push(bytes, &self.outbox);
                 if ended {
                     talk.inbox.end();
                 }
-                let unfinished = self.outbox.unfinished_bytes.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
                 if unfinished > self.limits.unfinished_bytes_max {
                     self.core.break_stream(now, key, Reason::ENHANCE_YOUR_CALM)?;
                 } else {
@@ -152,10 +151,11 @@ where
 
     /// Lets a dialogue go on.
     fn converse(&mut self, key: Key, mut talk: Box<Talk<S::Dialogue>>, cx: &mut Context<'_>) {
-        let Serving { core, outbox, limits, .. } = self;
-        let whom = Whom { core, key, outbox, message_bytes_max: limits.message_bytes_max };
-        if let Some(farewell) = talk.poll(cx, whom) {
-            outbox.unfinished_bytes.fetch_sub(talk.inbox.unheard(), Ordering::Relaxed);
+        let Serving { core, outbox, events_left, .. } = self;
+        let (farewell, heard) = talk.poll(cx, Whom { core, key, outbox });
+        *events_left = events_left.saturating_sub(heard);
+        if let Some(farewell) = farewell {
+            talk.leave(outbox);
             return core.end_grpc(key, &farewell);
         }
         // Clients wait for it before they talk.
@@ -236,14 +236,21 @@ where
                 Item::Read(count) => self.core.release_stream(key, count),
             }
         }
-        for slot in taken.ready.drain(..) {
+        let mut ready = std::mem::take(&mut taken.ready);
+        let mut done = 0;
+        // What is left over when others are to have their turn waits for the next.
+        while let Some(slot) = ready.get(done).copied().filter(|_| done == 0 || self.events_left > 0) {
+            done += 1;
             match slot {
                 TIMER => self.poll_timer()?,
                 SHUTDOWN => self.poll_shutdown(),
                 slot => self.poll_seat(slot),
             }
         }
+        ready.drain(..done);
         taken.clear();
+        ready.append(&mut self.taken.ready);
+        taken.ready = ready;
         self.taken = taken;
         Ok(())
     }

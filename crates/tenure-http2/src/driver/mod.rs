@@ -211,7 +211,7 @@ where
         // Reading goes on until nothing is there, or too much waits to be written; so do those who wait for room.
         let may_read_on = more_to_read && self.core.may_read();
         let may_fill = is_written && (!self.roomy.is_empty() || self.core.has_sendable());
-        Ok(if may_read_on || may_fill { Turn::Again } else { Turn::Idle })
+        Ok(if may_read_on || may_fill || !self.taken.ready.is_empty() { Turn::Again } else { Turn::Idle })
     }
 
     /// Reads what is there and hands it on. Answers whether there may be more.

@@ -41,6 +41,7 @@ impl Talk {
                 Heard::Message(message) => self.unsaid = Some(message.to_vec()),
                 Heard::Nothing => return Poll::Pending,
                 Heard::End => return Poll::Ready(Farewell::OK),
+                Heard::Failed { code, message } => return Poll::Ready(Farewell { code, message, metadata: None }),
             }
         }
         Poll::Pending
@@ -70,7 +71,7 @@ impl Dialogue for Talk {
             "count" => loop {
                 match line.hear() {
                     Heard::Message(_) => self.heard += 1,
-                    Heard::Nothing => return Poll::Pending,
+                    Heard::Nothing | Heard::Failed { .. } => return Poll::Pending,
                     Heard::End => {
                         say(line, self.heard.to_string().as_bytes());
                         return Poll::Ready(Farewell::OK);

@@ -1,13 +1,14 @@
 //! Keepalives of leases that were renewed a moment ago: answered without the log.
 //!
-//! A keepalive promises a TTL from the moment at which it is answered. Lessors let a lease live a little longer than that
-//! from its last renewal in the log (`tenure_core::apply::ends_ms`). So while that renewal is no older than this little, the promise holds
-//! already, and nothing needs to be written. How old it is goes by this leader's own clock, which no clock that leases may
-//! end by is ahead of (`LeaseClock::leading`). That the lease is still there is read as everything linearizable is: leadership is
-//! confirmed after the keepalive came, once for all that wait.
+//! A keepalive promises a TTL from the moment at which it is answered. Lessors let a lease live a little longer than
+//! that from its last renewal in the log (`tenure_core::apply::ends_ms`). So while that renewal is no older than this
+//! little, the promise holds already, and nothing needs to be written. How old it is goes by this leader's own clock,
+//! which no clock that leases may end by is ahead of (`LeaseClock::leading`). That the lease is still there is read as
+//! everything linearizable is: leadership is confirmed after the keepalive came, once for all that wait.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tenure_core::LeaseId;
 use tenure_core::apply::renewal_counts_ms;
@@ -20,9 +21,12 @@ use tenure_storage::state_view::StateView;
 
 use super::{Node, RequestError};
 
-/// By how much this leader's clock may be behind the one that the lease ends by: clocks differ by half a percent, since a reading of at most that
-/// age, and readings are rounded to milliseconds.
+/// By how much this leader's clock may be behind the one that the lease ends by: clocks differ by half a percent, since
+/// a reading of at most that age, and readings are rounded to milliseconds.
 const CLOCKS_APART_MS: u64 = OWN_READING_AGE_MAX_MS / 200 + 2;
+
+/// How long a confirmation may take.
+const CONFIRMATION_PATIENCE: Duration = Duration::from_millis(150);
 
 /// Tells which renewals count for keepalives that are answered now.
 pub struct CountingRenewals<'n> {
@@ -57,7 +61,8 @@ impl Node {
         if !counts {
             return Ok(None);
         }
-        let view = self.confirmation().await?;
+        // The way to the log knows better how to wait.
+        let Ok(view) = self.confirmation(CONFIRMATION_PATIENCE).await else { return Ok(None) };
         self.counting_renewals(view).map_or(Ok(None), |counting| counting.counted(id))
     }
 
@@ -69,8 +74,11 @@ impl Node {
     }
 
     /// A state that contains every write acknowledged before this call, anywhere in the cluster.
-    pub fn confirmation(&self) -> impl Future<Output = Result<Arc<StateView>, RequestError>> + Send + use<> {
+    pub fn confirmation(
+        &self,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Arc<StateView>, RequestError>> + Send + use<> {
         let reads = self.reads.clone();
-        async move { reads.pass().await }
+        async move { reads.pass_within(patience).await }
     }
 }

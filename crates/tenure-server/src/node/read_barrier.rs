@@ -46,12 +46,17 @@ impl ReadBarrier {
 
     /// A state that contains every write acknowledged before this call, anywhere in the cluster.
     pub async fn pass(&self) -> Result<Arc<StateView>, RequestError> {
+        self.pass_within(self.timeout).await
+    }
+
+    /// The same, for those who can do without it after a while.
+    pub async fn pass_within(&self, patience: Duration) -> Result<Arc<StateView>, RequestError> {
         let (waiter, view) = oneshot::channel();
         self.queue.try_send(waiter).map_err(|full| match full {
             mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
             mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
         })?;
-        match tokio::time::timeout(self.timeout, view).await {
+        match tokio::time::timeout(patience, view).await {
             Ok(Ok(view)) => view,
             Ok(Err(_)) => Err(RequestError::Stopped),
             Err(_) => Err(RequestError::Timeout),

@@ -221,6 +221,16 @@ fn progress_is_told_for_the_stream_or_by_those_that_are_up_to_date() {
             let told = (message.watch_id, message.header.expect("a header").revision, message.events.len());
             assert_eq!(told, (-1, revision, 0), "at once, and not before the write that was acknowledged");
         }
+        // Nor later when events are told first: for the whole stream, and not by the watcher after a while.
+        let mut busy = Watches::open(&servers[follower]).await;
+        busy.create(watch("k")).await;
+        for _ in 0..20 {
+            let revision = put(&servers[follower], "k", "v").await;
+            busy.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+            assert_eq!(busy.event().await, key_put("k", revision));
+            let message = busy.message().await;
+            assert_eq!((message.watch_id, message.header.expect("a header").revision), (-1, revision));
+        }
         stream.create(pb::WatchCreateRequest { start_revision: 1_000, ..watch("quiet") }).await;
         stream.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
         let asked = tokio::time::Instant::now();

@@ -1,28 +1,36 @@
 //! etcd's stream of keepalives: those that a renewal in the log counts for already are answered right here.
 //!
-//! They wait for one confirmation together, all of the stream that are there, and are answered in their order. As soon as one of them
-//! needs the log, it and what comes after it go the way of all streams of keepalives (`node/keepalives.rs`), until all of those are
-//! answered.
+//! They wait for one confirmation together, all of the stream that are there, and are answered in their order. As soon
+//! as one of them needs the log, it and what comes after it go the way of all streams of keepalives
+//! (`node/keepalives.rs`), until all of those are answered.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt};
 use tenure_core::LeaseId;
 use tenure_http2::{Dialogue, Farewell, Heard, Line};
 use tenure_proto::etcdserverpb as pb;
+use tenure_raft::RenewalsNoted;
 use tenure_storage::state_view::StateView;
 use tonic::Status;
 
 use super::super::{convert, header, lease};
-use super::spoken::{LeaderLost, Requests, decode, farewell, say};
+use super::spoken::{HEARD_AT_ONCE_MAX, LeaderLost, Requests, decode, failed, farewell, say};
 use crate::node::{Node, RequestError};
 
 /// Keepalives that are carried out at once; further ones wait in the connection.
 const AT_ONCE_MAX: usize = 1024;
+
+/// How long a confirmation may take. A keepalive is in better hands on its way to the log then.
+const CONFIRMATION_PATIENCE: Duration = Duration::from_millis(150);
+
+/// Answers that one reading of the lease clock is for: they take a while.
+const ANSWERED_BY_ONE_READING: usize = 64;
 
 type Confirmation = Pin<Box<dyn Future<Output = Result<Arc<StateView>, RequestError>> + Send>>;
 
@@ -41,7 +49,7 @@ impl Logged {
     }
 
     fn push(&mut self, id: LeaseId) {
-        self.requests.push(Ok(pb::LeaseKeepAliveRequest { id: id.0 }));
+        self.requests.push(Ok(pb::LeaseKeepAliveRequest { id: id.0 }), 0);
         self.unanswered += 1;
     }
 }
@@ -53,7 +61,8 @@ pub(super) struct KeepAlives {
     /// Those that wait, in their order, and how many of them the confirmation is for.
     asked: VecDeque<LeaseId>,
     confirming: Option<(usize, Confirmation)>,
-    confirmed: Option<(usize, Arc<StateView>)>,
+    /// The lessor leaves alone what may have to be renewed before it is due.
+    noted: Vec<RenewalsNoted>,
     logged: Option<Logged>,
     /// The last that was answered without the log: the next of the same lease is likely to be, too.
     last_counted: Option<LeaseId>,
@@ -63,9 +72,9 @@ pub(super) struct KeepAlives {
 
 impl KeepAlives {
     pub(super) fn new(node: &Node, lost: LeaderLost) -> KeepAlives {
-        let (confirming, confirmed, logged, last_counted, end) = (None, None, None, None, None);
-        let (node, asked) = (node.clone(), VecDeque::new());
-        KeepAlives { node, lost, asked, confirming, confirmed, logged, last_counted, end }
+        let (confirming, logged, last_counted, end) = (None, None, None, None);
+        let (node, asked, noted) = (node.clone(), VecDeque::new(), Vec::new());
+        KeepAlives { node, lost, asked, confirming, noted, logged, last_counted, end }
     }
 
     fn has_place(&self) -> bool {
@@ -73,49 +82,61 @@ impl KeepAlives {
         self.end.is_none() && self.asked.len() + logged < AT_ONCE_MAX
     }
 
-    /// Answers whether there may be more, for which there is no place.
-    fn hear(&mut self, line: &mut dyn Line) -> bool {
+    /// Answers how many it heard, and whether there may be more, for which there is no place.
+    fn hear(&mut self, line: &mut dyn Line) -> (usize, bool) {
+        let mut count = 0;
         while self.has_place() {
             match line.hear() {
                 Heard::Message(bytes) => match decode::<pb::LeaseKeepAliveRequest>(bytes) {
-                    Ok(request) => self.asked.push_back(LeaseId(request.id)),
+                    Ok(request) => self.ask(LeaseId(request.id)),
                     Err(status) => self.end = Some(Err(status)),
                 },
-                Heard::Nothing => return false,
+                Heard::Nothing => return (count, false),
                 Heard::End => self.end = Some(Ok(())),
+                Heard::Failed { code, message } => self.end = Some(Err(failed(code, &message))),
             }
+            count += 1;
         }
-        self.end.is_none()
+        (count, self.end.is_none())
+    }
+
+    fn ask(&mut self, id: LeaseId) {
+        // What counted a moment ago is not due soon.
+        if self.last_counted != Some(id) {
+            self.noted.push(self.node.shared().raft.renewals().note(vec![id]));
+        }
+        self.asked.push_back(id);
     }
 
     /// All that wait go to the log.
     fn log_all(&mut self) {
         let logged = self.logged.get_or_insert_with(|| Logged::new(&self.node));
         self.asked.drain(..).for_each(|id| logged.push(id));
-        (self.confirming, self.confirmed, self.last_counted) = (None, None, None);
+        (self.confirming, self.last_counted) = (None, None);
     }
 
-    /// Answers those that are confirmed, until one of them needs the log.
-    fn answer_confirmed(&mut self, line: &mut dyn Line) -> Result<(), Status> {
-        let Some((count, view)) = self.confirmed.take() else { return Ok(()) };
-        let renewals = self.node.counting_renewals(view.clone());
-        for done in 0..count {
-            if !line.has_room() {
-                self.confirmed = Some((count - done, view));
-                return Ok(());
+    /// Answers the first that wait, who are confirmed by a view, as far as there is room, until one of them needs the
+    /// log. For the others a view is made again: one that was kept would keep all that it shows from being purged.
+    fn answer_confirmed(&mut self, count: usize, view: &Arc<StateView>, line: &mut dyn Line) -> Result<(), Status> {
+        let mut left = count;
+        while left > 0 {
+            let renewals = self.node.counting_renewals(view.clone());
+            let some = left.min(ANSWERED_BY_ONE_READING);
+            for _ in 0..some {
+                let Some(id) = self.asked.front().copied().filter(|_| line.has_room()) else { return Ok(()) };
+                let counted = match &renewals {
+                    Some(renewals) => renewals.counted(id).map_err(|error| lease::unanswered(&self.node, error))?,
+                    None => None,
+                };
+                let Some(outcome) = counted else {
+                    self.log_all();
+                    return Ok(());
+                };
+                self.last_counted = self.asked.pop_front();
+                let header = header(&self.node, outcome.revision);
+                say(line, &convert::lease_keep_alive_answer(header, id, &outcome)?);
             }
-            let Some(id) = self.asked.front().copied() else { return Ok(()) };
-            let counted = match &renewals {
-                Some(renewals) => renewals.counted(id).map_err(|error| lease::unanswered(&self.node, error))?,
-                None => None,
-            };
-            let Some(outcome) = counted else {
-                self.log_all();
-                return Ok(());
-            };
-            self.last_counted = self.asked.pop_front();
-            let header = header(&self.node, outcome.revision);
-            say(line, &convert::lease_keep_alive_answer(header, id, &outcome)?);
+            left -= some;
         }
         Ok(())
     }
@@ -128,7 +149,7 @@ impl KeepAlives {
             counting.is_some_and(|counting| counting.counted(*first).is_ok_and(|counted| counted.is_some()))
         };
         if self.last_counted == Some(*first) || looks_counted() {
-            self.confirming = Some((self.asked.len(), Box::pin(self.node.confirmation())));
+            self.confirming = Some((self.asked.len(), Box::pin(self.node.confirmation(CONFIRMATION_PATIENCE))));
         } else {
             self.log_all();
         }
@@ -160,15 +181,16 @@ impl KeepAlives {
             return Ok(true);
         }
         if let Some((count, confirmation)) = &mut self.confirming {
-            match confirmation.as_mut().poll(cx) {
-                Poll::Pending => return Ok(true),
-                Poll::Ready(Ok(view)) => (self.confirmed, self.confirming) = (Some((*count, view)), None),
+            let count = *count;
+            let Poll::Ready(confirmed) = confirmation.as_mut().poll(cx) else { return Ok(true) };
+            self.confirming = None;
+            match confirmed {
+                Ok(view) => self.answer_confirmed(count, &view, line)?,
                 // It knows better how to wait.
-                Poll::Ready(Err(_)) => self.log_all(),
+                Err(_) => self.log_all(),
             }
-        } else if self.confirmed.is_some() {
-            self.answer_confirmed(line)?;
-            return Ok(self.confirmed.is_some());
+        } else if !line.has_room() {
+            return Ok(true);
         } else {
             self.begin();
         }
@@ -176,9 +198,19 @@ impl KeepAlives {
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>, line: &mut dyn Line) -> Result<Poll<()>, Status> {
+        let mut heard = 0;
         loop {
-            let was_full = self.hear(line);
+            let (count, was_full) = self.hear(line);
             let waits = self.step(cx, line)?;
+            if self.asked.is_empty() {
+                // What is in the log by now is noted there.
+                self.noted.clear();
+            }
+            heard += count;
+            if heard > HEARD_AT_ONCE_MAX {
+                cx.waker().wake_by_ref();
+                return Ok(Poll::Pending);
+            }
             if was_full && self.has_place() {
                 continue;
             }

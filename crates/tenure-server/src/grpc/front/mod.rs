@@ -1,7 +1,8 @@
 //! The client port's connections: told apart by their first bytes, and served by what is best at them.
 //!
-//! HTTP/2 is served by `tenure-http2`, one task for each connection. The calls and streams that matter go straight from there to
-//! their services (`calls`, `streams`); all others go through the same routes that HTTP/1 has, which hyper serves.
+//! HTTP/2 is served by `tenure-http2`, one task for each connection. The calls and streams that matter go straight from
+//! there to their services (`calls`, `streams`); all others go through the same routes that HTTP/1 has, which hyper
+//! serves.
 
 mod calls;
 mod deadline;

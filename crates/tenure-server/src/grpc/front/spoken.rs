@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use futures::Stream;
 use futures::stream::{BoxStream, StreamExt};
@@ -18,6 +18,12 @@ use super::super::errors::ApiError;
 
 /// Requests that were heard and that the service has not taken; more wait in the connection.
 const WAITING_MAX: usize = 64;
+
+/// What they may have been sent as, all but the last of them.
+const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests that are heard before other streams have their turn.
+pub(super) const HEARD_AT_ONCE_MAX: usize = 256;
 
 /// How a refusal is told.
 pub(super) fn farewell(status: &Status) -> Farewell {
@@ -60,17 +66,18 @@ impl LeaderLost {
 }
 
 struct Waiting<Q> {
-    requests: VecDeque<Result<Q, Status>>,
+    /// With the bytes that each was sent as.
+    requests: VecDeque<(Result<Q, Status>, usize)>,
+    bytes: usize,
     is_ended: bool,
-    waker: Option<Waker>,
 }
 
-/// Requests between the dialogue and the service.
+/// Requests between the dialogue and the service. Who polls the service polls it after each push: nothing here wakes it.
 pub(super) struct Requests<Q>(Arc<Mutex<Waiting<Q>>>);
 
 impl<Q> Requests<Q> {
     pub(super) fn new() -> Requests<Q> {
-        Requests(Arc::new(Mutex::new(Waiting { requests: VecDeque::new(), is_ended: false, waker: None })))
+        Requests(Arc::new(Mutex::new(Waiting { requests: VecDeque::new(), bytes: 0, is_ended: false })))
     }
 
     /// What the service takes.
@@ -78,28 +85,19 @@ impl<Q> Requests<Q> {
         Taken(self.0.clone())
     }
 
-    pub(super) fn push(&self, request: Result<Q, Status>) {
-        self.change(|waiting| waiting.requests.push_back(request));
+    pub(super) fn push(&self, request: Result<Q, Status>, bytes: usize) {
+        let mut waiting = lock(&self.0);
+        waiting.bytes += bytes;
+        waiting.requests.push_back((request, bytes));
     }
 
     pub(super) fn end(&self) {
-        self.change(|waiting| waiting.is_ended = true);
+        lock(&self.0).is_ended = true;
     }
 
     fn has_room(&self) -> bool {
         let waiting = lock(&self.0);
-        waiting.requests.len() < WAITING_MAX && !waiting.is_ended
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Waiting<Q>)) {
-        let waker = {
-            let mut waiting = lock(&self.0);
-            change(&mut waiting);
-            waiting.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waiting.requests.len() < WAITING_MAX && waiting.bytes < WAITING_BYTES_MAX && !waiting.is_ended
     }
 }
 
@@ -113,15 +111,15 @@ pub(in crate::grpc) struct Taken<Q>(Arc<Mutex<Waiting<Q>>>);
 impl<Q> Stream for Taken<Q> {
     type Item = Result<Q, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut waiting = lock(&self.0);
         match waiting.requests.pop_front() {
-            Some(request) => Poll::Ready(Some(request)),
-            None if waiting.is_ended => Poll::Ready(None),
-            None => {
-                waiting.waker = Some(cx.waker().clone());
-                Poll::Pending
+            Some((request, bytes)) => {
+                waiting.bytes -= bytes;
+                Poll::Ready(Some(request))
             }
+            None if waiting.is_ended => Poll::Ready(None),
+            None => Poll::Pending,
         }
     }
 }
@@ -153,17 +151,28 @@ impl<Q: Message + Default, A: Message> Spoken<Q, A> {
         Ok(Spoken { requests, answers, lost })
     }
 
-    /// Answers whether it could hear no more for want of room.
-    fn hear(&self, line: &mut dyn Line) -> bool {
+    /// Answers how many it heard, and whether there may be more, for which there is no room.
+    fn hear(&self, line: &mut dyn Line) -> (usize, bool) {
+        let mut count = 0;
         while self.requests.has_room() {
             match line.hear() {
-                Heard::Message(bytes) => self.requests.push(decode(bytes)),
-                Heard::Nothing => return false,
+                Heard::Message(bytes) => self.requests.push(decode(bytes), bytes.len()),
+                Heard::Nothing => return (count, false),
                 Heard::End => self.requests.end(),
+                Heard::Failed { code, message } => {
+                    self.requests.push(Err(failed(code, &message)), 0);
+                    self.requests.end();
+                }
             }
+            count += 1;
         }
-        true
+        (count, true)
     }
+}
+
+/// What came makes no sense.
+pub(super) fn failed(code: u32, message: &str) -> Status {
+    Status::new(i32::try_from(code).map_or(Code::Unknown, Code::from_i32), message)
 }
 
 impl<Q: Message + Default + Send + 'static, A: Message> Dialogue for Spoken<Q, A> {
@@ -171,8 +180,9 @@ impl<Q: Message + Default + Send + 'static, A: Message> Dialogue for Spoken<Q, A
         if let Poll::Ready(farewell) = self.lost.poll(cx) {
             return Poll::Ready(farewell);
         }
+        let mut heard = 0;
         loop {
-            let was_full = self.hear(line);
+            let (count, was_full) = self.hear(line);
             while line.has_room() {
                 match self.answers.poll_next_unpin(cx) {
                     Poll::Ready(Some(Ok(answer))) => say(line, &answer),
@@ -182,6 +192,11 @@ impl<Q: Message + Default + Send + 'static, A: Message> Dialogue for Spoken<Q, A
                 }
             }
             if !was_full || !self.requests.has_room() {
+                return Poll::Pending;
+            }
+            heard += count;
+            if heard > HEARD_AT_ONCE_MAX {
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }

@@ -190,7 +190,7 @@ impl Shell {
             self.end_delays(&mut leading, now_ms);
         }
         for flight in self.flights(&mut leading, now_ms) {
-            self.propose(flight);
+            self.propose(leading.term, flight);
         }
         let until_tick = self.tick(&mut leading);
         self.report(&mut leading, now_ms);
@@ -297,14 +297,15 @@ impl Shell {
         })
     }
 
-    fn propose(&mut self, flight: Flight) {
+    /// Proposes to end leases whose end has come by the clock of this term. A later term's may be behind it.
+    fn propose(&mut self, term: Term, flight: Flight) {
         let raft = self.raft.clone();
         let by = RevokedBy { member: raft.member(), client: ClientName::Unknown };
         let told = flight.revokes.into_iter().map(|revoke| LeaseRevoke { by: Some(by.clone()), ..revoke });
         let commands: Vec<Bytes> = told.map(|revoke| Command::LeaseRevoke(revoke).encode()).collect();
         runtime::spawn_on(&mut self.proposals, async move {
             // Whatever became of them: those whose leases are still there are proposed again.
-            let proposed = tokio::time::timeout(PROPOSAL_TIMEOUT, raft.propose_timed(commands.iter())).await;
+            let proposed = tokio::time::timeout(PROPOSAL_TIMEOUT, raft.propose_timed_in(term, commands.iter())).await;
             if is_on(Bug::StaleLessor)
                 && let (Ok(Err(_)), Some(leader)) = (proposed, raft.leader())
             {

@@ -91,10 +91,10 @@ where
             if let Some(message) = self.stream.message() {
                 return Some(Ok(message));
             }
-            // Many watchers may have something to be told: then nothing else is looked at before each of them.
+            // Many watchers may have something to be told: then only work that is done is looked at before each of them.
             if self.turns_left > 0 && self.stream.has_turn() {
                 self.turns_left -= 1;
-                if let Err(error) = self.turn().await {
+                if let Err(error) = self.turn_at_once().await {
                     self.over = true;
                     return Some(Err(error));
                 }
@@ -109,28 +109,44 @@ where
         None
     }
 
-    /// Waits for something to happen and deals with it.
-    async fn step(&mut self) -> Result<(), E> {
-        let free = !self.stream.is_in_fragment();
-        let deadline = self.progress_deadline;
-        tokio::select! {
-            error = &mut self.end => return Err(error),
-            request = next_request(&mut self.requests), if free => self.answer(request)?,
-            () = self.wake.notified() => self.stream.collect(),
-            Some(done) = self.works.join_next() => self.finish(done.and_then(identity))?,
-            () = std::future::ready(()), if self.stream.has_turn() => self.turn().await?,
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if free && deadline.is_some() => {
-                self.progress_deadline = None;
-                self.stream.give_up_progress();
-            }
-            _ = self.notices.tick(), if free => self.stream.notify_progress(),
+    async fn turn_at_once(&mut self) -> Result<(), E> {
+        if let Some(done) = self.works.try_join_next() {
+            self.finish(done.and_then(identity))?;
         }
+        self.turn().await?;
+        self.answer_progress();
+        Ok(())
+    }
+
+    /// Answers a request for progress, if that can be.
+    fn answer_progress(&mut self) {
         if !self.stream.is_in_fragment() {
             self.stream.try_progress();
             if !self.stream.wants_progress() {
                 self.progress_deadline = None;
             }
         }
+    }
+
+    /// Waits for something to happen and deals with it.
+    async fn step(&mut self) -> Result<(), E> {
+        let free = !self.stream.is_in_fragment();
+        let deadline = self.progress_deadline;
+        tokio::select! {
+            // In this order: the last is often ready, and has its turn without being looked at here.
+            biased;
+            error = &mut self.end => return Err(error),
+            request = next_request(&mut self.requests), if free => self.answer(request)?,
+            () = self.wake.notified() => self.stream.collect(),
+            Some(done) = self.works.join_next() => self.finish(done.and_then(identity))?,
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if free && deadline.is_some() => {
+                self.progress_deadline = None;
+                self.stream.give_up_progress();
+            }
+            _ = self.notices.tick(), if free => self.stream.notify_progress(),
+            () = std::future::ready(()), if self.stream.has_turn() => self.turn().await?,
+        }
+        self.answer_progress();
         Ok(())
     }
 
