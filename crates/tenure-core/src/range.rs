@@ -15,12 +15,14 @@ use core::cmp::Ordering;
 use core::ops::ControlFlow;
 
 use crate::command::{KeyRange, Range, SortOrder, SortTarget};
+use crate::count::count_at;
+pub use crate::count::count_present;
 pub use crate::history::{key_at, prev_kv, prev_kv_is_compacted};
 use crate::ids::Revision;
 use crate::outcome::{KeyValue, RangeResult, Refusal};
 use crate::row::Meta;
-use crate::scan::{At, count_at, get_at, scan_at};
-use crate::state::StateRead;
+use crate::scan::{At, get_at, scan_at};
+use crate::state::{KnownCount, StateRead};
 
 /// Answers a range read.
 pub fn read_range<S: StateRead>(state: &S, request: &Range) -> Result<Result<RangeResult, Refusal>, S::Error> {
@@ -79,7 +81,7 @@ fn many<S: StateRead>(state: &S, request: &Range, at: At) -> Result<RangeResult,
     let shape = Shape::of(request);
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let mut kept = Kept { kvs: Vec::new(), shape, limit, passed: 0 };
-    let mut seen = 0i64;
+    let mut seen = 0u64;
     let mut cut = false;
     scan_at(state, &request.range, at, &mut |mut kv| {
         seen += 1;
@@ -94,12 +96,22 @@ fn many<S: StateRead>(state: &S, request: &Range, at: At) -> Result<RangeResult,
         cut = shape.limit_cuts_walk && kept.passed > limit;
         if cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    let count = if cut { count_at(state, &request.range, at)? } else { seen };
+    let count = if cut { count_at(state, &request.range, at)? } else { note_all_seen(state, &request.range, at, seen) };
     let (mut kvs, more) = kept.finish();
     if request.keys_only {
         strip_values(&mut kvs);
     }
     Ok(RangeResult { kvs, more, count })
+}
+
+/// A whole walk has counted too.
+fn note_all_seen<S: StateRead>(state: &S, range: &KeyRange, at: At, seen: u64) -> i64 {
+    let revision = match at {
+        At::Present => state.meta().revision,
+        At::Past(revision) => revision,
+    };
+    state.note_count(range, KnownCount { at: revision, keys: seen });
+    i64::try_from(seen).unwrap_or(i64::MAX)
 }
 
 fn strip_values(kvs: &mut [KeyValue]) {
