@@ -49,7 +49,7 @@ pub fn walk_range<S: StateRead>(
     visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
 ) -> Result<Result<(), Refusal>, S::Error> {
     match resolve_revision(state.meta(), revision) {
-        Ok(at) => scan_at(state, range, at, visit).map(Ok),
+        Ok(at) => scan_at(state, range, at, None, visit).map(Ok),
         Err(refusal) => Ok(Err(refusal)),
     }
 }
@@ -83,7 +83,10 @@ fn many<S: StateRead>(state: &S, request: &Range, at: At) -> Result<RangeResult,
     let mut kept = Kept { kvs: Vec::new(), shape, limit, passed: 0 };
     let mut seen = 0u64;
     let mut cut = false;
-    scan_at(state, &request.range, at, &mut |mut kv| {
+    // All of them, or one beyond the limit, to know that there is more.
+    let wanted = if shape.limit_cuts_walk { limit.saturating_add(1) } else { usize::MAX };
+    let wanted = (wanted == usize::MAX || !shape.filtered).then_some(wanted);
+    scan_at(state, &request.range, at, wanted, &mut |mut kv| {
         seen += 1;
         if !passes(request, &kv) {
             return ControlFlow::Continue(());
@@ -92,7 +95,6 @@ fn many<S: StateRead>(state: &S, request: &Range, at: At) -> Result<RangeResult,
             kv.value.clear();
         }
         kept.push(kv);
-        // One beyond the limit, to know that there is more.
         cut = shape.limit_cuts_walk && kept.passed > limit;
         if cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
@@ -137,6 +139,8 @@ struct Shape {
     descend: bool,
     /// Whether the limit is applied in key order, before any sorting.
     limit_cuts_walk: bool,
+    /// Whether some keys are passed over.
+    filtered: bool,
 }
 
 impl Shape {
@@ -148,6 +152,7 @@ impl Shape {
             target: request.target,
             descend: request.order == SortOrder::Descend,
             limit_cuts_walk: in_key_order || (request.order == SortOrder::None && !filtered),
+            filtered,
         }
     }
 

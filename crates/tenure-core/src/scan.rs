@@ -48,11 +48,12 @@ pub(crate) fn try_scan_current<S: StateRead>(
     failure.map_or(Ok(()), Err)
 }
 
-/// The key-values of a range in ascending key order.
+/// The key-values of a range in ascending key order; `wanted` is after how many the visitor will break off, if it is known.
 pub(crate) fn scan_at<S: StateRead>(
     state: &S,
     range: &KeyRange,
     at: At,
+    wanted: Option<usize>,
     visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
 ) -> Result<(), S::Error> {
     if let KeyRange::One(key) = range {
@@ -62,8 +63,8 @@ pub(crate) fn scan_at<S: StateRead>(
         return Ok(());
     }
     match at {
-        At::Present => scan_present(state, range, visit),
-        At::Past(revision) => state.scan_past(range, revision, visit),
+        At::Present => scan_present(state, range, wanted, visit),
+        At::Past(revision) => state.scan_past(range, revision, wanted, visit),
     }
 }
 
@@ -81,11 +82,12 @@ pub(crate) fn get_at<S: StateRead>(state: &S, key: &Bytes, at: At) -> Result<Opt
 fn scan_present<S: StateRead>(
     state: &S,
     range: &KeyRange,
+    wanted: Option<usize>,
     visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
 ) -> Result<(), S::Error> {
     let (mut live, mut tombstones) = (0u64, 0u64);
     let mut change_over = None;
-    state.scan_current(range, &mut |key, row| {
+    let mut step = |key, row: CurrentRow| {
         if !row.meta.is_tombstone() {
             live += 1;
             return visit(KeyValue::of(key, &row.meta, row.value));
@@ -96,7 +98,11 @@ fn scan_present<S: StateRead>(
         }
         change_over = Some(key);
         ControlFlow::Break(())
-    })?;
+    };
+    match wanted {
+        Some(wanted) => state.scan_current_rows(range, wanted, &mut step)?,
+        None => state.scan_current(range, &mut step)?,
+    }
     match (change_over, range) {
         (None, _) | (Some(_), KeyRange::One(_)) => Ok(()),
         (Some(key), KeyRange::Between(_, end)) => scan_live(state, &KeyRange::Between(key, end.clone()), visit),

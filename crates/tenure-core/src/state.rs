@@ -48,6 +48,17 @@ pub trait StateRead {
         visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
     ) -> Result<(), Self::Error>;
 
+    /// The same for who will break off after so many rows, tombstones aside, and not before: storage reads ahead with that in
+    /// mind.
+    fn scan_current_rows(
+        &self,
+        range: &KeyRange,
+        _wanted: usize,
+        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+    ) -> Result<(), Self::Error> {
+        self.scan_current(range, visit)
+    }
+
     /// The same without values, for those who need none.
     fn scan_metas(
         &self,
@@ -57,11 +68,12 @@ pub trait StateRead {
         self.scan_current(range, &mut |key, row| visit(&key, &row.meta))
     }
 
-    /// The key-values of a range at an earlier revision, which is not compacted.
+    /// The key-values of a range at an earlier revision, which is not compacted. `wanted` as above, where it is known.
     fn scan_past(
         &self,
         range: &KeyRange,
         at: Revision,
+        _wanted: Option<usize>,
         visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
     ) -> Result<(), Self::Error>
     where

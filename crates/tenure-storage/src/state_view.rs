@@ -232,7 +232,16 @@ impl StateRead for StateView {
         range: &KeyRange,
         visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_versions(range, None, &mut |key, meta, value| visit(key, CurrentRow { meta, value }))
+        self.scan_versions(range, None, None, &mut |key, meta, value| visit(key, CurrentRow { meta, value }))
+    }
+
+    fn scan_current_rows(
+        &self,
+        range: &KeyRange,
+        wanted: usize,
+        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_versions(range, None, Some(wanted), &mut |key, meta, value| visit(key, CurrentRow { meta, value }))
     }
 
     fn scan_metas(
@@ -247,9 +256,10 @@ impl StateRead for StateView {
         &self,
         range: &KeyRange,
         at: Revision,
+        wanted: Option<usize>,
         visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_versions(range, Some(at), &mut |key, meta, value| visit(KeyValue::of(key, &meta, value)))
+        self.scan_versions(range, Some(at), wanted, &mut |key, meta, value| visit(KeyValue::of(key, &meta, value)))
     }
 
     fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), StorageError> {

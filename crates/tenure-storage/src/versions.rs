@@ -19,7 +19,7 @@ use crate::keys::{ScanBounds, decode_history_key, history_key};
 use crate::rows::{StoredValue, decode_current, decode_event};
 use crate::state_view::StateView;
 
-/// Keys that are looked up together. A walk starts with one and doubles, for who has a small limit wants no more.
+/// Keys that are looked up together. A walk that may be broken off anywhere starts with one and doubles.
 const KEYS_AT_ONCE_MAX: usize = 512;
 /// …and about how many bytes of values.
 const BYTES_AT_ONCE_MAX: u64 = 2 << 20;
@@ -35,15 +35,17 @@ pub(crate) type VisitVersion<'a> = &'a mut dyn FnMut(Bytes, KeyMeta, Bytes) -> C
 
 impl StateView {
     /// Visits the newest version of each key of a range, tombstones included; or the version that each key had at an
-    /// earlier revision, if it existed.
+    /// earlier revision, if it existed. `wanted` as in [`tenure_core::state::StateRead::scan_current_rows`].
     pub(crate) fn scan_versions(
         &self,
         range: &KeyRange,
         at: Option<Revision>,
+        wanted: Option<usize>,
         visit: VisitVersion<'_>,
     ) -> Result<(), StorageError> {
         let mut waiting: Vec<Waiting> = Vec::new();
-        let (mut at_once, mut bytes, mut stopped) = (1, 0, false);
+        let mut wanted = wanted.unwrap_or(1);
+        let (mut at_once, mut bytes, mut stopped) = (KEYS_AT_ONCE_MAX.min(wanted), 0, false);
         self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
             let (meta, stored) = decode_current(row)?;
             let look = match (at, stored) {
@@ -61,7 +63,9 @@ impl StateView {
             if waiting.len() < at_once && bytes < BYTES_AT_ONCE_MAX {
                 return Ok(ControlFlow::Continue(()));
             }
-            (at_once, bytes) = (KEYS_AT_ONCE_MAX.min(at_once * 2), 0);
+            wanted = wanted.saturating_sub(waiting.len());
+            at_once = KEYS_AT_ONCE_MAX.min(if wanted > 0 { wanted } else { at_once * 2 });
+            bytes = 0;
             let flow = self.visit_waiting(&mut waiting, at, visit)?;
             stopped = flow.is_break();
             Ok(flow)
