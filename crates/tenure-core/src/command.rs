@@ -50,7 +50,7 @@ pub enum Command {
 }
 
 /// A set of keys, from a request's `key` and `range_end`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeyRange {
     /// Exactly one key.
     One(Bytes),

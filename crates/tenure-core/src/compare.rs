@@ -33,7 +33,7 @@ fn holds<S: StateRead>(state: &S, compare: &Compare) -> Result<bool, S::Error> {
     }
     let mut any = false;
     let mut all = true;
-    scan_at(state, &compare.range, At::Present, &mut |kv| {
+    scan_at(state, &compare.range, At::Present, None, &mut |kv| {
         any = true;
         all = meets(compare, &kv);
         if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

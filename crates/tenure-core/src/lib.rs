@@ -15,6 +15,7 @@ pub mod apply;
 pub mod codec;
 pub mod command;
 mod compare;
+mod count;
 pub mod hash;
 mod history;
 pub mod ids;

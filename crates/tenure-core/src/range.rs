@@ -15,12 +15,14 @@ use core::cmp::Ordering;
 use core::ops::ControlFlow;
 
 use crate::command::{KeyRange, Range, SortOrder, SortTarget};
+use crate::count::count_at;
+pub use crate::count::count_present;
 pub use crate::history::{key_at, prev_kv, prev_kv_is_compacted};
 use crate::ids::Revision;
 use crate::outcome::{KeyValue, RangeResult, Refusal};
 use crate::row::Meta;
-use crate::scan::{At, count_at, get_at, scan_at};
-use crate::state::StateRead;
+use crate::scan::{At, get_at, scan_at};
+use crate::state::{KnownCount, StateRead};
 
 /// Answers a range read.
 pub fn read_range<S: StateRead>(state: &S, request: &Range) -> Result<Result<RangeResult, Refusal>, S::Error> {
@@ -47,7 +49,7 @@ pub fn walk_range<S: StateRead>(
     visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
 ) -> Result<Result<(), Refusal>, S::Error> {
     match resolve_revision(state.meta(), revision) {
-        Ok(at) => scan_at(state, range, at, visit).map(Ok),
+        Ok(at) => scan_at(state, range, at, None, visit).map(Ok),
         Err(refusal) => Ok(Err(refusal)),
     }
 }
@@ -79,9 +81,12 @@ fn many<S: StateRead>(state: &S, request: &Range, at: At) -> Result<RangeResult,
     let shape = Shape::of(request);
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let mut kept = Kept { kvs: Vec::new(), shape, limit, passed: 0 };
-    let mut seen = 0i64;
+    let mut seen = 0u64;
     let mut cut = false;
-    scan_at(state, &request.range, at, &mut |mut kv| {
+    // All of them, or one beyond the limit, to know that there is more.
+    let wanted = if shape.limit_cuts_walk { limit.saturating_add(1) } else { usize::MAX };
+    let wanted = (wanted == usize::MAX || !shape.filtered).then_some(wanted);
+    scan_at(state, &request.range, at, wanted, &mut |mut kv| {
         seen += 1;
         if !passes(request, &kv) {
             return ControlFlow::Continue(());
@@ -90,16 +95,25 @@ fn many<S: StateRead>(state: &S, request: &Range, at: At) -> Result<RangeResult,
             kv.value.clear();
         }
         kept.push(kv);
-        // One beyond the limit, to know that there is more.
         cut = shape.limit_cuts_walk && kept.passed > limit;
         if cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    let count = if cut { count_at(state, &request.range, at)? } else { seen };
+    let count = if cut { count_at(state, &request.range, at)? } else { note_all_seen(state, &request.range, at, seen) };
     let (mut kvs, more) = kept.finish();
     if request.keys_only {
         strip_values(&mut kvs);
     }
     Ok(RangeResult { kvs, more, count })
+}
+
+/// A whole walk has counted too.
+fn note_all_seen<S: StateRead>(state: &S, range: &KeyRange, at: At, seen: u64) -> i64 {
+    let revision = match at {
+        At::Present => state.meta().revision,
+        At::Past(revision) => revision,
+    };
+    state.note_count(range, KnownCount { at: revision, keys: seen });
+    i64::try_from(seen).unwrap_or(i64::MAX)
 }
 
 fn strip_values(kvs: &mut [KeyValue]) {
@@ -125,6 +139,8 @@ struct Shape {
     descend: bool,
     /// Whether the limit is applied in key order, before any sorting.
     limit_cuts_walk: bool,
+    /// Whether some keys are passed over.
+    filtered: bool,
 }
 
 impl Shape {
@@ -136,6 +152,7 @@ impl Shape {
             target: request.target,
             descend: request.order == SortOrder::Descend,
             limit_cuts_walk: in_key_order || (request.order == SortOrder::None && !filtered),
+            filtered,
         }
     }
 

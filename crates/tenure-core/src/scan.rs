@@ -1,8 +1,8 @@
-//! Walking and counting the keys of a range, at the present and at an old revision.
+//! Walking the keys of a range, at the present and at an old revision.
 //!
 //! At the present the rows of `current` are the answer, less the tombstones that are not purged yet. Where those lie
 //! dense (a lock queue leaves one per contender) the walk changes over to `live`, which holds none. At an old revision
-//! every row of `current` that is newer is followed back; a count needs no values and takes the shorter of two ways.
+//! every row of `current` that is newer is followed back. Counting is another matter, see [`crate::count`].
 
 use bytes::Bytes;
 use core::ops::ControlFlow;
@@ -11,7 +11,7 @@ use crate::command::KeyRange;
 use crate::history::{key_at, version_before};
 use crate::ids::Revision;
 use crate::outcome::KeyValue;
-use crate::row::{CurrentRow, EventRow};
+use crate::row::CurrentRow;
 use crate::state::StateRead;
 
 /// When a read looks.
@@ -27,8 +27,6 @@ pub(crate) enum At {
 const TOMBSTONES_MIN: u64 = 64;
 /// …and how many per live key make it do so: a get per live key costs about as much as stepping over this many rows.
 const TOMBSTONES_PER_LIVE_KEY: u64 = 8;
-/// Events walked for a count even if the range holds fewer keys: cheaper than starting a second scan.
-const EVENTS_MIN: u64 = 64;
 
 /// A visitor that may fail, which ends the scan.
 pub(crate) type TryVisit<'a, E> = &'a mut dyn FnMut(Bytes, CurrentRow) -> Result<ControlFlow<()>, E>;
@@ -50,11 +48,12 @@ pub(crate) fn try_scan_current<S: StateRead>(
     failure.map_or(Ok(()), Err)
 }
 
-/// The key-values of a range in ascending key order.
+/// The key-values of a range in ascending key order; `wanted` is after how many the visitor will break off, if it is known.
 pub(crate) fn scan_at<S: StateRead>(
     state: &S,
     range: &KeyRange,
     at: At,
+    wanted: Option<usize>,
     visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
 ) -> Result<(), S::Error> {
     if let KeyRange::One(key) = range {
@@ -64,8 +63,8 @@ pub(crate) fn scan_at<S: StateRead>(
         return Ok(());
     }
     match at {
-        At::Present => scan_present(state, range, visit),
-        At::Past(revision) => scan_past(state, range, revision, visit),
+        At::Present => scan_present(state, range, wanted, visit),
+        At::Past(revision) => state.scan_past(range, revision, wanted, visit),
     }
 }
 
@@ -83,11 +82,12 @@ pub(crate) fn get_at<S: StateRead>(state: &S, key: &Bytes, at: At) -> Result<Opt
 fn scan_present<S: StateRead>(
     state: &S,
     range: &KeyRange,
+    wanted: Option<usize>,
     visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
 ) -> Result<(), S::Error> {
     let (mut live, mut tombstones) = (0u64, 0u64);
     let mut change_over = None;
-    state.scan_current(range, &mut |key, row| {
+    let mut step = |key, row: CurrentRow| {
         if !row.meta.is_tombstone() {
             live += 1;
             return visit(KeyValue::of(key, &row.meta, row.value));
@@ -98,7 +98,11 @@ fn scan_present<S: StateRead>(
         }
         change_over = Some(key);
         ControlFlow::Break(())
-    })?;
+    };
+    match wanted {
+        Some(wanted) => state.scan_current_rows(range, wanted, &mut step)?,
+        None => state.scan_current(range, &mut step)?,
+    }
     match (change_over, range) {
         (None, _) | (Some(_), KeyRange::One(_)) => Ok(()),
         (Some(key), KeyRange::Between(_, end)) => scan_live(state, &KeyRange::Between(key, end.clone()), visit),
@@ -126,7 +130,8 @@ fn scan_live<S: StateRead>(
     failure.map_or(Ok(()), Err)
 }
 
-fn scan_past<S: StateRead>(
+/// The plain way of [`StateRead::scan_past`]: key by key.
+pub(crate) fn walk_past<S: StateRead>(
     state: &S,
     range: &KeyRange,
     at: Revision,
@@ -142,62 +147,4 @@ fn scan_past<S: StateRead>(
         };
         Ok(version.map_or(ControlFlow::Continue(()), &mut *visit))
     })
-}
-
-/// How many keys a range holds.
-pub(crate) fn count_at<S: StateRead>(state: &S, range: &KeyRange, at: At) -> Result<i64, S::Error> {
-    let count = match (at, range) {
-        (At::Present, _) => state.count_live(range)?,
-        (At::Past(revision), KeyRange::One(key)) => u64::from(key_at(state, key, revision)?.is_some()),
-        (At::Past(revision), KeyRange::Between(..) | KeyRange::From(_)) => count_past(state, range, revision)?,
-    };
-    i64::try_from(count).map_err(|_| state.corrupt("more keys than a count can say"))
-}
-
-/// Undoes the creations and deletions since, or walks the range, whichever looks shorter.
-fn count_past<S: StateRead>(state: &S, range: &KeyRange, at: Revision) -> Result<u64, S::Error> {
-    let live = state.count_live(range)?;
-    let events_max = live.max(EVENTS_MIN);
-    let now = state.meta().revision;
-    // A revision holds at least one event.
-    if now.0.abs_diff(at.0) <= events_max
-        && let Some(count) = count_by_events(state, range, at, live, events_max)?
-    {
-        return Ok(count);
-    }
-    let mut count = 0;
-    scan_past(state, range, at, &mut |_| {
-        count += 1;
-        ControlFlow::Continue(())
-    })?;
-    Ok(count)
-}
-
-/// None if there are more than `events_max` events to undo.
-fn count_by_events<S: StateRead>(
-    state: &S,
-    range: &KeyRange,
-    at: Revision,
-    live: u64,
-    events_max: u64,
-) -> Result<Option<u64>, S::Error> {
-    let (mut created, mut deleted, mut walked) = (0u64, 0u64, 0u64);
-    state.scan_events(Revision(at.0 + 1), state.meta().revision, &mut |event: EventRow| {
-        walked += 1;
-        if walked > events_max {
-            return ControlFlow::Break(());
-        }
-        if range.contains(&event.key) {
-            created += u64::from(event.meta.version == 1);
-            deleted += u64::from(event.meta.is_tombstone());
-        }
-        ControlFlow::Continue(())
-    })?;
-    if walked > events_max {
-        return Ok(None);
-    }
-    match (live + deleted).checked_sub(created) {
-        Some(count) => Ok(Some(count)),
-        None => Err(state.corrupt("more keys were created than live or were deleted")),
-    }
 }

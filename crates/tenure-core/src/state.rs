@@ -11,7 +11,18 @@ use core::ops::ControlFlow;
 use crate::command::KeyRange;
 use crate::ids::{EventId, LeaseId, Revision};
 use crate::lock::{LockKey, LockValue, lock_range};
+use crate::outcome::KeyValue;
 use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
+use crate::scan::walk_past;
+
+/// How many keys of a range existed at a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownCount {
+    /// When.
+    pub at: Revision,
+    /// How many.
+    pub keys: u64,
+}
 
 /// Reads of the state tables.
 pub trait StateRead {
@@ -37,11 +48,54 @@ pub trait StateRead {
         visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
     ) -> Result<(), Self::Error>;
 
+    /// The same for who will break off after so many rows, tombstones aside, and not before: storage reads ahead with that in
+    /// mind.
+    fn scan_current_rows(
+        &self,
+        range: &KeyRange,
+        _wanted: usize,
+        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+    ) -> Result<(), Self::Error> {
+        self.scan_current(range, visit)
+    }
+
+    /// The same without values, for those who need none.
+    fn scan_metas(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &KeyMeta) -> ControlFlow<()>,
+    ) -> Result<(), Self::Error> {
+        self.scan_current(range, &mut |key, row| visit(&key, &row.meta))
+    }
+
+    /// The key-values of a range at an earlier revision, which is not compacted. `wanted` as above, where it is known.
+    fn scan_past(
+        &self,
+        range: &KeyRange,
+        at: Revision,
+        _wanted: Option<usize>,
+        visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    ) -> Result<(), Self::Error>
+    where
+        Self: Sized,
+    {
+        walk_past(self, range, at, visit)
+    }
+
     /// The keys of a range that exist now.
     fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), Self::Error>;
 
     /// How many keys of a range exist now.
     fn count_live(&self, range: &KeyRange) -> Result<u64, Self::Error>;
+
+    /// What somebody counted in this very range before, at a revision that is not compacted and not in the future; of
+    /// several the nearest to `at`.
+    fn known_count(&self, _range: &KeyRange, _at: Revision) -> Option<KnownCount> {
+        None
+    }
+
+    /// Says how many keys of a range existed at a revision, for who remembers it.
+    fn note_count(&self, _range: &KeyRange, _count: KnownCount) {}
 
     /// One event.
     fn event(&self, id: EventId) -> Result<Option<EventRow>, Self::Error>;
@@ -53,6 +107,16 @@ pub trait StateRead {
         last: Revision,
         visit: &mut dyn FnMut(EventRow) -> ControlFlow<()>,
     ) -> Result<(), Self::Error>;
+
+    /// The same without values, for those who need none.
+    fn scan_event_metas(
+        &self,
+        first: Revision,
+        last: Revision,
+        visit: &mut dyn FnMut(&[u8], &KeyMeta) -> ControlFlow<()>,
+    ) -> Result<(), Self::Error> {
+        self.scan_events(first, last, &mut |event| visit(&event.key, &event.meta))
+    }
 
     /// One lease.
     fn lease(&self, id: LeaseId) -> Result<Option<LeaseRow>, Self::Error>;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions, Snapshot};
 use self_cell::self_cell;
-use tenure_storage::engine::{Bounds, Direction, EngineError, EngineSnapshot, Table, Visit};
+use tenure_storage::engine::{Bounds, Direction, EngineError, EngineSnapshot, Table, Visit, VisitMany};
 
 use crate::error::engine_error;
 
@@ -55,13 +55,18 @@ impl EngineSnapshot for RocksSnapshot {
         })
     }
 
-    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+    fn get_many(&self, table: Table, keys: &[&[u8]], visit: &mut VisitMany<'_>) -> Result<(), EngineError> {
         assert!(keys.is_sorted(), "the keys are in ascending order");
         self.0.with_dependent(|db, pinned| {
-            let Some(family) = pinned.families[table.index()] else { return Ok(vec![None; keys.len()]) };
+            let Some(family) = pinned.families[table.index()] else {
+                (0..keys.len()).for_each(|place| visit(place, None));
+                return Ok(());
+            };
             let rows = db.batched_multi_get_cf_opt(family, keys.iter().copied(), true, &pinned.read_options);
-            let copied = |row: rocksdb::DBPinnableSlice<'_>| Bytes::copy_from_slice(&row);
-            rows.into_iter().map(|row| row.map(|row| row.map(copied)).map_err(|error| engine_error(&error))).collect()
+            for (place, row) in rows.into_iter().enumerate() {
+                visit(place, row.map_err(|error| engine_error(&error))?.as_deref());
+            }
+            Ok(())
         })
     }
 

@@ -133,6 +133,9 @@ impl Bounds<'_> {
 /// Receives the rows of a scan; [`ControlFlow::Break`] ends it.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
+/// Receives the row of a key, by its place among those that were asked for.
+pub type VisitMany<'a> = dyn FnMut(usize, Option<&[u8]>) + 'a;
+
 /// An ordered byte store with atomic batches and snapshots.
 pub trait Engine: Send + Sync + 'static {
     /// Writes all of a batch or nothing. Readers see it on return; a crash may still lose it.
@@ -156,8 +159,8 @@ pub trait EngineSnapshot: Send + Sync + 'static {
     /// One row.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
-    /// The rows of keys in ascending order, one answer per key.
-    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError>;
+    /// The rows of keys in ascending order: visits the place of each key among them, and its row.
+    fn get_many(&self, table: Table, keys: &[&[u8]], visit: &mut VisitMany<'_>) -> Result<(), EngineError>;
 
     /// The rows within bounds, until the visitor breaks. The visitor may read the snapshot itself.
     fn scan(

@@ -8,6 +8,7 @@
 //! [`store::StateStore`] is the only writer; everybody else holds a [`state_view::StateView`], which never changes.
 //! The crate knows nothing of Raft (the membership is opaque bytes), of threads, or of a particular engine.
 
+mod counts;
 pub mod engine;
 pub mod error;
 pub mod flusher;
@@ -26,5 +27,6 @@ pub mod state_view;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod versions;
 
 pub use error::StorageError;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::engine::{
-    Batch, BatchOp, Bounds, Direction, Engine, EngineError, EngineSnapshot, EngineStats, Table, Visit,
+    Batch, BatchOp, Bounds, Direction, Engine, EngineError, EngineSnapshot, EngineStats, Table, Visit, VisitMany,
 };
 pub use crate::mem_checkpoint::CHECKPOINT_FILE;
 use crate::mem_checkpoint::{decode_checkpoint, encode_checkpoint};
@@ -316,8 +316,11 @@ impl EngineSnapshot for MemSnapshot {
         Ok(versions.and_then(|versions| self.visible(versions)).cloned())
     }
 
-    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
-        keys.iter().map(|key| self.get(table, key)).collect()
+    fn get_many(&self, table: Table, keys: &[&[u8]], visit: &mut VisitMany<'_>) -> Result<(), EngineError> {
+        for (place, key) in keys.iter().enumerate() {
+            visit(place, self.get(table, key)?.as_deref());
+        }
+        Ok(())
     }
 
     fn scan(

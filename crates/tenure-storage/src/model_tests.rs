@@ -254,6 +254,7 @@ fn open(engine: &MemEngine) -> StateStore {
         meta_cache_bytes_max: 258 << 10,
         lock_cache_bytes_max: 300 << 10,
         lease_keys_one_by_one_max: 1,
+        counted_keys_min: 0,
     };
     StateStore::open_with(Arc::new(engine.clone()), options).unwrap()
 }

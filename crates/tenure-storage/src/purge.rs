@@ -139,6 +139,7 @@ impl StateStore {
             applied: before.applied.clone(),
             local,
             purge_epoch: work.epoch,
+            counts: Arc::clone(&before.counts),
         });
         Ok(if done { PurgeProgress::Done } else { PurgeProgress::More })
     }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tenure_core::command::KeyRange;
 use tenure_core::lock::{LockKey, LockValue, lock_range};
 use tenure_core::planted::{Bug, is_on};
+use tenure_core::range::count_present;
 use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use tenure_core::state::{StateRead, StateWrite};
 use tenure_core::{EventId, LeaseId, Revision};
@@ -157,7 +158,7 @@ impl StateRead for Run<'_> {
     }
 
     fn count_live(&self, range: &KeyRange) -> Result<u64, StorageError> {
-        let before = self.view.count_live(range)?;
+        let before = count_present(&*self.view, range)?;
         let change: i64 = self.pending_keys(range).map(|(_, pending)| i64::from(pending.live_change)).sum();
         before.checked_add_signed(change).ok_or_else(|| self.corrupt("a run deletes more keys than there are"))
     }

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use tenure_core::command::KeyRange;
 use tenure_core::lock::{LockKey, LockValue};
+use tenure_core::outcome::KeyValue;
 use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
-use tenure_core::state::StateRead;
+use tenure_core::state::{KnownCount, StateRead};
 use tenure_core::{EventId, LeaseId, LogIndex, Revision, Term};
 
+use crate::counts::Counts;
 use crate::engine::{Direction, EngineSnapshot, Table};
 use crate::error::StorageError;
 use crate::keys::{
@@ -50,6 +52,9 @@ pub struct ByteCounts {
 /// engine's directory may be removed from then on.
 pub type Guard = Arc<dyn Send + Sync>;
 
+/// Revisions between a count that is known and one that is asked for, if that is to be told at once.
+const REVISIONS_AT_ONCE_MAX: u64 = 8;
+
 /// The state at one moment.
 pub struct StateView {
     pub(crate) snapshot: Arc<dyn EngineSnapshot>,
@@ -60,6 +65,7 @@ pub struct StateView {
     pub(crate) local: LocalState,
     /// See `purge`.
     pub(crate) purge_epoch: u64,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl StateView {
@@ -81,6 +87,12 @@ impl StateView {
     /// Whether purging has rows left to walk for the compactions known here.
     pub fn has_purge_work(&self) -> bool {
         self.local.purge_complete < self.meta.compacted
+    }
+
+    /// Whether counting a range at a revision is sure to take no longer than reading a few rows.
+    pub fn counts_at_once(&self, range: &KeyRange, revision: Revision) -> bool {
+        let at = if revision.0 <= 0 { self.meta.revision } else { revision };
+        self.known_count(range, at).is_some_and(|known| known.at.0.abs_diff(at.0) <= REVISIONS_AT_ONCE_MAX)
     }
 
     /// The rows below, for those who look at bytes.
@@ -147,36 +159,8 @@ impl StateView {
         found
     }
 
-    /// Reads the values that stand in `history`, and visits the rows in order.
-    fn visit_waiting(
-        &self,
-        waiting: &mut Vec<Waiting>,
-        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, StorageError> {
-        let mut apart: Vec<([u8; 12], usize)> = Vec::with_capacity(waiting.len());
-        for (place, row) in waiting.iter().enumerate() {
-            if row.bytes_apart.is_some() {
-                apart.push((history_key(row.row.meta.modified), place));
-            }
-        }
-        // In the order of events, where neighbours share blocks: keys that were written together lie together.
-        apart.sort_unstable();
-        let keys: Vec<&[u8]> = apart.iter().map(|(key, _)| &key[..]).collect();
-        let events = self.snapshot.get_many(Table::History, &keys)?;
-        for ((_, place), event) in apart.iter().zip(events) {
-            let row = &mut waiting[*place];
-            row.row.value = value_of_event(&row.row.meta, row.bytes_apart.unwrap_or(0), event)?;
-        }
-        for Waiting { key, row, .. } in waiting.drain(..) {
-            if visit(key, row).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
     /// Scans ascending with a visitor that may fail.
-    fn scan_rows(
+    pub(crate) fn scan_rows(
         &self,
         table: Table,
         bounds: &ScanBounds,
@@ -194,27 +178,6 @@ impl StateView {
             })
         })?;
         failure.map_or(Ok(()), Err)
-    }
-}
-
-/// Values that a scan reads together. It starts with one and doubles, for a scan with a small limit wants no more.
-const VALUES_AT_ONCE_MAX: usize = 128;
-
-/// A row of a scan whose value may still have to be read.
-struct Waiting {
-    key: Bytes,
-    row: CurrentRow,
-    /// The length of the value, if it stands in `history`.
-    bytes_apart: Option<u64>,
-}
-
-impl Waiting {
-    fn new(key: &[u8], meta: KeyMeta, stored: StoredValue<'_>) -> Waiting {
-        let (value, bytes_apart) = match stored {
-            StoredValue::Inline(value) => (Bytes::copy_from_slice(value), None),
-            StoredValue::InHistory { bytes } => (Bytes::new(), Some(bytes)),
-        };
-        Waiting { key: Bytes::copy_from_slice(key), row: CurrentRow { meta, value }, bytes_apart }
     }
 }
 
@@ -269,23 +232,34 @@ impl StateRead for StateView {
         range: &KeyRange,
         visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        let mut waiting: Vec<Waiting> = Vec::new();
-        let (mut at_once, mut stopped) = (1, false);
-        self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
-            let (meta, stored) = decode_current(row)?;
-            waiting.push(Waiting::new(key, meta, stored));
-            if waiting.len() < at_once {
-                return Ok(ControlFlow::Continue(()));
-            }
-            at_once = VALUES_AT_ONCE_MAX.min(at_once * 2);
-            let flow = self.visit_waiting(&mut waiting, visit)?;
-            stopped = flow.is_break();
-            Ok(flow)
-        })?;
-        if !stopped && self.visit_waiting(&mut waiting, visit)?.is_break() {
-            // Nothing is left to break off.
-        }
-        Ok(())
+        self.scan_versions(range, None, None, &mut |key, meta, value| visit(key, CurrentRow { meta, value }))
+    }
+
+    fn scan_current_rows(
+        &self,
+        range: &KeyRange,
+        wanted: usize,
+        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_versions(range, None, Some(wanted), &mut |key, meta, value| visit(key, CurrentRow { meta, value }))
+    }
+
+    fn scan_metas(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &KeyMeta) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| Ok(visit(key, &decode_current(row)?.0)))
+    }
+
+    fn scan_past(
+        &self,
+        range: &KeyRange,
+        at: Revision,
+        wanted: Option<usize>,
+        visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_versions(range, Some(at), wanted, &mut |key, meta, value| visit(KeyValue::of(key, &meta, value)))
     }
 
     fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), StorageError> {
@@ -299,6 +273,14 @@ impl StateRead for StateView {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(count)
+    }
+
+    fn known_count(&self, range: &KeyRange, at: Revision) -> Option<KnownCount> {
+        self.counts.nearest(range, at, self.meta.compacted, self.meta.revision)
+    }
+
+    fn note_count(&self, range: &KeyRange, count: KnownCount) {
+        self.counts.note(range, count, self.meta.revision);
     }
 
     fn event(&self, id: EventId) -> Result<Option<EventRow>, StorageError> {
@@ -315,6 +297,15 @@ impl StateRead for StateView {
         visit: &mut dyn FnMut(EventRow) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
         self.scan_event_refs(first, last, &mut |_, event| visit(event.to_row()))
+    }
+
+    fn scan_event_metas(
+        &self,
+        first: Revision,
+        last: Revision,
+        visit: &mut dyn FnMut(&[u8], &KeyMeta) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan_event_refs(first, last, &mut |_, event| visit(event.key, &event.meta))
     }
 
     fn lease(&self, id: LeaseId) -> Result<Option<LeaseRow>, StorageError> {

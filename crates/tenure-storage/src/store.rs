@@ -14,6 +14,7 @@ use tenure_core::row::{LeaseHolder, LockCounts, Meta};
 use tenure_core::state::StateRead;
 use tenure_faults::Point;
 
+use crate::counts::Counts;
 use crate::engine::{Batch, Bounds, Direction, Engine, EngineSnapshot, Table};
 use crate::error::{StorageError, meet};
 use crate::flusher::Flusher;
@@ -46,6 +47,8 @@ pub struct Options {
     /// The attachments of a lease that ends are removed one by one up to so many, and beyond that by one write for all: it
     /// spares half a microsecond for each, and costs those who read attachments later.
     pub lease_keys_one_by_one_max: usize,
+    /// How many keys a range must hold for its count to be remembered. Fewer are counted as fast as they are looked up.
+    pub counted_keys_min: u64,
 }
 
 impl Default for Options {
@@ -58,6 +61,7 @@ impl Default for Options {
             meta_cache_bytes_max: 128 << 20,
             lock_cache_bytes_max: 16 << 20,
             lease_keys_one_by_one_max: 1000,
+            counted_keys_min: 128,
         }
     }
 }
@@ -110,7 +114,8 @@ impl StateStore {
             engine.write(&fresh_batch())?;
             snapshot = engine.snapshot();
         }
-        let view = Arc::new(read_view(snapshot, guard.clone())?);
+        let counts = Arc::new(Counts::new(options.counted_keys_min));
+        let view = Arc::new(StateView { counts, ..read_view(snapshot, guard.clone())? });
         let greatest_key = last_key(&*view.snapshot, Table::Current)?;
         Ok(StateStore {
             flusher: Flusher::new(Arc::clone(&engine), guard, view.applied.index),
@@ -379,9 +384,9 @@ impl StateStore {
 
     fn publish(&mut self, meta: Meta, applied: Applied, local: LocalState) {
         let (snapshot, purge_epoch) = (self.engine.snapshot(), self.view.purge_epoch);
-        let guard = self.view.guard.clone();
+        let (guard, counts) = (self.view.guard.clone(), Arc::clone(&self.view.counts));
         self.flusher.note_written(applied.index);
-        self.view = Arc::new(StateView { snapshot, guard, meta, applied, local, purge_epoch });
+        self.view = Arc::new(StateView { snapshot, guard, meta, applied, local, purge_epoch, counts });
     }
 
     pub(crate) fn cache(&self) -> MutexGuard<'_, RowCache<KnownKey>> {
@@ -463,7 +468,9 @@ pub(crate) fn read_view(snapshot: Arc<dyn EngineSnapshot>, guard: Option<Guard>)
     let (index, term) = decode_applied(&row(META_APPLIED)?)?;
     let applied = Applied { index, term, membership: row(META_MEMBERSHIP)? };
     let local = decode_local(&row(META_LOCAL)?)?;
-    let view = StateView { snapshot, guard, meta, applied, local, purge_epoch: next_purge_epoch() };
+    let counts = Arc::new(Counts::new(Options::default().counted_keys_min));
+    let purge_epoch = next_purge_epoch();
+    let view = StateView { snapshot, guard, meta, applied, local, purge_epoch, counts };
     check_scalars(&view)?;
     Ok(view)
 }
@@ -510,6 +517,9 @@ fn last_key(snapshot: &dyn EngineSnapshot, table: Table) -> Result<Option<Vec<u8
 #[cfg(test)]
 #[path = "model_tests.rs"]
 mod model_tests;
+#[cfg(test)]
+#[path = "reading_tests.rs"]
+mod reading_tests;
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;

@@ -24,7 +24,7 @@ pub(super) fn delete_range<S: StateWrite>(
 ) -> Result<DeletedRange, ApplyError<S::Error>> {
     let mut prev_kvs = Vec::new();
     let keys = if delete.prev_kv {
-        scan_at(changes.state, &delete.range, At::Present, &mut |kv| {
+        scan_at(changes.state, &delete.range, At::Present, None, &mut |kv| {
             prev_kvs.push(kv);
             ControlFlow::Continue(())
         })?;
