@@ -9,6 +9,7 @@
 //! some old ones may be left in front of a gap: those are deleted if nothing before the gap is needed.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,10 +84,15 @@ pub(super) fn recover(files: &dyn FileLayer, dir: &Path, new_stamp: LogStamp) ->
     let torn = replay.torn.take();
     let recovered = replay.finish(numbers[0], leftovers)?;
     // Only now that the log is known to be sound is anything changed.
-    if let (Some(torn), Some((number, segment))) = (torn, recovered.segments.last_key_value()) {
+    if let Some((number, segment)) = recovered.segments.last_key_value() {
         let path = dir.join(number.file_name());
-        tracing::warn!(file = %path.display(), offset = segment.bytes, "cutting off the end of the Raft log: {torn}");
-        segment.file.truncate(segment.bytes.into()).map_err(|e| LogError::io("cut", &path, &e))?;
+        if let Some(torn) = torn {
+            tracing::warn!(file = %path.display(), offset = segment.bytes, "cutting off the end of the Raft log: {torn}");
+        }
+        let cut = |e: io::Error| LogError::io("cut", &path, &e);
+        if segment.file.size().map_err(cut)? > segment.bytes.into() {
+            segment.file.truncate(segment.bytes.into()).map_err(cut)?;
+        }
     }
     for number in leftovers {
         tracing::warn!(segment = number.0, "removing what an interrupted deletion of old log segments left");
@@ -125,7 +131,7 @@ struct Replay {
     presupposed_end: u64,
     positions: Positions,
     segments: BTreeMap<SegmentNumber, Segment>,
-    /// Why the end of the last segment is to be cut off, if it is.
+    /// What the last segment ends with, if it is to be told of.
     torn: Option<String>,
 }
 

@@ -103,9 +103,9 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Scan {
     pub(super) records: Vec<Found>,
-    /// Where the sound records end.
+    /// Where the sound records end. What follows is to be cut off.
     pub(super) end: usize,
-    /// Why what follows is to be cut off, if anything does.
+    /// What follows, if it is neither nothing nor zeros.
     pub(super) torn: Option<String>,
 }
 
@@ -135,6 +135,10 @@ pub(super) fn scan_segment(bytes: &[u8], seed: Seed, is_last: bool) -> Result<Sc
         return Err(Damage { offset: SEGMENT_HEADER_BYTES, detail: "the segment's first record is damaged".into() });
     }
     if end == bytes.len() {
+        return Ok(Scan { records, end, torn: None });
+    }
+    if is_last && bytes[end..].iter().all(|byte| *byte == 0) {
+        // Room for records that were never written, or never reached the disk.
         return Ok(Scan { records, end, torn: None });
     }
     if !is_last {

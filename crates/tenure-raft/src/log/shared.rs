@@ -183,7 +183,7 @@ impl Shared {
             state.tail.push(entry.clone());
         }
         state.queue.push_back(Op::Append { entries, permits, done });
-        self.alert(&mut state);
+        self.alert(state);
         Ok(())
     }
 
@@ -193,7 +193,7 @@ impl Shared {
         state.ensure_open()?;
         state.vote = Some(vote);
         state.queue.push_back(Op::Vote { vote, done });
-        self.alert(&mut state);
+        self.alert(state);
         Ok(durable)
     }
 
@@ -206,7 +206,7 @@ impl Shared {
             Some(Op::Committed(mark)) => *mark = committed,
             _ => state.queue.push_back(Op::Committed(committed)),
         }
-        self.hint(&mut state);
+        self.hint(state);
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl Shared {
         state.tail.truncate(end);
         let last = state.last();
         state.queue.push_back(Op::Truncate(last));
-        self.hint(&mut state);
+        self.hint(state);
         Ok(())
     }
 
@@ -239,21 +239,26 @@ impl Shared {
         let freed = state.tail.purge(start);
         state.purged = Some(upto);
         state.queue.push_back(Op::Purge(upto, freed));
-        self.hint(&mut state);
+        self.hint(state);
         Ok(())
     }
 
-    fn alert(&self, state: &mut State) {
+    /// The lock is let go before anybody is woken, who would only wait for it.
+    fn alert(&self, mut state: MutexGuard<'_, State>) {
         // One wake-up per batch: later operations join what the thread was woken for.
-        if !std::mem::replace(&mut state.urgent, true) {
+        let is_first = !std::mem::replace(&mut state.urgent, true);
+        drop(state);
+        if is_first {
             self.wake.notify_one();
             self.stepper.notify_one();
         }
     }
 
     /// Tells of a mark. While anything else happens, that wakes nobody.
-    fn hint(&self, state: &mut State) {
-        if std::mem::take(&mut state.dormant) {
+    fn hint(&self, mut state: MutexGuard<'_, State>) {
+        let is_dormant = std::mem::take(&mut state.dormant);
+        drop(state);
+        if is_dormant {
             self.wake.notify_one();
         }
     }

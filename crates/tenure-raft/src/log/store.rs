@@ -142,7 +142,7 @@ impl LogStore {
         self.0.arrivals.clone()
     }
 
-    /// Bytes of all segments.
+    /// Bytes of all segments, but for the room behind the last records.
     pub fn bytes_on_disk(&self) -> u64 {
         self.counters().bytes_on_disk
     }

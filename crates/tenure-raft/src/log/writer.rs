@@ -1,7 +1,8 @@
 //! Turns operations into bytes in segment files, in order. Knows neither threads nor callers.
 //!
 //! Records gather in a buffer and go out in one write; [`Writer::flush`] then syncs. Where each entry came to lie is
-//! reported only after its bytes are written, so that nobody reads a place before there is something in it. After an
+//! reported only after its bytes are written, so that nobody reads a place before there is something in it. Behind the
+//! records there may be zeros, in the last segment only: the room for the next ones. After an
 //! error the writer must not be used again: what the file holds behind the last sync is then unknown.
 
 use std::collections::BTreeMap;
@@ -24,6 +25,13 @@ use tenure_core::planted::{Bug, is_on};
 
 /// The buffer is written out beyond this, also in the middle of a group, so that it does not grow with the group.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
+
+/// A small write that makes the file longer fills it with zeros up to a multiple of this. The syncs of the writes that
+/// follow then move no metadata: on ext4 such a sync takes two thirds of the time and of the CPU of one behind the end.
+const ZEROED_BYTES: u32 = 64 << 10;
+
+/// A larger write takes what it needs of a file: beside it, what the file system does costs little.
+const SMALL_WRITE_BYTES: usize = 16 << 10;
 
 /// A change of the table of positions, in the order of the log.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +60,8 @@ pub(super) struct Writer {
     /// Length of the current segment: on the disk for sure, and written. What is in `buffer` comes on top.
     synced: u32,
     written: u32,
+    /// The file's length: what lies behind what is written is zero.
+    extent: u32,
     buffer: Vec<u8>,
     /// As of the end of the buffer.
     state: WalState,
@@ -87,6 +97,7 @@ impl Writer {
             seed,
             synced: written,
             written,
+            extent: written,
             buffer: Vec::new(),
             state,
             purged_durably,
@@ -155,24 +166,46 @@ impl Writer {
         let place = self.place()?;
         let state = self.state.clone();
         put_state(&mut self.buffer, place, &state);
-        self.flush()
+        self.seal()
     }
 
     /// Makes everything so far durable.
     pub(super) fn flush(&mut self) -> Result<(), LogError> {
         self.write()?;
-        if self.synced < self.written {
-            let started = BootInstant::now();
-            hit(Point::WalBeforeSync).map_err(|e| self.io("sync", &e))?;
-            if !is_on(Bug::UnsyncedLog) {
-                self.current()?.file.sync_data().map_err(|e| self.io("sync", &e))?;
-            }
-            hit(Point::WalAfterSync).map_err(|e| self.io("sync", &e))?;
-            self.counters.synced(started.elapsed());
-            self.synced = self.written;
+        if self.synced < self.written { self.sync() } else { Ok(()) }
+    }
+
+    /// The same, and takes back the room behind the records: no more of them will follow in this file.
+    fn seal(&mut self) -> Result<(), LogError> {
+        self.write()?;
+        if self.extent == self.written {
+            return self.flush();
         }
+        self.current()?.file.truncate(self.written.into()).map_err(|e| self.io("cut", &e))?;
+        self.extent = self.written;
+        self.sync()
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        let started = BootInstant::now();
+        hit(Point::WalBeforeSync).map_err(|e| self.io("sync", &e))?;
+        if !is_on(Bug::UnsyncedLog) {
+            self.current()?.file.sync_data().map_err(|e| self.io("sync", &e))?;
+        }
+        hit(Point::WalAfterSync).map_err(|e| self.io("sync", &e))?;
+        self.counters.synced(started.elapsed());
+        self.synced = self.written;
         self.purged_durably = self.state.purged;
         Ok(())
+    }
+
+    /// How far a write of so many bytes takes the file.
+    fn extent_with(&self, bytes: usize) -> u32 {
+        let end = self.written + offset32(bytes);
+        if end <= self.extent || bytes > SMALL_WRITE_BYTES {
+            return end;
+        }
+        end.next_multiple_of(ZEROED_BYTES).min(self.segment_bytes).max(end)
     }
 
     /// Hands everything so far to the operating system.
@@ -180,11 +213,13 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let current = self.current()?;
-        hit(Point::WalBeforeWrite).map_err(|e| self.io("write", &e))?;
-        current.file.write_at(self.written.into(), &self.buffer).map_err(|e| self.io("write", &e))?;
-        hit(Point::WalAfterWrite).map_err(|e| self.io("write", &e))?;
         let bytes = self.buffer.len();
+        let extent = self.extent_with(bytes);
+        self.buffer.resize((extent - self.written) as usize, 0);
+        hit(Point::WalBeforeWrite).map_err(|e| self.io("write", &e))?;
+        self.current()?.file.write_at(self.written.into(), &self.buffer).map_err(|e| self.io("write", &e))?;
+        hit(Point::WalAfterWrite).map_err(|e| self.io("write", &e))?;
+        self.extent = self.extent.max(extent);
         self.written += offset32(bytes);
         if let Some(segment) = self.segments.get_mut(&self.number) {
             segment.bytes = self.written;
@@ -235,7 +270,7 @@ impl Writer {
 
     /// A torn end is tolerated in the last segment only, so the old one must be durable before the new one exists.
     fn begin_segment(&mut self) -> Result<(), LogError> {
-        self.flush()?;
+        self.seal()?;
         let number = self.number.next();
         hit(Point::WalBeforeCut).map_err(|e| self.io("begin a file after", &e))?;
         let (file, bytes) = create_segment(&*self.files, &self.dir, self.stamp, number, &self.state)?;
@@ -245,6 +280,7 @@ impl Writer {
         self.number = number;
         self.seed = Seed::new(self.stamp, number);
         self.written = bytes;
+        self.extent = bytes;
         self.synced = bytes;
         Counters::add(&self.counters.segments_created, 1);
         Counters::add(&self.counters.bytes_on_disk, bytes as usize);

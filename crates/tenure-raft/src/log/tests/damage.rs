@@ -51,6 +51,13 @@ fn files(disk: &SimFiles) -> Vec<(std::path::PathBuf, Vec<u8>)> {
         .collect()
 }
 
+/// Without the room behind the records. No record of these tests ends with a zero.
+fn records(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.truncate(end);
+    bytes
+}
+
 /// Opens a copy of a log with some files replaced.
 fn open_with(disk: &SimFiles, changes: &[(&Path, Option<Vec<u8>>)]) -> Result<Seen, LogError> {
     let copy = SimFiles::new();
@@ -115,7 +122,7 @@ fn a_block_that_was_synced_and_is_lost_is_no_torn_write() {
         log.step();
     }
     let path = files(&disk).pop().unwrap().0;
-    let bytes = disk.contents(&path).unwrap();
+    let bytes = records(disk.contents(&path).unwrap());
     for start in (512..bytes.len() - 512).step_by(512) {
         let mut damaged = bytes.clone();
         damaged[start..start + 512].fill(0);
@@ -154,6 +161,7 @@ fn a_file_that_ends_early_is_cut_there_if_it_is_the_last_and_refused_if_not() {
 fn garbage_behind_the_end_is_cut_off_and_later_appends_follow() {
     let (disk, states) = three_segments(false);
     let (path, bytes) = files(&disk).pop().unwrap();
+    let bytes = records(bytes);
     for garbage in [vec![0; 5000], vec![0xff; 3], b"TENURLOG".repeat(40)] {
         disk.overwrite(&path, [bytes.clone(), garbage].concat());
         let mut log = Log::open(&disk, small()).unwrap();
@@ -167,6 +175,49 @@ fn garbage_behind_the_end_is_cut_off_and_later_appends_follow() {
     let seen = log.seen().unwrap();
     drop(log);
     assert_eq!(Log::open(&disk, small()).unwrap().seen().unwrap(), seen);
+}
+
+#[test]
+fn room_behind_the_records_is_no_damage_and_goes_with_the_end_of_its_file() {
+    let disk = SimFiles::new();
+    let mut log = Log::open(&disk, LogOptions::default()).unwrap();
+    let lengths = |disk: &SimFiles| files(disk).iter().map(|(_, bytes)| bytes.len()).collect::<Vec<_>>();
+    let begun = lengths(&disk);
+    log.append([entry(1, 0, 100)]).unwrap();
+    log.step();
+    assert_eq!(lengths(&disk), [64 << 10], "a small write makes room");
+    log.append([entry(1, 1, 100)]).unwrap();
+    log.step();
+    assert_eq!(lengths(&disk), [64 << 10], "the next one lies in it");
+    log.append([entry(1, 2, 100 << 10)]).unwrap();
+    log.step();
+    assert!(lengths(&disk)[0] < begun[0] + (101 << 10), "a large write makes none");
+    log.append([entry(1, 3, 100)]).unwrap();
+    log.step();
+    assert_eq!(lengths(&disk), [128 << 10]);
+
+    disk.crash(Keep::Everything);
+    let mut log = Log::open(&disk, LogOptions::default()).unwrap();
+    let records = lengths(&disk);
+    assert!(records[0] < begun[0] + (102 << 10), "it is cut off when the log is opened");
+    assert_eq!(log.seen().unwrap().entries.len(), 4);
+    log.append([entry(1, 4, 100)]).unwrap();
+    log.step();
+    assert_eq!(lengths(&disk), [128 << 10]);
+    log.stepper.close().unwrap();
+    assert!(lengths(&disk)[0] < records[0] + 512, "and when it is closed");
+    assert_eq!(Log::open(&disk, LogOptions::default()).unwrap().seen().unwrap().entries.len(), 5);
+}
+
+#[test]
+fn a_file_that_others_follow_has_no_room_behind_its_records() {
+    let (disk, _) = three_segments(false);
+    let files = files(&disk);
+    for (path, bytes) in &files[..2] {
+        assert!(open_with(&disk, &[(path, Some([&bytes[..], &[0; 512]].concat()))]).is_err(), "{}", path.display());
+    }
+    let (path, bytes) = &files[2];
+    assert!(open_with(&disk, &[(path, Some([&bytes[..], &[0; 512]].concat()))]).is_ok());
 }
 
 #[test]
@@ -257,7 +308,7 @@ fn damage_that_appears_while_the_log_is_open_is_found_by_whoever_reads_it() {
     log.step();
     let path = files(&disk).pop().unwrap().0;
     let mut bytes = disk.contents(&path).unwrap();
-    let at = bytes.len() - 50;
+    let at = records(bytes.clone()).len() - 50;
     bytes[at] ^= 1;
     disk.overwrite(&path, bytes);
     let error = log.seen().unwrap_err();

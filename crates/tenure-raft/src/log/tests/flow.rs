@@ -223,7 +223,7 @@ fn a_full_disk_ends_the_log_and_leaves_what_was_there() {
     let done = log.append([entry(1, 0, 100)]);
     log.wait(done).unwrap();
     disk.set_bytes_free(Some(1000));
-    let done = log.append([entry(1, 1, 500), entry(1, 2, 5000)]);
+    let done = log.append([entry(1, 1, 500), entry(1, 2, 80_000)]);
     let error = log.wait(done).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert!(error.to_string().starts_with("the Raft log cannot write /data/log/00000000000000000001.wal"), "{error}");
@@ -320,6 +320,7 @@ fn the_same_history_lies_on_real_files() {
         log.append([entry(2, index, 100)]).unwrap();
         log.step();
     }
+    log.stepper.close().unwrap();
     let counters = log.store.counters();
     assert!(counters.segments_removed > 0, "{counters:?}");
     let on_disk: u64 = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
