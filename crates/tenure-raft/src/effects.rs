@@ -41,4 +41,10 @@ pub trait Effects: Send + Sync + 'static {
 
     /// The commands of a group of that run, whoever proposed it, were decided so. Told after [`Effects::applied`].
     fn decided(&self, _group: &Bytes, _outcomes: &[Outcome]) {}
+
+    /// Whether somebody waits to be told of the next run. Asked often. While nobody does, a follower may be told a
+    /// millisecond or two later what is committed.
+    fn is_awaited(&self) -> bool {
+        false
+    }
 }

@@ -136,6 +136,7 @@ struct Inner {
     renewals: RenewalsUnderWay,
     /// The links of consensus itself.
     links: Links,
+    effects: Arc<[Arc<dyn Effects>]>,
     /// Why the log or the storage failed, if it did outside openraft's sight.
     failure: watch::Sender<Option<String>>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
@@ -157,7 +158,8 @@ impl RaftNode {
         let log_io = |e| NodeError::Io("reading the log".into(), e);
         reconcile(&log, housed.store.applied()).await.map_err(log_io)?;
         let beginning = Beginning::of(&log, &housed.store).await.map_err(log_io)?;
-        let store = SharedStore::new(housed, effects, log.arrivals());
+        let effects: Arc<[Arc<dyn Effects>]> = effects.into();
+        let store = SharedStore::new(housed, effects.clone(), log.arrivals());
         let snapshots = Snapshots::open(&options, &store, &log, home.clone(), unfinished)?;
         let views = store.views();
         let applier = Applier::start(store.clone(), options.slow_apply)
@@ -190,6 +192,7 @@ impl RaftNode {
                 lease_clock,
                 renewals,
                 links: links.clone(),
+                effects,
                 failure,
                 tasks,
             }),
@@ -507,6 +510,16 @@ impl RaftNode {
     /// What other members may know to be committed because this one told them.
     pub(crate) fn told(&self) -> LogIndex {
         self.inner.links.told()
+    }
+
+    /// Notes that somebody at another member waits for commits.
+    pub(crate) fn note_awaiting(&self, member: u64) {
+        self.inner.links.note_awaiting(member);
+    }
+
+    /// Whether somebody here waits for commits that the leader cannot know of.
+    pub(crate) fn awaits_commits(&self) -> bool {
+        self.inner.effects.iter().any(|effect| effect.is_awaited())
     }
 
     /// Tells read indexes, for use on the calling runtime.

@@ -34,16 +34,16 @@ pub(crate) struct SharedStore {
 
 impl SharedStore {
     /// The effects are told of the state as it is now.
-    pub(crate) fn new(housed: Housed, effects: Vec<Arc<dyn Effects>>, arrivals: Arc<Arrivals>) -> SharedStore {
+    pub(crate) fn new(housed: Housed, effects: Arc<[Arc<dyn Effects>]>, arrivals: Arc<Arrivals>) -> SharedStore {
         let Housed { store, tenancy, .. } = housed;
         let published = watch::Sender::new(store.view());
         let flusher = Arc::new(Mutex::new(store.flusher()));
-        for effect in &effects {
+        for effect in effects.iter() {
             effect.replaced(&store.view());
         }
         let lease_clock = Arc::new(LeaseClock::new(store.view().meta().lease_clock_ms, BootInstant::now()));
         let (store, tenancy) = (Arc::new(Mutex::new(store)), Arc::new(Mutex::new(tenancy)));
-        SharedStore { store, published, flusher, tenancy, effects: effects.into(), lease_clock, arrivals }
+        SharedStore { store, published, flusher, tenancy, effects, lease_clock, arrivals }
     }
 
     /// Puts a snapshot from the leader in the place of the state. Whoever holds a view of the old one keeps it; the old

@@ -44,6 +44,10 @@ pub struct AppendResponse {
     /// The request's.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
+    /// Somebody there waits for what is committed: the leader shall tell it at once, without waiting for entries to send.
+    /// Of what the leader learns by itself, forwarded writes and read indexes, this says nothing.
+    #[prost(bool, tag = "5")]
+    pub awaits_commits: bool,
     #[prost(oneof = "append_response::Result", tags = "2, 3, 4")]
     pub result: ::core::option::Option<append_response::Result>,
 }

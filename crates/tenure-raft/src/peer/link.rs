@@ -20,6 +20,7 @@ use tenure_proto::tenure::peer::v1::{ProbeRequest, ProposeRequest, ReadIndexRequ
 
 use super::MESSAGE_BYTES_MAX;
 use super::dial::{Dialer, PeerChannel};
+use super::marks::Awaiting;
 use crate::bootstrap::ProbeAnswer;
 use crate::error::ReadIndexError;
 use crate::identity::Identity;
@@ -99,6 +100,8 @@ struct Inner {
     acknowledged: Mutex<HashMap<u64, (u64, u64)>>,
     /// The last entry that any member was told to be committed, or was sent as part of a state.
     told: AtomicU64,
+    /// Members that want to know at once what is committed.
+    awaiting: Awaiting,
 }
 
 impl Links {
@@ -115,6 +118,7 @@ impl Links {
             unserved: Mutex::default(),
             acknowledged: Mutex::default(),
             told: AtomicU64::new(0),
+            awaiting: Awaiting::default(),
         }))
     }
 
@@ -304,6 +308,15 @@ impl Links {
     /// The last entry that others may know to be committed, if it is by this member.
     pub(crate) fn told(&self) -> LogIndex {
         LogIndex(self.0.told.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn awaiting(&self) -> &Awaiting {
+        &self.0.awaiting
+    }
+
+    /// Notes that somebody at a member waits for commits.
+    pub(crate) fn note_awaiting(&self, member: u64) {
+        self.0.awaiting.note(member);
     }
 
     /// Notes whether a snapshot could be sent to a member; returns whether that is news.

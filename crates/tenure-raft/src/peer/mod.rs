@@ -4,6 +4,7 @@ pub(crate) mod confirm;
 mod dial;
 pub(crate) mod gate;
 mod link;
+mod marks;
 pub(crate) mod network;
 mod partition;
 mod receive;

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
 use super::link::{Lane, LinkError, Links};
-use super::{meet, transfer, wire};
+use super::{marks, meet, transfer, wire};
 use crate::snapshot::Outbox;
 use crate::state_machine::SnapshotData;
 use crate::types::{Config, Peer};
@@ -225,13 +225,16 @@ impl Client {
         self.links.note_told(request.leader_commit.as_ref());
         let call = client.heartbeat(wire::append_request(route, &request, 0, acknowledged));
         let answer = self.answer(self.lane, &option, call).await?;
+        if answer.awaits_commits {
+            self.links.note_awaiting(self.target);
+        }
         let result = wire::read_append_response(&answer).map_err(malformed)?;
         self.links.note_acknowledged(self.target, term, &result);
         Ok(result)
     }
 }
 
-type Requests = BoxStream<'static, AppendEntriesRequest<Config>>;
+pub(super) type Requests = BoxStream<'static, AppendEntriesRequest<Config>>;
 type Results = BoxStream<'static, Answer<StreamAppendResult<Config>>>;
 
 /// Opens a replication stream. It owns what it needs: openraft may drop the client while the stream lives.
@@ -248,6 +251,8 @@ async fn open_stream(links: Links, target: u64, input: Requests) -> Answer<Resul
 async fn try_open_stream(links: Links, target: u64, input: Requests) -> Answer<Results> {
     let (mut client, route) = links.client(target, Lane::Log).await.map_err(|e| unreachable(&e))?;
     let window = Arc::new(Window::new());
+    let awaited = links.clone();
+    let input = marks::in_company(input, move || awaited.awaiting().is_awaited_by(target));
     let requests = encoded(input, window.clone(), route, links.clone());
     let call: futures::future::BoxFuture<'_, Result<tonic::Response<Streaming<pb::AppendResponse>>, Status>> =
         Box::pin(client.append(requests));
@@ -285,6 +290,9 @@ async fn next_result(mut open: Answers) -> Option<(Answer<StreamAppendResult<Con
     match next_answer(&mut open.answers, &open.window).await {
         Ok(Some(answer)) => {
             let term = open.window.acknowledge();
+            if answer.awaits_commits {
+                open.links.note_awaiting(open.target);
+            }
             let result = wire::read_append_response(&answer).map_err(malformed);
             if let (Some(term), Ok(result)) = (term, &result) {
                 open.links.note_acknowledged(open.target, term, result);

@@ -94,6 +94,15 @@ impl PeerService {
         self.node.gate().admit().map_err(|shut| Status::unavailable(shut.to_string()))
     }
 
+    /// Admits a request whose sender then waits until it has applied what the answer names.
+    fn admit_waiting(&self, route: Option<&Route>) -> Result<(), Status> {
+        self.admit(route)?;
+        if let Some(route) = route {
+            self.node.note_awaiting(route.from);
+        }
+        Ok(())
+    }
+
     /// Refuses and ends everything if this member has lost what it once acknowledged to this very leader: its disk is
     /// not to be trusted, and the leader will never send those entries again.
     async fn check_kept(&self, acknowledged: u64, leader: &Vote) -> Result<(), Status> {
@@ -143,7 +152,7 @@ impl PeerService {
                 if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
                     node.leader_watch().note_heard();
                 }
-                Ok(wire::append_response(&result))
+                Ok(wire::append_response(&result, node.awaits_commits()))
             }
             Err(fatal) => Err(Status::unavailable(fatal.to_string())),
         });
@@ -200,7 +209,8 @@ impl Peer for PeerService {
             self.node.leader_watch().note_heard();
         }
         meet(Point::RaftBeforeFollowerSend).await;
-        Ok(Response::new(wire::append_response(&answer.into_stream_result(prev, last))))
+        let result = answer.into_stream_result(prev, last);
+        Ok(Response::new(wire::append_response(&result, self.node.awaits_commits())))
     }
 
     async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
@@ -248,7 +258,7 @@ impl Peer for PeerService {
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
         let request = request.into_inner();
-        self.admit(request.route.as_ref())?;
+        self.admit_waiting(request.route.as_ref())?;
         let deadline = Duration::from_millis(request.deadline_ms).min(DEADLINE_MAX);
         let mut answer = ReadIndexResponse::default();
         match tokio::time::timeout(deadline, self.read_indexes.read_index()).await {
@@ -266,7 +276,7 @@ impl Peer for PeerService {
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
         let request = request.into_inner();
-        self.admit(request.route.as_ref())?;
+        self.admit_waiting(request.route.as_ref())?;
         let mut answer = ProposeResponse::default();
         let Ok(_permit) = self.forwarded.try_acquire() else {
             answer.set_refusal(Refusal::TooManyRequests);

@@ -113,7 +113,7 @@ pub(super) fn read_leaders_vote(bytes: &[u8], route: Option<&pb::Route>) -> Resu
     if vote.committed { Ok(vote) } else { Err(invalid("request", "its vote is no leader's")) }
 }
 
-pub(super) fn append_response(result: &StreamAppendResult<Config>) -> pb::AppendResponse {
+pub(super) fn append_response(result: &StreamAppendResult<Config>, awaits_commits: bool) -> pb::AppendResponse {
     let result = match result {
         Ok(matched) => append_response::Result::Matched(pb::Matched { log_id: optional_log_id(matched.as_ref()) }),
         Err(StreamAppendError::Conflict(expected)) => {
@@ -121,7 +121,7 @@ pub(super) fn append_response(result: &StreamAppendResult<Config>) -> pb::Append
         }
         Err(StreamAppendError::HigherVote(vote)) => append_response::Result::HigherVote(vote_bytes(vote)),
     };
-    pb::AppendResponse { sequence: 0, result: Some(result) }
+    pb::AppendResponse { sequence: 0, result: Some(result), awaits_commits }
 }
 
 pub(super) fn read_append_response(message: &pb::AppendResponse) -> Result<StreamAppendResult<Config>, CodecError> {

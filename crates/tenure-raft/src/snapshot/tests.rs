@@ -455,7 +455,7 @@ impl Leader {
         files.create_dir(&sent_dir().join("left-over")).unwrap();
         let log = LogStore::open_stepped(Arc::new(files.clone()), Path::new("/m/raft/log"), LogOptions::default());
         let (log, stepper) = log.expect("a log");
-        let store = SharedStore::new(life.housed, Vec::new(), log.arrivals());
+        let store = SharedStore::new(life.housed, Arc::new([]), log.arrivals());
         let options = SnapshotOptions::default();
         let outbox = Outbox::open(store, log.clone(), home, sent_dir(), options, Arc::default()).expect("an outbox");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -104,6 +104,10 @@ impl Effects for LockHub {
         }
         self.granted.fetch_add(granted, Ordering::Relaxed);
     }
+
+    fn is_awaited(&self) -> bool {
+        self.waiting() > 0
+    }
 }
 
 /// One that waits. Dropping it ends that.

@@ -132,6 +132,10 @@ impl Effects for WatchHub {
         }
         self.shared.note_fed(feed);
     }
+
+    fn is_awaited(&self) -> bool {
+        self.shared.feed().active
+    }
 }
 
 impl Shared {
