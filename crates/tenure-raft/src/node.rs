@@ -49,6 +49,9 @@ pub(crate) type OpenRaft = Raft<Config, StateMachine>;
 /// phases, so that they can elect another (a partial partition would otherwise hold them hostage).
 const QUORUM_LOSS_PROBE_TIMEOUTS: u32 = 3;
 
+/// Between two looks whether consensus has failed. It does nothing any more by then.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long consensus may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -466,6 +469,8 @@ impl RaftNode {
             if metrics.changed().await.is_err() {
                 return NodeError::Raft("consensus has stopped".into());
             }
+            // Each write changes the metrics several times, and what is looked for comes once.
+            tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
 
