@@ -87,6 +87,9 @@ impl Dialogue for NoDialogue {
     }
 }
 
+/// Why nothing more is heard: gRPC's code, and what is wrong.
+type Failure = (u32, Cow<'static, str>);
+
 /// What has arrived and was not heard.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -97,7 +100,7 @@ pub(crate) struct Inbox {
     /// What the client's windows were not given back.
     unreleased: usize,
     is_ended: bool,
-    failure: Option<(u32, Cow<'static, str>)>,
+    failure: Option<Failure>,
     message_bytes_max: usize,
 }
 
@@ -137,7 +140,7 @@ impl Inbox {
     }
 
     /// Where the first message that was not heard begins and ends, if it is there as a whole.
-    fn first(&self) -> Result<Option<(usize, usize)>, (u32, Cow<'static, str>)> {
+    fn first(&self) -> Result<Option<(usize, usize)>, Failure> {
         let unheard = &self.bytes[self.heard..];
         let Some(prefix) = unheard.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         if prefix[0] != 0 {
@@ -154,7 +157,7 @@ impl Inbox {
         Ok(Some((begin, begin + length)).filter(|(_, end)| *end <= self.bytes.len()))
     }
 
-    fn fail(&mut self, failure: (u32, Cow<'static, str>)) {
+    fn fail(&mut self, failure: Failure) {
         self.failure = Some(failure);
         (self.bytes, self.heard) = (Vec::new(), 0);
     }
