@@ -65,10 +65,10 @@ fn whoever_asks_for_a_revocation_gets_one() {
 
 #[test]
 fn a_lease_is_gone_within_the_bound() {
-    // Due at 3010 + 5000 + 50; one grace and one second more.
-    assert_eq!(judge(&with(&[seen(10_050)])), "");
-    assert_eq!(judge(&with(&[seen(10_070)])), "never late");
-    assert_eq!(judge(&with(&[time_to_live(10_070, 0, 5)])), "never late");
+    // Gone at 3010 + 5000 + 100; one grace and one second more.
+    assert_eq!(judge(&with(&[seen(10_100)])), "");
+    assert_eq!(judge(&with(&[seen(10_120)])), "never late");
+    assert_eq!(judge(&with(&[time_to_live(10_120, 0, 5)])), "never late");
     let at = |ms: u64| Moment(ms * 1_000_000);
     let outages = vec![(at(1_000), at(8_560)), (at(8_300), at(9_060))];
     let bounds = Bounds { outages, ..Bounds::default() };
@@ -77,7 +77,7 @@ fn a_lease_is_gone_within_the_bound() {
     let patient = Bounds { unknown_settles: Duration::from_secs(1), ..Bounds::default() };
     let unknown = op(1, 6_000, 6_500, keep_alive(7), Outcome::Unknown);
     assert!(judge_with(&patient, &with(&[unknown.clone(), seen(14_500)])).is_ok());
-    assert_eq!(broken(&judge_with(&patient, &with(&[unknown, seen(14_600)]))), "never late");
+    assert_eq!(broken(&judge_with(&patient, &with(&[unknown, seen(14_620)]))), "never late");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn time_in_which_the_clock_stood_counts_before_a_lease_is_due_too() {
 #[test]
 fn a_leader_that_does_not_outlive_its_grace_need_not_end_a_lease() {
     let at = |ms: u64| Moment(ms * 1_000_000);
-    // Due at 8060; a leader from 9000 to 10900, and another from 12000 on.
+    // Gone at 8110; a leader from 9000 to 10900, and another from 12000 on.
     let short = Bounds { outages: vec![(at(8_000), at(9_000)), (at(10_900), at(12_000))], ..Bounds::default() };
     assert!(judge_with(&short, &with(&[seen(13_990)])).is_ok());
     assert_eq!(broken(&judge_with(&short, &with(&[seen(14_010)]))), "never late");
@@ -104,7 +104,7 @@ fn a_leader_that_does_not_outlive_its_grace_need_not_end_a_lease() {
     // One that had worked before must end it within a second of its time.
     let busy = Bounds { outages: vec![(at(9_100), at(12_000))], ..Bounds::default() };
     assert!(judge_with(&busy, &with(&[seen(12_900)])).is_ok());
-    assert_eq!(broken(&judge_with(&busy, &with(&[seen(13_000)]))), "never late");
+    assert_eq!(broken(&judge_with(&busy, &with(&[seen(13_020)]))), "never late");
 }
 
 #[test]
