@@ -26,6 +26,8 @@ use crate::state::{KnownCount, StateRead};
 const EVENTS_MIN: u64 = 64;
 /// How many live keys are counted in the time that one event is walked over, with its value beside it.
 const LIVE_KEYS_PER_EVENT: u64 = 4;
+/// Events walked at most: their values may be large.
+const EVENTS_MAX: u64 = 100_000;
 
 /// How many keys a range holds.
 pub(crate) fn count_at<S: StateRead>(state: &S, range: &KeyRange, at: At) -> Result<i64, S::Error> {
@@ -54,7 +56,7 @@ fn count_past<S: StateRead>(state: &S, range: &KeyRange, at: Revision) -> Result
     }
     let keys = count_present(state, range)?;
     let now = KnownCount { at: state.meta().revision, keys };
-    let keys = match count_by_events(state, range, now, at, keys.max(EVENTS_MIN))? {
+    let keys = match count_by_events(state, range, now, at, keys.clamp(EVENTS_MIN, EVENTS_MAX))? {
         Some(count) => count,
         None => count_walking(state, range, at)?,
     };
@@ -68,7 +70,7 @@ fn count_from_known<S: StateRead>(state: &S, range: &KeyRange, at: Revision) -> 
     if known.at == at {
         return Ok(Some(known.keys));
     }
-    let events_max = EVENTS_MIN.max(known.keys / LIVE_KEYS_PER_EVENT);
+    let events_max = EVENTS_MIN.max(known.keys / LIVE_KEYS_PER_EVENT).min(EVENTS_MAX);
     let count = count_by_events(state, range, known, at, events_max)?;
     if let Some(keys) = count {
         state.note_count(range, KnownCount { at, keys });

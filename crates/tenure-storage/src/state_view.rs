@@ -52,9 +52,6 @@ pub struct ByteCounts {
 /// engine's directory may be removed from then on.
 pub type Guard = Arc<dyn Send + Sync>;
 
-/// Revisions between a count that is known and one that is asked for, if that is to be told at once.
-const REVISIONS_AT_ONCE_MAX: u64 = 8;
-
 /// The state at one moment.
 pub struct StateView {
     pub(crate) snapshot: Arc<dyn EngineSnapshot>,
@@ -89,10 +86,10 @@ impl StateView {
         self.local.purge_complete < self.meta.compacted
     }
 
-    /// Whether counting a range at a revision is sure to take no longer than reading a few rows.
+    /// Whether the count of a range at a revision is known, so that it needs no reading at all.
     pub fn counts_at_once(&self, range: &KeyRange, revision: Revision) -> bool {
         let at = if revision.0 <= 0 { self.meta.revision } else { revision };
-        self.known_count(range, at).is_some_and(|known| known.at.0.abs_diff(at.0) <= REVISIONS_AT_ONCE_MAX)
+        self.known_count(range, at).is_some_and(|known| known.at == at)
     }
 
     /// The rows below, for those who look at bytes.

@@ -21,6 +21,8 @@ use crate::state_view::StateView;
 
 /// Keys that are looked up together. A walk that may be broken off anywhere starts with one and doubles.
 const KEYS_AT_ONCE_MAX: usize = 512;
+/// Fewer of those whose old versions are looked for: how long their values were is known only when all of them are there.
+const KEYS_BACK_AT_ONCE_MAX: usize = 64;
 /// …and about how many bytes of values.
 const BYTES_AT_ONCE_MAX: u64 = 2 << 20;
 /// Events that are this near to each other, in revisions, are walked over rather than searched for one by one, …
@@ -45,7 +47,7 @@ impl StateView {
     ) -> Result<(), StorageError> {
         let mut waiting: Vec<Waiting> = Vec::new();
         let mut wanted = wanted.unwrap_or(1);
-        let (mut at_once, mut bytes, mut stopped) = (KEYS_AT_ONCE_MAX.min(wanted), 0, false);
+        let (mut at_once, mut bytes, mut back, mut stopped) = (KEYS_AT_ONCE_MAX.min(wanted), 0, 0, false);
         self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
             let (meta, stored) = decode_current(row)?;
             let look = match (at, stored) {
@@ -60,12 +62,13 @@ impl StateView {
             };
             bytes += stored.value_bytes();
             waiting.push(Waiting { key: Bytes::copy_from_slice(key), meta, value, look });
-            if waiting.len() < at_once && bytes < BYTES_AT_ONCE_MAX {
+            back += usize::from(matches!(look, Look::Back(_)));
+            if waiting.len() < at_once && bytes < BYTES_AT_ONCE_MAX && back < KEYS_BACK_AT_ONCE_MAX {
                 return Ok(ControlFlow::Continue(()));
             }
             wanted = wanted.saturating_sub(waiting.len());
             at_once = KEYS_AT_ONCE_MAX.min(if wanted > 0 { wanted } else { at_once * 2 });
-            bytes = 0;
+            (bytes, back) = (0, 0);
             let flow = self.visit_waiting(&mut waiting, at, visit)?;
             stopped = flow.is_break();
             Ok(flow)

@@ -199,33 +199,58 @@ impl SimFile {
         self.changed_from = self.now.len();
     }
 
-    /// Keeps a prefix of the unsynced bytes. A truncation that was not synced may be undone.
+    /// A truncation that was not synced may be undone.
+    fn truncated(&mut self, rng: &mut StdRng) -> bool {
+        let is_truncated = self.now.len() < self.durable.len();
+        if is_truncated && rng.random_bool(0.5) {
+            self.now.clone_from(&self.durable);
+        }
+        is_truncated
+    }
+
+    /// Takes back what was written from `from` to `to`: to what was synced there, or to zeros where nothing was.
+    fn take_back(&mut self, from: usize, to: usize) {
+        let synced = self.durable.len().clamp(from, to);
+        if from < synced {
+            self.now[from..synced].copy_from_slice(&self.durable[from..synced]);
+        }
+        self.now[synced..to].fill(0);
+    }
+
+    /// Keeps a prefix of what was written and not synced, behind the end of the file or in the middle of it. Its last sector may
+    /// hold garbage.
     fn tear(&mut self, rng: &mut StdRng) {
-        let shared = self.now.len().min(self.durable.len());
-        if self.now[..shared] != self.durable[..shared] || self.now.len() < self.durable.len() {
-            if rng.random_bool(0.5) {
-                self.now.clone_from(&self.durable);
-            }
+        if self.truncated(rng) {
             return;
         }
-        let kept = rng.random_range(self.durable.len()..=self.now.len());
-        self.now.truncate(kept);
+        let (begin, end) = (self.changed_from.min(self.now.len()), self.now.len());
+        // What was written is mostly far shorter than the file: zeros that make room follow it.
+        let written = (begin..end).rev().find(|at| self.durable.get(*at) != Some(&self.now[*at]) && self.now[*at] != 0);
+        let written = written.map_or(begin, |last| last + 1);
+        let last = if rng.random_bool(0.8) { written } else { end };
+        let kept = rng.random_range(begin..=last);
+        self.take_back(kept, end);
         if rng.random_bool(0.3) {
-            let garbage = rng.random_range(0..=SECTOR_BYTES.min(kept - self.durable.len()));
-            rng.fill(&mut self.now[kept - garbage..]);
+            let garbage = rng.random_range(0..=SECTOR_BYTES.min(kept - begin));
+            rng.fill(&mut self.now[kept - garbage..kept]);
+        }
+        // The file may have become as long, or not.
+        if kept >= self.durable.len() && rng.random_bool(0.5) {
+            self.now.truncate(kept);
+        } else if kept < self.durable.len() && rng.random_bool(0.5) {
+            self.now.truncate(self.durable.len());
         }
     }
 
     /// Loses some of the unsynced sectors, in any order.
     fn pierce(&mut self, rng: &mut StdRng) {
-        if self.now.len() < self.durable.len() {
-            return self.tear(rng);
+        if self.truncated(rng) {
+            return;
         }
-        let first = self.durable.len();
-        for start in (first - first % SECTOR_BYTES..self.now.len()).step_by(SECTOR_BYTES) {
-            let end = self.now.len().min(start + SECTOR_BYTES);
+        let (begin, end) = (self.changed_from.min(self.now.len()), self.now.len());
+        for start in (begin - begin % SECTOR_BYTES..end).step_by(SECTOR_BYTES) {
             if rng.random_bool(0.5) {
-                self.now[start.max(first)..end].fill(0);
+                self.take_back(start.max(begin), end.min(start + SECTOR_BYTES));
             }
         }
     }
@@ -515,6 +540,26 @@ mod tests {
                 assert!(kept.len() <= 1600);
             }
         }
+    }
+
+    #[test]
+    fn what_was_written_over_synced_zeros_comes_out_in_part() {
+        let kept = |keep| {
+            let disk = SimFiles::new();
+            let (dir, path, file) = dir_with_file(&disk);
+            file.write_at(0, &[&[1; 700][..], &[0; 5000]].concat()).unwrap();
+            file.sync_data().unwrap();
+            disk.sync_dir(dir).unwrap();
+            file.write_at(700, &[2; 3000]).unwrap();
+            disk.crash(keep);
+            let kept = disk.contents(path).unwrap();
+            assert!(kept[..700] == [1; 700] && kept.len() == 5700);
+            kept
+        };
+        let is_torn = |kept: &[u8]| kept[700] == 2 && kept[3699] == 0;
+        let has_hole = |kept: &[u8]| kept[3699] == 2 && kept[700..3699].contains(&0);
+        assert!((0..50).filter(|seed| is_torn(&kept(Keep::Torn(*seed)))).count() > 10);
+        assert!((0..50).filter(|seed| has_hole(&kept(Keep::Holes(*seed)))).count() > 10);
     }
 
     #[test]
