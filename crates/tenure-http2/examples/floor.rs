@@ -290,14 +290,6 @@ impl Service for Bridged {
     type Body = tonic::body::Body;
     type Error = Infallible;
 
-    fn is_unary(&mut self, _: &Head) -> bool {
-        false
-    }
-
-    fn call(&mut self, _: Unary, _: Reply) -> Option<Ready<()>> {
-        None
-    }
-
     fn stream(&mut self, request: Request<Incoming>) -> Self::Answer {
         tower::Service::call(&mut self.0, request)
     }
@@ -489,14 +481,6 @@ impl Service for Silence {
     type Answer = Ready<Result<Response<Silent>, Infallible>>;
     type Body = Silent;
     type Error = Infallible;
-
-    fn is_unary(&mut self, _: &Head) -> bool {
-        false
-    }
-
-    fn call(&mut self, _: Unary, _: Reply) -> Option<Ready<()>> {
-        None
-    }
 
     fn stream(&mut self, request: Request<Incoming>) -> Self::Answer {
         ready(Ok(Response::new(Silent { _request: request.into_body() })))

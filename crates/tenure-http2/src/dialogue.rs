@@ -14,10 +14,8 @@ use crate::connection::Connection;
 use crate::outbox::Outbox;
 use crate::seat::{PREFIX_BYTES, Seat, length_of};
 use crate::service::Service;
+use crate::status::{self, Failure, INTERNAL};
 use crate::streams::Key;
-
-const RESOURCE_EXHAUSTED: u32 = 8;
-const INTERNAL: u32 = 13;
 
 /// Memory that a stream keeps although nothing in it is waiting to be heard.
 const KEPT_BYTES_MAX: usize = 1024;
@@ -88,7 +86,6 @@ impl Dialogue for NoDialogue {
 }
 
 /// Why nothing more is heard: gRPC's code, and what is wrong.
-type Failure = (u32, Cow<'static, str>);
 
 /// What has arrived and was not heard.
 #[derive(Debug)]
@@ -144,14 +141,11 @@ impl Inbox {
         let unheard = &self.bytes[self.heard..];
         let Some(prefix) = unheard.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         if prefix[0] != 0 {
-            return Err((INTERNAL, "grpc: compressed flag set with identity or empty encoding".into()));
+            return Err(status::compressed());
         }
         let (length, max) = (length_of(*prefix), self.message_bytes_max);
         if length > max {
-            return Err((
-                RESOURCE_EXHAUSTED,
-                format!("grpc: received message larger than max ({length} vs. {max})").into(),
-            ));
+            return Err(status::oversized(length, max));
         }
         let begin = self.heard + PREFIX_BYTES;
         Ok(Some((begin, begin + length)).filter(|(_, end)| *end <= self.bytes.len()))
@@ -164,23 +158,21 @@ impl Inbox {
 
     fn hear(&mut self) -> Heard<'_> {
         match self.first() {
-            Err(failure) => self.fail(failure),
-            Ok(None) if self.is_ended && self.unheard() > 0 => {
-                self.fail((INTERNAL, "a stream that ends within a message".into()));
-            }
-            Ok(_) => {}
-        }
-        if let Some((code, message)) = &self.failure {
-            return Heard::Failed { code: *code, message: message.clone() };
-        }
-        match self.first() {
             Ok(Some((begin, end))) => {
                 self.heard = end;
                 self.count += 1;
-                Heard::Message(&self.bytes[begin..end])
+                return Heard::Message(&self.bytes[begin..end]);
             }
-            _ if self.is_ended => Heard::End,
-            _ => Heard::Nothing,
+            Ok(None) if self.is_ended && self.unheard() > 0 => {
+                self.fail((INTERNAL, "a stream that ends within a message".into()));
+            }
+            Ok(None) => {}
+            Err(failure) => self.fail(failure),
+        }
+        match &self.failure {
+            Some((code, message)) => Heard::Failed { code: *code, message: message.clone() },
+            None if self.is_ended => Heard::End,
+            None => Heard::Nothing,
         }
     }
 

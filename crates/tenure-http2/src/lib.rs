@@ -61,6 +61,7 @@ mod seat;
 mod service;
 mod settings;
 mod sniff;
+mod status;
 mod streams;
 
 pub use dialogue::{Dialogue, Farewell, Heard, Line, NoDialogue};

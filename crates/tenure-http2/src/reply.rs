@@ -13,12 +13,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::outbox::{Item, Ticket};
+use crate::status::INTERNAL;
 use crate::streams::Key;
 
 /// From here on, a message is written into memory of its own, and copied no more.
 const OWN_BYTES_MIN: usize = 8 * 1024;
-
-const INTERNAL: u32 = 13;
 
 /// See the module's header. A reply that is dropped answers that the call failed.
 pub struct Reply {

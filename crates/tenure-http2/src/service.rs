@@ -11,8 +11,7 @@ use crate::dialogue::Dialogue;
 use crate::head::Head;
 use crate::incoming::Incoming;
 use crate::reply::Reply;
-
-const RESOURCE_EXHAUSTED: u32 = 8;
+use crate::status;
 
 /// A unary call with all that the client sent.
 #[derive(Debug)]
@@ -37,8 +36,10 @@ pub trait Service {
     /// Resets the stream.
     type Error: std::fmt::Display;
 
-    /// Whether a request is a unary call that [`Service::call`] serves.
-    fn is_unary(&mut self, head: &Head) -> bool;
+    /// Whether a request is a unary call that [`Service::call`] serves; none is unless a service says so.
+    fn is_unary(&mut self, _head: &Head) -> bool {
+        false
+    }
 
     /// Begins a dialogue, if any other request is served by one. Else it is streamed.
     fn converse(&mut self, _head: &Arc<Head>) -> Option<Self::Dialogue> {
@@ -46,8 +47,10 @@ pub trait Service {
     }
 
     /// Serves a unary call. If it is not answered at once, the reply moves elsewhere, or into the future that is returned;
-    /// that is dropped when the client gives up.
-    fn call(&mut self, call: Unary, reply: Reply) -> Option<Self::Call>;
+    /// that is dropped when the client gives up. A reply that is dropped answers that the call failed.
+    fn call(&mut self, _call: Unary, _reply: Reply) -> Option<Self::Call> {
+        None
+    }
 
     /// Serves any other request.
     fn stream(&mut self, request: http::Request<Incoming>) -> Self::Answer;
@@ -55,8 +58,7 @@ pub trait Service {
     /// Answers a unary call whose message has `length` bytes, more than the `length_max` of the connection's options.
     fn oversized(&mut self, head: &Head, length: usize, length_max: usize, reply: Reply) {
         tracing::debug!(path = head.path(), length, "a message is too large");
-        // The words of the servers that clients know.
-        let text = format!("grpc: received message larger than max ({length} vs. {length_max})");
-        reply.error(RESOURCE_EXHAUSTED, text);
+        let (code, text) = status::oversized(length, length_max);
+        reply.error(code, text);
     }
 }

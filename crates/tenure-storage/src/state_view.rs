@@ -87,7 +87,7 @@ impl StateView {
     }
 
     /// Whether the count of a range at a revision is known, so that it needs no reading at all.
-    pub fn counts_at_once(&self, range: &KeyRange, revision: Revision) -> bool {
+    pub fn knows_count(&self, range: &KeyRange, revision: Revision) -> bool {
         let at = if revision.0 <= 0 { self.meta.revision } else { revision };
         self.known_count(range, at).is_some_and(|known| known.at == at)
     }

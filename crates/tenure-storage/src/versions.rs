@@ -73,8 +73,8 @@ impl StateView {
             stopped = flow.is_break();
             Ok(flow)
         })?;
-        if !stopped && self.visit_waiting(&mut waiting, at, visit)?.is_break() {
-            // Nothing is left to break off.
+        if !stopped {
+            _ = self.visit_waiting(&mut waiting, at, visit)?;
         }
         Ok(())
     }

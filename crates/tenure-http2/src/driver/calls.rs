@@ -21,13 +21,11 @@ use crate::outbox::Item;
 use crate::reply::Reply;
 use crate::seat::{Exchange, Gathering, PREFIX_BYTES, Stage, length_of};
 use crate::service::{Service, Unary};
+use crate::status::{self, INTERNAL, UNIMPLEMENTED};
 use crate::streams::{End, Key};
 
 /// Smaller pieces of a body are sent together with what follows.
 const LARGE_BYTES_MIN: usize = 16 * 1024;
-
-const UNIMPLEMENTED: u32 = 12;
-const INTERNAL: u32 = 13;
 
 impl<I, S, D> Serving<I, S, D>
 where
@@ -173,11 +171,11 @@ where
         if gathering.is_compressed() {
             let is_named = |head: &Head| head.get("grpc-encoding").is_some_and(|encoding| encoding != b"identity");
             let (code, text) = if self.core.streams.get(key).is_some_and(|stream| is_named(&stream.head)) {
-                (UNIMPLEMENTED, "the message is compressed, which is not supported")
+                (UNIMPLEMENTED, "the message is compressed, which is not supported".into())
             } else {
-                (INTERNAL, "grpc: compressed flag set with identity or empty encoding")
+                status::compressed()
             };
-            return self.fail(key, code, text);
+            return self.fail(key, code, &text);
         }
         match gathering.finish() {
             Some(message) => self.call(key, message.into()),

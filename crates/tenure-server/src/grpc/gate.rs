@@ -142,14 +142,17 @@ where
 }
 
 /// A stream's body that ends with "no leader" when the leader is lost.
-fn until_leader_lost(body: Body, mut lost: watch::Receiver<bool>) -> Body {
-    cut(body, async move {
-        if lost.wait_for(|lost| *lost).await.is_err() {
-            // The member is stopping, which ends the connection by itself.
-            std::future::pending::<()>().await;
-        }
-        ApiError::NoLeader.into()
-    })
+fn until_leader_lost(body: Body, lost: watch::Receiver<bool>) -> Body {
+    cut(body, leader_lost(lost))
+}
+
+/// How a stream that insists on a leader ends, once the leader is lost.
+pub(super) async fn leader_lost(mut lost: watch::Receiver<bool>) -> Status {
+    if lost.wait_for(|lost| *lost).await.is_err() {
+        // The member is stopping, which ends the connection by itself.
+        std::future::pending::<()>().await;
+    }
+    ApiError::NoLeader.into()
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::{Node, RequestError};
 /// a reading of at most that age, and readings are rounded to milliseconds.
 const CLOCKS_APART_MS: u64 = OWN_READING_AGE_MAX_MS / 200 + 2;
 
-/// How long a confirmation may take.
+/// How long a confirmation may take. A keepalive is in better hands on its way to the log then.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_millis(150);
 
 /// Tells which renewals count for keepalives that are answered now.
@@ -54,16 +54,17 @@ impl Node {
     /// as it has on members that do not lead.
     pub(super) async fn renewed_a_moment_ago(&self, id: LeaseId) -> Result<Option<Outcome>, RequestError> {
         // Most are renewed after a third of their TTL. They wait for nothing.
-        let counts = match self.counting_renewals(self.shared.raft.view()) {
-            Some(counting) => counting.counted(id)?.is_some(),
-            None => false,
-        };
-        if !counts {
+        if !self.looks_renewed(id)? {
             return Ok(None);
         }
-        // The way to the log knows better how to wait.
-        let Ok(view) = self.confirmation(CONFIRMATION_PATIENCE).await else { return Ok(None) };
+        let Ok(view) = self.confirmation().await else { return Ok(None) };
         self.counting_renewals(view).map_or(Ok(None), |counting| counting.counted(id))
+    }
+
+    /// Whether a renewal counts by this member's state, which nobody confirmed: it may be worth a confirmation then.
+    pub fn looks_renewed(&self, id: LeaseId) -> Result<bool, RequestError> {
+        let counting = self.counting_renewals(self.shared.raft.view());
+        counting.map_or(Ok(false), |counting| Ok(counting.counted(id)?.is_some()))
     }
 
     /// By what a leader knows now. To be made of a view that was confirmed after the keepalives came, and to be used at once.
@@ -74,11 +75,8 @@ impl Node {
     }
 
     /// A state that contains every write acknowledged before this call, anywhere in the cluster.
-    pub fn confirmation(
-        &self,
-        patience: Duration,
-    ) -> impl Future<Output = Result<Arc<StateView>, RequestError>> + Send + use<> {
+    pub fn confirmation(&self) -> impl Future<Output = Result<Arc<StateView>, RequestError>> + Send + use<> {
         let reads = self.reads.clone();
-        async move { reads.pass_within(patience).await }
+        async move { reads.pass_within(CONFIRMATION_PATIENCE).await }
     }
 }

@@ -182,7 +182,7 @@ impl Node {
     /// Reads a range.
     pub async fn range(&self, range: Range, serializable: bool) -> Result<ReadAnswer<RangeResult>, RequestError> {
         let view = self.view(serializable).await?;
-        let inline = is_short(&range) || range.count_only && view.counts_at_once(&range.range, range.revision);
+        let inline = is_short(&range) || range.count_only && view.knows_count(&range.range, range.revision);
         self.read(view, inline, move |view| read_range(view, &range)).await
     }
 

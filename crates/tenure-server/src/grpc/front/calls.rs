@@ -23,7 +23,7 @@ use super::super::kv::KvService;
 use super::super::lease::LeaseService;
 use super::super::locks::LocksService;
 use super::deadline::{TIMEOUT, exceeded, timeout};
-use super::spoken::farewell;
+use super::spoken::{decode, farewell};
 
 /// A call that is being served.
 pub(super) type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -138,7 +138,7 @@ where
 
 /// The request as services take it.
 fn request<M: Message + Default>(call: Unary, client: ClientInfo) -> Result<Request<M>, Status> {
-    let message = M::decode(call.message).map_err(|error| Status::internal(error.to_string()))?;
+    let message = decode(call.message)?;
     let is_own = |(name, _): (&[u8], &[u8])| name.starts_with(OWN_METADATA);
     let metadata = if call.head.iter().any(is_own) { call.head.headers() } else { HeaderMap::new() };
     let mut extensions = Extensions::new();

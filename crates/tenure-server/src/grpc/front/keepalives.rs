@@ -9,7 +9,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt};
 use tenure_core::LeaseId;
@@ -25,9 +24,6 @@ use crate::node::{Node, RequestError};
 
 /// Keepalives that are carried out at once; further ones wait in the connection.
 const AT_ONCE_MAX: usize = 1024;
-
-/// How long a confirmation may take. A keepalive is in better hands on its way to the log then.
-const CONFIRMATION_PATIENCE: Duration = Duration::from_millis(150);
 
 /// Answers that one reading of the lease clock is for: they take a while.
 const ANSWERED_BY_ONE_READING: usize = 64;
@@ -144,12 +140,8 @@ impl KeepAlives {
     /// Begins to confirm for all that wait, or sends them to the log if that would be in vain.
     fn begin(&mut self) {
         let Some(first) = self.asked.front() else { return };
-        let looks_counted = || {
-            let counting = self.node.counting_renewals(self.node.shared().raft.view());
-            counting.is_some_and(|counting| counting.counted(*first).is_ok_and(|counted| counted.is_some()))
-        };
-        if self.last_counted == Some(*first) || looks_counted() {
-            self.confirming = Some((self.asked.len(), Box::pin(self.node.confirmation(CONFIRMATION_PATIENCE))));
+        if self.last_counted == Some(*first) || self.node.looks_renewed(*first).unwrap_or(false) {
+            self.confirming = Some((self.asked.len(), Box::pin(self.node.confirmation())));
         } else {
             self.log_all();
         }

@@ -1,20 +1,21 @@
 //! Streams of requests and answers, spoken over a connection without a body between: what a service takes and gives as streams.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use futures::Stream;
+use bytes::Buf;
+use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
+use futures::{FutureExt, Stream};
 use http::HeaderMap;
 use prost::Message;
 use tenure_http2::{Dialogue, Farewell, Heard, Line};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use super::super::errors::ApiError;
+use super::super::gate::leader_lost;
 
 /// Requests that were heard and that the service has not taken; more wait in the connection.
 const WAITING_MAX: usize = 64;
@@ -43,23 +44,16 @@ pub(super) fn farewell(status: &Status) -> Farewell {
 }
 
 /// Ready once the leader is lost, for streams that insist on one.
-pub(super) struct LeaderLost(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub(super) struct LeaderLost(Option<BoxFuture<'static, Status>>);
 
 impl LeaderLost {
     pub(super) fn new(lost: Option<watch::Receiver<bool>>) -> LeaderLost {
-        LeaderLost(lost.map(|mut lost| -> Pin<Box<dyn Future<Output = ()> + Send>> {
-            Box::pin(async move {
-                if lost.wait_for(|lost| *lost).await.is_err() {
-                    // The member is stopping, which ends the connection by itself.
-                    std::future::pending::<()>().await;
-                }
-            })
-        }))
+        LeaderLost(lost.map(|lost| leader_lost(lost).boxed()))
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Farewell> {
         match &mut self.0 {
-            Some(lost) => lost.as_mut().poll(cx).map(|()| farewell(&ApiError::NoLeader.into())),
+            Some(lost) => lost.as_mut().poll(cx).map(|status| farewell(&status)),
             None => Poll::Pending,
         }
     }
@@ -125,7 +119,7 @@ impl<Q> Stream for Taken<Q> {
 }
 
 /// A message as the client sent it.
-pub(super) fn decode<Q: Message + Default>(bytes: &[u8]) -> Result<Q, Status> {
+pub(super) fn decode<Q: Message + Default>(bytes: impl Buf) -> Result<Q, Status> {
     Q::decode(bytes).map_err(|error| Status::internal(error.to_string()))
 }
 

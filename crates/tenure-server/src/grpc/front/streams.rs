@@ -19,8 +19,7 @@ use crate::node::Node;
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
-/// What serves them. Cheap to clone.
-#[derive(Clone)]
+/// What serves them.
 pub(in crate::grpc) struct Streams {
     node: Node,
     admission: Admission,
