@@ -156,6 +156,10 @@ bench: build venv ## etcd and Tenure under the same loads; writes docs/benchmark
 bench-smoke: build venv ## every workload of the benchmark once, tiny, on Tenure and on etcd: seconds, and no figures
 	$(ETCD_ENV) $(CARGO) test $(LOCKED) -p tenure-tests --test process_bench --test compat_bench
 
+.PHONY: microbench
+microbench: deps ## time every hot piece of the path alone (docs/COSTS.md); ARGS=name selects
+	$(CARGO) bench $(LOCKED) -p tenure-costs --bench micro -- $(ARGS)
+
 ##@ Develop
 
 .PHONY: fix

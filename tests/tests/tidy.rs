@@ -16,6 +16,7 @@ const FILE_LINES_MAX: usize = 800;
 const CRATE_EDGES: &[(&str, &[&str])] = &[
     ("tenure-bench", &["tenure-proto"]),
     ("tenure-core", &[]),
+    ("tenure-costs", &["tenure-core", "tenure-http2", "tenure-proto", "tenure-server", "tenure-storage"]),
     ("tenure-faults", &[]),
     ("tenure-http2", &[]),
     ("tenure-storage", &["tenure-core", "tenure-faults"]),
