@@ -160,6 +160,11 @@ bench-smoke: build venv ## every workload of the benchmark once, tiny, on Tenure
 microbench: deps ## time every hot piece of the path alone (docs/COSTS.md); ARGS=name selects
 	$(CARGO) bench $(LOCKED) -p tenure-costs --bench micro -- $(ARGS)
 
+.PHONY: instructions
+instructions: deps ## count the instructions of core pieces and compare with those committed; WRITE=1 writes them
+	@.ci/deps valgrind
+	$(CARGO) run --release --quiet $(LOCKED) -p tenure-costs --no-default-features -- $(if $(WRITE),--write)
+
 ##@ Develop
 
 .PHONY: fix
