@@ -88,6 +88,46 @@ fn writes_resume_after_the_leader_is_killed() {
     });
 }
 
+/// An election timeout that no test waits for.
+const LONG_ELECTION: [&str; 2] = ["--election-timeout=30000", "--heartbeat-interval=100"];
+
+#[test]
+fn a_killed_leader_is_replaced_without_waiting_for_its_silence() {
+    run("a_killed_leader_is_replaced_without_waiting_for_its_silence", |scenario| async move {
+        let mut cluster = Cluster::with_flags(Program::Tenured, 3, &scenario.home, &LONG_ELECTION)?;
+        cluster.start_all().await?;
+        let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
+        let term = cluster.status(leader).await?.raft_term();
+        cluster.nodes[leader].kill()?;
+        let killed = Instant::now();
+        let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+        let next = cluster.wait_leader_among(&others, LEADER_PATIENCE).await?;
+        println!("another member led after {:?}", killed.elapsed());
+        ensure!(cluster.status(next).await?.raft_term() > term, "a leader without a term of its own");
+        cluster.client(next).await?.put("key", "value", None).await?;
+        cluster.restart(leader).await?;
+        check::same_everywhere(&cluster).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_leader_that_is_only_silent_for_a_while_goes_on() {
+    run("a_leader_that_is_only_silent_for_a_while_goes_on", |scenario| async move {
+        let mut cluster = Cluster::with_flags(Program::Tenured, 3, &scenario.home, &LONG_ELECTION)?;
+        cluster.start_all().await?;
+        let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
+        let term = cluster.status(leader).await?.raft_term();
+        // Longer than connections take to be given up: its stream ends, but its port is still there.
+        cluster.nodes[leader].pause()?;
+        sleep(Duration::from_secs(4)).await;
+        cluster.nodes[leader].resume()?;
+        ensure!(cluster.wait_leader(LEADER_PATIENCE).await? == leader, "another member leads");
+        ensure!(cluster.status(leader).await?.raft_term() == term, "there was an election");
+        Ok(())
+    });
+}
+
 #[test]
 fn nothing_acked_is_lost_when_all_nodes_are_killed_at_once() {
     run("nothing_acked_is_lost_when_all_nodes_are_killed_at_once", |scenario| async move {

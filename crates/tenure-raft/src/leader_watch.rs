@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::node::RaftNode;
 use crate::runtime::BootInstant;
+use crate::types::Vote;
 
 /// Election timeouts without a leader until it counts as lost: etcd's number.
 const TIMEOUTS_UNTIL_LOST: u32 = 3;
@@ -26,17 +27,30 @@ pub(crate) struct LeaderWatch {
     /// When a heartbeat was last taken, in nanoseconds since the start; 0 for never.
     heard: AtomicU64,
     lost: watch::Sender<bool>,
+    /// Whose stream of entries ended last.
+    left: watch::Sender<Option<Vote>>,
 }
 
 impl LeaderWatch {
     pub(crate) fn new() -> LeaderWatch {
-        LeaderWatch { started: BootInstant::now(), heard: AtomicU64::new(0), lost: watch::Sender::new(false) }
+        let (heard, lost, left) = (AtomicU64::new(0), watch::Sender::new(false), watch::Sender::new(None));
+        LeaderWatch { started: BootInstant::now(), heard, lost, left }
     }
 
     /// Notes that a leader was heard, now.
     pub(crate) fn note_heard(&self) {
         let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.heard.store(nanos.max(1), Ordering::Relaxed);
+    }
+
+    /// Notes that a leader's stream of entries has ended.
+    pub(crate) fn note_left(&self, leader: Vote) {
+        self.left.send_replace(Some(leader));
+    }
+
+    /// The leader whose stream ended last, each time that one does.
+    pub(crate) fn left(&self) -> watch::Receiver<Option<Vote>> {
+        self.left.subscribe()
     }
 
     /// How long ago a leader was heard; none for never.

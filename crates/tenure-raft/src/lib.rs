@@ -25,6 +25,7 @@ mod shared_store;
 pub mod sim;
 mod snapshot;
 mod state_machine;
+mod succession;
 pub mod tls;
 mod transfer;
 mod types;

@@ -41,6 +41,7 @@ use crate::runtime::{self, BootInstant};
 use crate::shared_store::SharedStore;
 use crate::snapshot::{Inbox, Outbox, SnapshotCounters, SnapshotOptions, Snapshots};
 use crate::state_machine::StateMachine;
+use crate::succession::succession_loop;
 use crate::types::{Config, GroupReply, GroupResponder, Membership, Peer, Proposal};
 
 pub(crate) type OpenRaft = Raft<Config, StateMachine>;
@@ -205,6 +206,7 @@ impl RaftNode {
         bootstrap::begin(&node, &links, beginning).await?;
         housekeeping::spawn(&node, store, &mut tasks);
         runtime::spawn_on(&mut tasks, leader_watch::watch_loop(node.clone()));
+        runtime::spawn_on(&mut tasks, succession_loop(node.clone()));
         *node.inner.tasks.lock().await = tasks;
         Ok(node)
     }

@@ -5,12 +5,14 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use tenure_core::MemberId;
+use tokio::net::TcpStream;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response, Uri};
@@ -25,6 +27,9 @@ use crate::tls::ClientTls;
 /// How long dialling a peer may take. Shorter than an election timeout, so that a dead peer holds nothing up.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long a machine may take to refuse: it does so at once, or never.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// A connection over a link that was cut would be trusted until TCP gives it up, minutes later.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(1);
 
@@ -35,6 +40,9 @@ pub type PeerChannel = BoxCloneSyncService<Request<Body>, Response<Body>, Status
 pub trait Dialer: fmt::Debug + Send + Sync {
     /// Connects to a member at one of its URLs. The error is for people.
     fn dial(&self, peer: MemberId, url: &str) -> BoxFuture<'static, Result<PeerChannel, String>>;
+
+    /// Whether the machine at a member's URL is there and says that nobody listens. Not if it says nothing in time.
+    fn is_refused(&self, peer: MemberId, url: &str) -> BoxFuture<'static, bool>;
 }
 
 /// Where a member's peers reach it.
@@ -66,6 +74,29 @@ impl Dialer for TcpDialer {
             Ok(BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(error.into()))))
         })
     }
+
+    fn is_refused(&self, _: MemberId, url: &str) -> BoxFuture<'static, bool> {
+        let url = url.parse::<Uri>();
+        Box::pin(async move {
+            let Ok(url) = url else { return false };
+            let (Some(host), Some(port)) = (url.host(), url.port_u16()) else { return false };
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            tokio::time::timeout(REFUSAL_TIMEOUT, is_refused(host, port)).await.unwrap_or(false)
+        })
+    }
+}
+
+/// Whether every address of a host refuses.
+async fn is_refused(host: &str, port: u16) -> bool {
+    let Ok(addresses) = tokio::net::lookup_host((host, port)).await else { return false };
+    let mut refused = false;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => refused = true,
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    refused
 }
 
 async fn dial(url: &str, tls: Option<Arc<ClientTls>>) -> Result<Channel, String> {
@@ -114,4 +145,23 @@ where
     S::Future: Send + 'static,
 {
     BoxCloneSyncService::new(service.map_err(|never| match never {}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_port_that_nobody_listens_at_refuses() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let dialer = TcpDialer::new(None);
+        let refused = async |host: &str| dialer.is_refused(MemberId(1), &format!("http://{host}:{port}")).await;
+        assert!(!refused("127.0.0.1").await, "somebody listens, and need not answer");
+        drop(listener);
+        assert!(refused("127.0.0.1").await);
+        assert!(refused("[::ffff:127.0.0.1]").await);
+        assert!(!refused("no-such-host.invalid").await);
+        assert!(!dialer.is_refused(MemberId(1), "nonsense").await);
+    }
 }

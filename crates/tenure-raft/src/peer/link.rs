@@ -206,6 +206,14 @@ impl Links {
         })
     }
 
+    /// Whether a member's machine says of all its addresses that nobody listens there.
+    pub(crate) async fn is_refused(&self, member: u64) -> bool {
+        let urls = self.peer(member).map(|peer| peer.peer_urls).unwrap_or_default();
+        let asked = urls.iter().map(|url| self.0.dialer.is_refused(MemberId(member), url));
+        let refused = futures::future::join_all(asked).await;
+        !refused.is_empty() && refused.into_iter().all(|refused| refused)
+    }
+
     /// Drops a connection that failed, so that the next request dials anew.
     pub(crate) fn forget(&self, to: u64, lane: Lane) {
         self.channels().remove(&(to, lane));
@@ -215,6 +223,11 @@ impl Links {
     pub(crate) fn learn(&self, member: u64, peer: &Peer) {
         let mut addresses = self.0.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         addresses.insert(member, peer.clone());
+    }
+
+    fn peer(&self, member: u64) -> Option<Peer> {
+        let addresses = self.0.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        addresses.get(&member).cloned()
     }
 
     fn route(&self, to: u64) -> Route {
@@ -252,10 +265,7 @@ impl Links {
         if let Some(channel) = self.channels().get(&(to, lane)) {
             return Ok(channel.clone());
         }
-        let peer = {
-            let addresses = self.0.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            addresses.get(&to).cloned().ok_or(LinkError::NoAddress(to))?
-        };
+        let peer = self.peer(to).ok_or(LinkError::NoAddress(to))?;
         let mut failure = LinkError::NoAddress(to);
         for url in peer.peer_urls {
             match self.0.dialer.dial(MemberId(to), &url).await {

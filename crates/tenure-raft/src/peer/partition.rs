@@ -184,6 +184,12 @@ impl<D: Dialer> Dialer for PartitionedDialer<D> {
             Ok(through(dialled.await?, member, way))
         })
     }
+
+    fn is_refused(&self, peer: MemberId, url: &str) -> BoxFuture<'static, bool> {
+        let shut = [self.partition.to(peer), self.partition.from(peer)].iter().any(Gate::is_shut_now);
+        // No answer comes through.
+        if shut { Box::pin(std::future::ready(false)) } else { self.dialer.is_refused(peer, url) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -439,6 +445,10 @@ mod tests {
         fn dial(&self, _: MemberId, _: &str) -> BoxFuture<'static, Result<PeerChannel, String>> {
             Box::pin(async { Ok(channel_to(Echo)) })
         }
+
+        fn is_refused(&self, _: MemberId, _: &str) -> BoxFuture<'static, bool> {
+            Box::pin(std::future::ready(true))
+        }
     }
 
     #[tokio::test]
@@ -449,6 +459,8 @@ mod tests {
             here.set(cut);
             assert!(dialer.dial(PEER, "http://nowhere").await.unwrap_err().contains("timed out"));
             assert!(dialer.dial(MemberId(3), "http://nowhere").await.is_ok());
+            assert!(!dialer.is_refused(PEER, "http://nowhere").await, "no refusal comes through");
+            assert!(dialer.is_refused(MemberId(3), "http://nowhere").await);
         }
         here.set(Cut::default());
         assert!(dialer.dial(PEER, "http://nowhere").await.is_ok());

@@ -131,6 +131,7 @@ impl PeerService {
         let (route, acknowledged) = (first.route, first.acknowledged);
         let first = wire::read_append_request(first).map_err(invalid)?;
         self.check_kept(acknowledged, &first.vote).await?;
+        let followed = Followed { node: self.node.clone(), leader: first.vote };
         let requests = messages.map(move |message| {
             let message = message?;
             if message.route != route {
@@ -146,13 +147,12 @@ impl PeerService {
             futures::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
-        let node = self.node.clone();
         let answers = self.node.raft().stream_append(requests).map(move |answer| match answer {
             Ok(result) => {
                 if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
-                    node.leader_watch().note_heard();
+                    followed.node.leader_watch().note_heard();
                 }
-                Ok(wire::append_response(&result, node.awaits_commits()))
+                Ok(wire::append_response(&result, followed.node.awaits_commits()))
             }
             Err(fatal) => Err(Status::unavailable(fatal.to_string())),
         });
@@ -179,6 +179,18 @@ impl PeerService {
     fn admit_vote(&self, request: &VoteRequest) -> Result<(), Status> {
         self.check(request.route.as_ref())?;
         self.node.gate().admit_vote(request.leadership_transfer).map_err(|shut| Status::unavailable(shut.to_string()))
+    }
+}
+
+/// A leader's stream of entries. Dropped when that ends, however it does.
+struct Followed {
+    node: RaftNode,
+    leader: Vote,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.node.leader_watch().note_left(self.leader);
     }
 }
 

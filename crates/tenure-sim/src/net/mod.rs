@@ -85,6 +85,8 @@ struct Inner {
 struct State {
     dice: Dice,
     ends: BTreeMap<End, Host>,
+    /// Where nobody listens although the computer has power.
+    killed: BTreeSet<End>,
     cut: BTreeSet<(End, End)>,
     weather: Weather,
 }
@@ -109,6 +111,7 @@ impl Net {
         let state = State {
             dice: Dice::new(seed, "network"),
             ends: BTreeMap::new(),
+            killed: BTreeSet::new(),
             cut: BTreeSet::new(),
             weather: Weather::default(),
         };
@@ -118,13 +121,23 @@ impl Net {
     /// Puts a service at an end.
     pub fn serve(&self, at: End, life: &Life, service: PeerChannel) {
         let host = Host { life: life.clone(), service, gone: watch::Sender::new(None) };
-        self.state().ends.insert(at, host);
+        let mut state = self.state();
+        state.ends.insert(at, host);
+        state.killed.remove(&at);
     }
 
     /// Takes away who answers at a member's ends.
     pub fn remove(&self, node: usize, how: Gone) {
         for end in [End::Peer(node), End::Server(node)] {
-            let host = self.state().ends.remove(&end);
+            let host = {
+                let mut state = self.state();
+                if how == Gone::Killed {
+                    state.killed.insert(end)
+                } else {
+                    state.killed.remove(&end)
+                };
+                state.ends.remove(&end)
+            };
             if let Some(host) = host {
                 host.gone.send_replace(Some(how));
             }
@@ -175,6 +188,17 @@ impl Net {
         let host = self.state().ends.get(&to).cloned();
         let Some(host) = host else { return Err("connection refused".to_owned()) };
         Ok(BoxCloneSyncService::new(Line::new(self.clone(), (from, to), host)))
+    }
+
+    /// Whether a computer says in time that nobody listens at an end of it: that it has power, and the member was killed.
+    async fn refuses(&self, from: End, to: End) -> bool {
+        let asked = async {
+            self.pass(from, to).await;
+            let refuses = self.state().killed.contains(&to);
+            self.pass(to, from).await;
+            refuses
+        };
+        timeout(CONNECT_TIMEOUT, asked).await.unwrap_or(false)
     }
 
     /// Takes as long as one message takes one way; for ever while the link is cut.
@@ -232,6 +256,17 @@ impl Dialer for SimDialer {
             match to {
                 Some(to) => net.connect(from, to).await,
                 None => Err("no such member".to_owned()),
+            }
+        })
+    }
+
+    fn is_refused(&self, peer: MemberId, _: &str) -> BoxFuture<'static, bool> {
+        let (net, from) = (self.net.clone(), End::Peer(self.from));
+        let to = usize::try_from(peer.0).ok().and_then(|id| id.checked_sub(1)).map(End::Peer);
+        Box::pin(async move {
+            match to {
+                Some(to) => net.refuses(from, to).await,
+                None => false,
             }
         })
     }
