@@ -7,6 +7,7 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{Cache, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions};
 use tenure_storage::engine::{Batch, BatchOp, Engine, EngineError, EngineSnapshot, EngineStats, Table};
 
+use crate::background;
 use crate::error::engine_error;
 use crate::options::RocksOptions;
 use crate::snapshot::{RocksSnapshot, families};
@@ -22,6 +23,7 @@ impl RocksEngine {
     pub fn open(dir: &Path, options: &RocksOptions) -> Result<RocksEngine, EngineError> {
         let db = DB::open_cf_descriptors(&options.database(), dir, tables(options, |_| true));
         let db = db.map_err(|error| engine_error(&error))?;
+        background::give_way();
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         Ok(RocksEngine { db: Arc::new(db), write_options })

@@ -4,6 +4,7 @@
 //! the last flush, and `atomic_flush` makes that one point in time for all tables. Pipelined writes do not go with
 //! atomic flushes and unordered writes break snapshots, so both stay off.
 
+mod background;
 mod engine;
 mod error;
 mod factory;
