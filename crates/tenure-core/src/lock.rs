@@ -79,7 +79,7 @@ pub enum Sharing {
 }
 
 /// The key of a row of `locks`. Their order is that of their bytes in storage.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LockKey {
     /// The delay of a key, which was its lease's.
     Delay(LeaseId, Bytes),

@@ -18,6 +18,7 @@ mod mem_checkpoint;
 pub mod mem_engines;
 mod merge;
 mod pending_keys;
+mod pending_locks;
 pub mod purge;
 pub mod refound;
 mod row_cache;

@@ -252,6 +252,7 @@ fn open(engine: &MemEngine) -> StateStore {
     let options = Options {
         inline_value_bytes_max: INLINE_MAX,
         meta_cache_bytes_max: 258 << 10,
+        lease_cache_bytes_max: 200 << 10,
         lock_cache_bytes_max: 300 << 10,
         lease_keys_one_by_one_max: 1,
         counted_keys_min: 0,

@@ -20,6 +20,7 @@ use tenure_core::{EventId, LeaseId, Revision};
 use crate::error::StorageError;
 use crate::merge::merge_scan;
 use crate::pending_keys::{PendingKey, PendingKeys};
+use crate::pending_locks::PendingLocks;
 use crate::row_cache::KnownKey;
 use crate::state_view::{Applied, StateView};
 use crate::store::StateStore;
@@ -58,7 +59,7 @@ pub(crate) struct Pending {
     /// The ends of leases that were recorded or forgotten.
     pub(crate) lease_ends: BTreeMap<u64, Option<LeaseEnd>>,
     /// The rows of locks that changed.
-    pub(crate) locks: BTreeMap<LockKey, Option<LockValue>>,
+    pub(crate) locks: PendingLocks,
 }
 
 /// What a commit published.
@@ -77,7 +78,9 @@ impl<'s> Run<'s> {
     pub(crate) fn new(store: &'s mut StateStore) -> Run<'s> {
         let view = store.view();
         let meta = view.meta.clone();
-        Run { store, view, meta, pending: Pending::default(), looked_up: RefCell::default() }
+        let locks = PendingLocks::expecting(store.lock_rows_last);
+        let pending = Pending { locks, ..Pending::default() };
+        Run { store, view, meta, pending, looked_up: RefCell::default() }
     }
 
     /// Writes all of the run, with how far the log is applied, in one engine batch.
@@ -193,7 +196,7 @@ impl StateRead for Run<'_> {
     fn lease(&self, id: LeaseId) -> Result<Option<LeaseRow>, StorageError> {
         match self.pending.leases.get(&id) {
             Some(pending) => Ok(*pending),
-            None => self.view.lease(id),
+            None => self.store.known_lease(id),
         }
     }
 
@@ -263,8 +266,7 @@ impl StateRead for Run<'_> {
         from: &LockKey,
         visit: &mut dyn FnMut(LockKey, LockValue) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        let pending = self.pending.locks.range(from..).map(|(key, row)| (key.clone(), row.clone()));
-        merge_scan(pending, |visit| self.view.scan_lock_rows(from, visit), visit)
+        merge_scan(self.pending.locks.range_from(from), |visit| self.view.scan_lock_rows(from, visit), visit)
     }
 }
 

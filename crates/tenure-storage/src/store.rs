@@ -8,10 +8,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tenure_core::LogIndex;
 use tenure_core::lock::{LockKey, LockValue, lock_names};
-use tenure_core::row::{LeaseHolder, LockCounts, Meta};
+use tenure_core::row::{LeaseHolder, LeaseRow, LockCounts, Meta};
 use tenure_core::state::StateRead;
+use tenure_core::{LeaseId, LogIndex};
 use tenure_faults::Point;
 
 use crate::counts::Counts;
@@ -41,8 +41,10 @@ pub struct Options {
     pub inline_value_bytes_max: usize,
     /// The memory for what `current` says of keys without their values. A hit saves a put its engine read.
     pub meta_cache_bytes_max: usize,
-    /// How much memory the rows of locks may take that were used last, those that are not there among them; and half as
-    /// much what is known of names.
+    /// The same for leases, which every put on a lease and every request for a lock looks up.
+    pub lease_cache_bytes_max: usize,
+    /// How much memory the rows of locks may take that were used last, names that are no native locks among them; and half
+    /// as much what is known of names.
     pub lock_cache_bytes_max: usize,
     /// The attachments of a lease that ends are removed one by one up to so many, and beyond that by one write for all: it
     /// spares half a microsecond for each, and costs those who read attachments later.
@@ -59,6 +61,7 @@ impl Default for Options {
         Options {
             inline_value_bytes_max: 64,
             meta_cache_bytes_max: 128 << 20,
+            lease_cache_bytes_max: 8 << 20,
             lock_cache_bytes_max: 16 << 20,
             lease_keys_one_by_one_max: 1000,
             counted_keys_min: 128,
@@ -81,11 +84,15 @@ pub struct StateStore {
     batch: Batch,
     /// Behind a lock because reads fill it too; there is never a second user.
     cache: Mutex<RowCache<KnownKey>>,
+    /// The same of leases that exist, by the bytes of their ids.
+    lease_cache: Mutex<RowCache<LeaseRow>>,
     /// The same of locks, by the bytes of their keys.
     lock_cache: Mutex<RowCache<Option<LockValue>>>,
     /// How many live keys are under names that somebody looked under. A lock that is free has left its traces in the
     /// engine: all keys that ever were under its name, until they are purged. None until somebody looks.
     keys_under: Mutex<Option<RowCache<u64>>>,
+    /// How many rows of locks the last run wrote.
+    pub(crate) lock_rows_last: usize,
     /// No key of `current` is greater: keys that are put in order need no read.
     greatest_key: Option<Vec<u8>>,
     halted: bool,
@@ -124,7 +131,9 @@ impl StateStore {
             view,
             batch: Batch::new(),
             cache: Mutex::new(RowCache::new(options.meta_cache_bytes_max)),
+            lease_cache: Mutex::new(RowCache::new(options.lease_cache_bytes_max)),
             lock_cache: Mutex::new(RowCache::new(options.lock_cache_bytes_max)),
+            lock_rows_last: 0,
             keys_under: Mutex::new(None),
             greatest_key,
             halted: false,
@@ -182,6 +191,19 @@ impl StateStore {
         Ok(row)
     }
 
+    /// A lease in the last committed state.
+    pub(crate) fn known_lease(&self, id: LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        let key = lease_key(id);
+        if let Some(known) = self.lease_cache().get(&key) {
+            return Ok(Some(known));
+        }
+        let row = self.view.lease(id)?;
+        if let Some(row) = row {
+            self.lease_cache().insert(&key, row);
+        }
+        Ok(row)
+    }
+
     /// Whether it is known that there was no live key under a name in the last committed state.
     pub(crate) fn has_no_keys_under(&self, name: &[u8]) -> bool {
         self.keys_under().as_mut().and_then(|known| known.get(name)) == Some(0)
@@ -196,7 +218,7 @@ impl StateStore {
     pub(crate) fn commit_run(
         &mut self,
         meta: Meta,
-        pending: Pending,
+        mut pending: Pending,
         applied: Applied,
     ) -> Result<Committed, StorageError> {
         assert!(applied.index > self.view.applied.index, "a run moves the applied index forward");
@@ -208,7 +230,9 @@ impl StateStore {
         );
         let local = self.counted(&pending)?;
         let mut batch = self.take_batch();
+        let locks = std::mem::take(&mut pending.locks).into_sorted();
         self.encode_pending(&mut batch, &pending);
+        encode_locks(&mut batch, &locks);
         self.meet(Point::CommitBeforePreCommitHook)?;
         self.encode_scalars(&mut batch, &meta, &applied, &local);
         self.meet(Point::CommitAfterPreCommitHook)?;
@@ -219,8 +243,10 @@ impl StateStore {
         self.meet(Point::AfterCommit)?;
         self.meet_if(compacts, Point::CompactAfterCommitScheduledCompact)?;
         self.learn(&pending);
+        self.learn_locks(&locks);
+        self.lock_rows_last = locks.len();
         self.publish(meta, applied, local);
-        let (leases, locks) = (pending.leases.into_iter().collect(), pending.locks.into_iter().collect());
+        let leases = pending.leases.into_iter().collect();
         Ok(Committed { view: self.view(), events: pending.events, leases, locks })
     }
 
@@ -315,12 +341,6 @@ impl StateStore {
                 None => batch.delete(Table::LeaseEnds, &lease_end_key(*number)),
             }
         }
-        for (key, row) in &pending.locks {
-            match row {
-                Some(row) => batch.put_with(Table::Locks, &lock_key(key), |out| encode_lock_row(out, row)),
-                None => batch.delete(Table::Locks, &lock_key(key)),
-            }
-        }
     }
 
     fn encode_scalars(&self, batch: &mut Batch, meta: &Meta, applied: &Applied, local: &LocalState) {
@@ -373,12 +393,27 @@ impl StateStore {
             cache.insert(key, KnownKey { meta: event.meta, value_bytes: event.value.len() as u64 });
         }
         drop(cache);
+        let mut leases = self.lease_cache();
+        for (id, row) in &pending.leases {
+            match row {
+                Some(row) => leases.insert(&lease_key(*id), *row),
+                None => leases.remove(&lease_key(*id)),
+            }
+        }
+        drop(leases);
         if let Some(known) = &mut *self.keys_under() {
             learn_keys_under(known, pending);
         }
-        let mut lock_cache = self.lock_cache();
-        for (key, row) in &pending.locks {
-            lock_cache.insert(&lock_key(key), row.clone());
+    }
+
+    fn learn_locks(&self, rows: &[(LockKey, Option<LockValue>)]) {
+        let mut cache = self.lock_cache();
+        for (key, row) in rows {
+            match (key, row) {
+                // Nobody asks again for what has gone, but for a lock that comes and goes.
+                (LockKey::Place(..) | LockKey::Delay(..) | LockKey::Requests(_), None) => cache.remove(&lock_key(key)),
+                (LockKey::Lock(_), None) | (_, Some(_)) => cache.insert(&lock_key(key), row.clone()),
+            }
         }
     }
 
@@ -399,9 +434,23 @@ impl StateStore {
         self.keys_under.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lease_cache(&self) -> MutexGuard<'_, RowCache<LeaseRow>> {
+        // As above.
+        self.lease_cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_cache(&self) -> MutexGuard<'_, RowCache<Option<LockValue>>> {
         // As above.
         self.lock_cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn encode_locks(batch: &mut Batch, rows: &[(LockKey, Option<LockValue>)]) {
+    for (key, row) in rows {
+        match row {
+            Some(row) => batch.put_with(Table::Locks, &lock_key(key), |out| encode_lock_row(out, row)),
+            None => batch.delete(Table::Locks, &lock_key(key)),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::changes::Newest;
 use crate::command::LockGuard;
 use crate::ids::LeaseId;
-use crate::lock::{Contender, LockKey, LockValue, Native, read};
+use crate::lock::{Contender, Granted, LockKey, LockValue, Native, read};
 use crate::planted::{Bug, is_on};
 use crate::row::{Incarnation, KeyMeta};
 use crate::state::{StateRead, StateWrite};
@@ -27,26 +27,27 @@ pub(super) use end::{cancel, force, release};
 /// A key that contends for a lock by an Acquire of a lease that lives.
 struct Own {
     live: KeyMeta,
-    contender: Contender,
+    granted: Option<Granted>,
     native: Native,
 }
 
 impl Own {
-    /// What a lease has in a lock's queue. A key that somebody else has written since, with another lease, is not its own.
+    /// What a lease has in a lock's queue by its key, as far as that exists. A key that somebody else has written since, with another lease, is not its own.
     fn of<S: StateRead>(
         state: &S,
         (name, key): (&Bytes, &Bytes),
+        live: Option<KeyMeta>,
         (lease, incarnation): (LeaseId, Incarnation),
     ) -> Result<Option<Own>, S::Error> {
-        let Some(live) = live(state, key)?.filter(|live| live.lease == lease) else { return Ok(None) };
+        let Some(live) = live.filter(|live| live.lease == lease) else { return Ok(None) };
         if read::lock(state, name)?.is_none() {
             return Ok(None);
         }
-        let Some(contender) = read::contender(state, name, live.create, key)? else {
+        let Some(Contender { granted, native }) = read::contender(state, name, live.create, key)? else {
             return Err(state.corrupt("a key is missing from the queue of its lock"));
         };
-        let native = contender.native.clone().filter(|native| native.incarnation == incarnation);
-        Ok(native.map(|native| Own { live, contender, native }))
+        let native = native.filter(|native| native.incarnation == incarnation);
+        Ok(native.map(|native| Own { live, granted, native }))
     }
 
     /// The place in the native row of a request.
@@ -56,7 +57,7 @@ impl Own {
 
     /// Writes the native row anew.
     fn write<S: StateWrite>(self, state: &mut S, name: Bytes, key: Bytes) {
-        let contender = Contender { native: Some(self.native), ..self.contender };
+        let contender = Contender { granted: self.granted, native: Some(self.native) };
         state.put_lock_row(LockKey::Place(name, self.live.create, key), LockValue::Place(contender));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use futures::future::ready;
+use futures::future::{BoxFuture, ready};
 use futures::stream::{self, BoxStream, StreamExt};
 use tenure_core::command::Command;
 use tenure_core::outcome::Outcome;
@@ -18,7 +18,7 @@ use super::convert;
 use super::errors::ApiError;
 use super::leases::header;
 use super::lock::stopping;
-use crate::node::{LOCKS_PER_PAGE_MAX, LockAcquired, Node, TRANSITIONS_MAX};
+use crate::node::{LOCKS_PER_PAGE_MAX, LockAcquired, LockStep, LockUngranted, Node, TRANSITIONS_MAX};
 
 /// Transitions that are told to those who do not say how many they want.
 const TRANSITIONS_DEFAULT: usize = 100;
@@ -34,6 +34,18 @@ impl LocksService {
         LocksService { node, draining }
     }
 
+    /// Begins an acquire.
+    pub(super) fn join(&self, request: pb::LockAcquireRequest) -> Result<BoxFuture<'static, LockAcquired>, Status> {
+        let wanted = convert::lock_acquire(request)?;
+        let (node, stop) = (self.node.clone(), stopping(self.draining.clone()));
+        Ok(Box::pin(async move { node.acquire_lock(wanted, stop).await }))
+    }
+
+    /// What its client is told of it.
+    pub(super) fn told(&self, step: Result<LockStep, LockUngranted>) -> Result<pb::LockAcquireResponse, Status> {
+        told(&self.node, step)
+    }
+
     async fn write(&self, command: &Command) -> Result<Outcome, ApiError> {
         Ok(self.node.write(command).await?)
     }
@@ -44,15 +56,10 @@ impl Locks for LocksService {
     type AcquireStream = BoxStream<'static, Result<pb::LockAcquireResponse, Status>>;
 
     async fn acquire(&self, request: Request<pb::LockAcquireRequest>) -> Result<Response<Self::AcquireStream>, Status> {
-        let wanted = convert::lock_acquire(request.into_inner())?;
         let node = self.node.clone();
-        let told = move |step| match step {
-            Ok(step) => Ok(convert::lock_step(step, |revision| header(&node, revision))),
-            Err(ungranted) => Err(ApiError::from(ungranted).into()),
-        };
-        let steps = match self.node.acquire_lock(wanted, stopping(self.draining.clone())).await {
-            LockAcquired::Ended(step) => stream::once(ready(told(step))).boxed(),
-            LockAcquired::Waits(steps) => ReceiverStream::new(steps).map(told).boxed(),
+        let steps = match self.join(request.into_inner())?.await {
+            LockAcquired::Ended(step) => stream::once(ready(told(&node, step))).boxed(),
+            LockAcquired::Waits(steps) => ReceiverStream::new(steps).map(move |step| told(&node, step)).boxed(),
         };
         Ok(Response::new(steps))
     }
@@ -116,6 +123,13 @@ impl Locks for LocksService {
         let answer = self.node.lock_why(name, limit).await.map_err(ApiError::from)?;
         self.node.note_duration("Locks.Why", started);
         Ok(Response::new(convert::lock_why_response(header(&self.node, answer.revision), answer.result)))
+    }
+}
+
+fn told(node: &Node, step: Result<LockStep, LockUngranted>) -> Result<pb::LockAcquireResponse, Status> {
+    match step {
+        Ok(step) => Ok(convert::lock_step(step, |revision| header(node, revision))),
+        Err(ungranted) => Err(ApiError::from(ungranted).into()),
     }
 }
 

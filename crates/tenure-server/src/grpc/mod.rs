@@ -147,8 +147,8 @@ impl Served {
         let services = of_etcd.add(lock).add(election).add(leases).add(locks).add(health);
         let router = services.routes().into_axum_router().merge(http::router(node.clone())).fallback(fallback::answer);
         let admission = gate::Admission::new(&node.shared().raft);
-        let calls = Calls::new(admission, kv_service, lease_service, locks_service);
-        let streams = Streams::new(node, watch_service);
+        let calls = Calls::new(admission, kv_service, lease_service, locks_service.clone());
+        let streams = Streams::new(node, watch_service, locks_service);
         Served { routes: Routes::from(router), calls, streams, message_bytes_max }
     }
 }

@@ -50,8 +50,8 @@ pub(in crate::apply) fn acquire<S: StateWrite>(state: &mut S, acquire: LockAcqui
     };
     let key = lock_key(&acquire.name, request.lease);
     let known = read::requests(state, request.lease)?;
-    let own = Own::of(state, (&acquire.name, &key), (request.lease, lease.incarnation))?;
     let newest = Newest::of(state.current_meta(&key)?, state.meta().compacted);
+    let own = Own::of(state, (&acquire.name, &key), newest.live, (request.lease, lease.incarnation))?;
     let asked = Asked { acquire, key, incarnation: lease.incarnation, known };
     let numbers = asked.known.clone().unwrap_or_default();
     match own {
@@ -86,7 +86,7 @@ fn hold_more<S: StateWrite>(state: &mut S, asked: Asked, mut own: Own) -> Applie
     let native = &own.native;
     let is_reentrant = native.holds_max > 0 && asked.acquire.holds_max > 0;
     let is_same = native.owner == asked.acquire.owner && native.mode == asked.acquire.mode;
-    if !is_reentrant || !is_same || own.contender.granted.is_none() {
+    if !is_reentrant || !is_same || own.granted.is_none() {
         return Ok(Err(Refusal::LockAlreadyHeld));
     }
     if native.requests.len() as u64 >= u64::from(native.holds_max) {
@@ -124,7 +124,7 @@ fn join<S: StateWrite>(state: &mut S, asked: Asked, newest: Newest) -> Applied<R
     }
     asked.keep(state, requests)?;
     if known.is_none() {
-        queue::activate(state, &name, row, found);
+        queue::activate(state, &name, found);
     }
     let Asked { acquire, key, incarnation, .. } = asked;
     let request = acquire.request;
@@ -141,13 +141,17 @@ fn join<S: StateWrite>(state: &mut S, asked: Asked, newest: Newest) -> Applied<R
         delayed: false,
     };
     let written = (acquire.metadata, request.lease);
-    let known = (Joining::Native(name.clone(), native), Some(LockCause::Acquired(claim)));
+    let known = (Joining::Native(name.clone(), row, native), Some(LockCause::Acquired(claim)));
     let meta = change(state, Why::Plain, |changes| changes.record(key.clone(), newest, written, known))?;
-    let contender = read::contender(state, &name, meta.create, &key)?;
-    let contender = contender.ok_or(ApplyError::Invariant("a contender is missing that has just joined"))?;
-    Ok(Ok(Response::LockAcquire(match contender.granted {
-        Some(_) => LockAnswer::Granted { token: meta.create, holds: 1 },
-        None => LockAnswer::Queued { ahead: Some(row.contenders) },
+    // Read back only if somebody is before it: nobody can keep a lock that is free from the one who comes.
+    let is_granted = row.is_free_for(mode) || {
+        let contender = read::contender(state, &name, meta.create, &key)?;
+        contender.ok_or(ApplyError::Invariant("a contender is missing that has just joined"))?.granted.is_some()
+    };
+    Ok(Ok(Response::LockAcquire(if is_granted {
+        LockAnswer::Granted { token: meta.create, holds: 1 }
+    } else {
+        LockAnswer::Queued { ahead: Some(row.contenders) }
     })))
 }
 
@@ -157,7 +161,7 @@ fn attached(acquire: &LockAcquire) -> Attached {
 
 /// Where those stand that are in the queue.
 fn answer(own: &Own) -> LockAnswer {
-    match own.contender.granted {
+    match own.granted {
         Some(_) => {
             // Bounded by LOCK_HOLDS_MAX.
             let holds = u32::try_from(own.native.requests.len()).unwrap_or(u32::MAX);

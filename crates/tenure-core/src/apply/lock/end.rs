@@ -26,7 +26,7 @@ pub(in crate::apply) fn cancel<S: StateWrite>(state: &mut S, cancel: LockCancel)
     let key = lock_key(&name, request.lease);
     let known = read::requests(state, request.lease)?;
     let mut numbers = known.clone().unwrap_or_default();
-    let own = Own::of(state, (&name, &key), (request.lease, lease.incarnation))?;
+    let own = Own::of(state, (&name, &key), live(state, &key)?, (request.lease, lease.incarnation))?;
     let Some((own, place)) = own.and_then(|own| own.place_of(request.number).map(|place| (own, place))) else {
         if numbers.is_finished(request.number) {
             return Ok(Ok(Response::LockCancel { ended: false }));
@@ -56,8 +56,8 @@ pub(in crate::apply) fn release<S: StateWrite>(state: &mut S, release: LockRelea
     let nothing = Ok(Ok(Response::LockRelease { released: false, holds: 0 }));
     let Some(lease) = state.lease(id)? else { return nothing };
     let key = lock_key(&name, id);
-    let own = Own::of(state, (&name, &key), (id, lease.incarnation))?;
-    let Some(own) = own.filter(|own| own.live.create == token && own.contender.granted.is_some()) else {
+    let own = Own::of(state, (&name, &key), live(state, &key)?, (id, lease.incarnation))?;
+    let Some(own) = own.filter(|own| own.live.create == token && own.granted.is_some()) else {
         return nothing;
     };
     let place = own.place_of(number);

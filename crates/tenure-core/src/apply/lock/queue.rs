@@ -50,26 +50,64 @@ pub(in crate::apply) enum Why<'a> {
 }
 
 /// As what a key comes.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made for each key that is put, and none is kept: a box would be one more"
+)]
 pub(in crate::apply) enum Joining {
     /// As any.
     Plain,
-    /// As a native contender for this lock.
-    Native(Bytes, Native),
+    /// As a native contender for this lock, whose row is known.
+    Native(Bytes, LockRow, Native),
 }
 
 /// A place in a queue: a key, by its create revision, and what is known of it.
 type Place = (Revision, Bytes, Contender);
 
-/// The locks whose queues changed, and how.
+/// The locks whose queues changed, and how. Most commands touch one.
 #[derive(Default)]
-pub(in crate::apply) struct Touched(BTreeMap<Bytes, Moves>);
+pub(in crate::apply) struct Touched {
+    first: Option<(Bytes, Moves)>,
+    others: BTreeMap<Bytes, Moves>,
+}
 
 /// Who came to a queue, and who left it.
-#[derive(Default)]
 struct Moves {
+    /// The lock's row as it will be, but for grants. It is written once, with these.
+    row: LockRow,
+    /// Those that came. They have no rows of their own yet.
     joined: Vec<Place>,
     left: bool,
     oldest_left: bool,
+}
+
+impl Touched {
+    /// What is known of a lock that was touched.
+    fn get(&mut self, name: &Bytes) -> Option<&mut Moves> {
+        match &mut self.first {
+            Some((first, moves)) if first == name => Some(moves),
+            Some(_) => self.others.get_mut(name),
+            None => None,
+        }
+    }
+
+    /// The same of any lock, if there is one of that name.
+    fn touch<S: StateRead>(&mut self, state: &S, name: &Bytes) -> Result<Option<&mut Moves>, S::Error> {
+        // Twice, because a reference that is returned on one way would be held on all.
+        if self.get(name).is_none() {
+            let Some(row) = read::lock(state, name)? else { return Ok(None) };
+            self.begin(name, row);
+        }
+        Ok(self.get(name))
+    }
+
+    fn begin(&mut self, name: &Bytes, row: LockRow) {
+        let moves = Moves { row, joined: Vec::new(), left: false, oldest_left: false };
+        match &self.first {
+            None => self.first = Some((name.clone(), moves)),
+            Some(_) => drop(self.others.insert(name.clone(), moves)),
+        }
+    }
 }
 
 impl LockRow {
@@ -148,15 +186,14 @@ pub(super) fn survey<S: StateRead>(
     Ok(found)
 }
 
-/// Makes a lock native.
-pub(super) fn activate<S: StateWrite>(state: &mut S, name: &Bytes, row: LockRow, found: Vec<(Revision, Bytes)>) {
+/// Makes a lock native. Its own row is written with the one who joins next.
+pub(super) fn activate<S: StateWrite>(state: &mut S, name: &Bytes, found: Vec<(Revision, Bytes)>) {
     let clock_ms = state.meta().lease_clock_ms;
     for (place, (create, key)) in found.into_iter().enumerate() {
         let granted = (place == 0).then_some(Granted { revision: create, clock_ms });
         let row = LockValue::Place(Contender { granted, native: None });
         state.put_lock_row(LockKey::Place(name.clone(), create, key), row);
     }
-    state.put_lock_row(LockKey::Lock(name.clone()), LockValue::Lock(row));
     state.meta_mut().locks.locks += 1;
 }
 
@@ -172,21 +209,23 @@ pub(in crate::apply) fn join<S: StateWrite>(
     }
     let (own, mut native) = match joining {
         Joining::Plain => (None, None),
-        Joining::Native(own, native) => (Some(own), Some(native)),
+        Joining::Native(own, row, native) => {
+            if touched.get(&own).is_none() {
+                touched.begin(&own, row);
+            }
+            (Some(own), Some(native))
+        }
     };
     for name in lock_names(key) {
         let name = key.slice_ref(name);
-        let Some(mut row) = read::lock(state, &name)? else { continue };
+        let Some(moves) = touched.touch(state, &name)? else { continue };
         let native = if own.as_ref() == Some(&name) { native.take() } else { None };
+        let row = &mut moves.row;
         row.contenders += 1;
         if let Some(sharing) = native.as_ref().and_then(|native| native.mode.sharing()) {
             row.sharing = Some((sharing, row.sharing.map_or(0, |(_, count)| count) + 1));
         }
-        let contender = Contender { granted: None, native };
-        let place = LockKey::Place(name.clone(), create, key.clone());
-        state.put_lock_row(place, LockValue::Place(contender.clone()));
-        state.put_lock_row(LockKey::Lock(name.clone()), LockValue::Lock(row));
-        touched.0.entry(name).or_default().joined.push((create, key.clone(), contender));
+        moves.joined.push((create, key.clone(), Contender { granted: None, native }));
     }
     if native.is_some() {
         return Err(ApplyError::Invariant("a native contender's lock is not native"));
@@ -205,17 +244,15 @@ pub(in crate::apply) fn leave<S: StateWrite>(
     if state.meta().locks.locks > 0 {
         for name in lock_names(key) {
             let name = key.slice_ref(name);
-            let Some(mut row) = read::lock(state, &name)? else { continue };
+            let Some(moves) = touched.touch(state, &name)? else { continue };
             let missing = ApplyError::Invariant("a key is missing from the queue of its lock");
             let contender = read::contender(state, &name, live.create, key)?.ok_or(missing)?;
             if !(is_on(Bug::LockForgottenHandOff) && matches!(why, Why::Expired(_))) {
-                let moves = touched.0.entry(name.clone()).or_default();
                 moves.left = true;
-                moves.oldest_left |= row.oldest == live.create;
+                moves.oldest_left |= moves.row.oldest == live.create;
             }
-            row.remove(&contender).ok_or(ApplyError::Invariant("a lock has lost count"))?;
-            state.delete_lock_row(&LockKey::Place(name.clone(), live.create, key.clone()));
-            state.put_lock_row(LockKey::Lock(name), LockValue::Lock(row));
+            moves.row.remove(&contender).ok_or(ApplyError::Invariant("a lock has lost count"))?;
+            state.delete_lock_row(&LockKey::Place(name, live.create, key.clone()));
             if let Some(native) = &contender.native {
                 requests::settle_native(state, key, native)?;
             }
@@ -251,11 +288,10 @@ pub(super) fn left<S: StateRead>(state: &S, live: &KeyMeta, contender: Contender
     LockLeft { lease, owner, granted, held_ms, by: None, reason: String::new() }
 }
 
-/// Grants the locks whose queues changed to those that hold them now.
+/// Grants the locks whose queues changed to those that hold them now, and writes what became of them.
 pub(in crate::apply) fn settle<S: StateWrite>(state: &mut S, touched: Touched) -> Result<(), ApplyError<S::Error>> {
-    for (name, moves) in touched.0 {
-        let gone = ApplyError::Invariant("a lock has gone before its contenders");
-        let mut row = read::lock(state, &name)?.ok_or(gone)?;
+    for (name, moves) in touched.first.into_iter().chain(touched.others) {
+        let Moves { mut row, joined, left, oldest_left } = moves;
         if row.contenders == 0 {
             state.delete_lock_row(&LockKey::Lock(name));
             let locks = &mut state.meta_mut().locks.locks;
@@ -263,11 +299,12 @@ pub(in crate::apply) fn settle<S: StateWrite>(state: &mut S, touched: Touched) -
             continue;
         }
         let was_free = row.granted == 0;
-        let grants = grantable(state, &name, &mut row, moves.joined, moves.left)?;
-        if was_free {
+        let is_touched = left || !joined.is_empty();
+        let grants = grantable(state, &name, &mut row, joined, left)?;
+        if was_free && is_touched {
             let (first, ..) = grants.first().ok_or(ApplyError::Invariant("nobody holds a lock that is wanted"))?;
             row.oldest = *first;
-        } else if moves.oldest_left {
+        } else if oldest_left {
             // From the last known one on: what is before it is gone, and would have to be walked over.
             row.oldest = oldest(state, &name, row.oldest)?;
         }
@@ -281,70 +318,95 @@ pub(in crate::apply) fn settle<S: StateWrite>(state: &mut S, touched: Touched) -
     Ok(())
 }
 
-/// Those that may hold now and do not yet, with the lock's row as it is when they do.
+/// Those that may hold now and do not yet, with the lock's row as it is when they do. Writes the rows of those that joined
+/// and are not among them.
 ///
 /// The queue is read only if that may change something for those who waited before.
-fn grantable<S: StateRead>(
-    state: &S,
+fn grantable<S: StateWrite>(
+    state: &mut S,
     name: &Bytes,
     row: &mut LockRow,
     mut joined: Vec<Place>,
     left: bool,
 ) -> Result<Vec<Place>, ApplyError<S::Error>> {
-    let mut grants = Vec::new();
     let waiting = row.contenders - row.granted.min(row.contenders);
     if waiting == 0 || row.exclusive {
-        return Ok(grants);
+        wait(state, name, joined);
+        return Ok(Vec::new());
     }
     if waiting == joined.len() as u64 {
         joined.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        for place in joined {
-            if consider(row, place, &mut grants)?.is_break() {
+        let mut grants = 0;
+        for place in &joined {
+            let considered = consider(row, place)?;
+            grants += usize::from(considered.holds);
+            if considered.is_over {
                 break;
             }
         }
-        return Ok(grants);
+        wait(state, name, joined.split_off(grants));
+        return Ok(joined);
     }
+    wait(state, name, joined);
+    let mut grants = Vec::new();
     if !left && !is_on(Bug::LockReaderOvertakes) && !is_on(Bug::LockPermitsOvertake) {
         return Ok(grants);
     }
     let (mut seen, mut passed_over) = (false, None);
-    let mut considered = Ok(ControlFlow::Continue(()));
+    let mut considered = Ok(());
     read::scan_contenders(state, name, row.frontier, &mut |create, key, contender| {
         seen = true;
         if is_passed_over(row, &contender, passed_over) {
             passed_over = passed_over.or(Some(create));
             return ControlFlow::Continue(());
         }
-        considered = consider(row, (create, key, contender), &mut grants);
-        if matches!(considered, Ok(ControlFlow::Continue(()))) {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
+        let place = (create, key, contender);
+        let is_over = match consider(row, &place) {
+            Ok(Considered { holds, is_over }) => {
+                grants.extend(holds.then_some(place));
+                is_over
+            }
+            Err(error) => {
+                considered = Err(error);
+                true
+            }
+        };
+        if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if !seen {
         return Err(ApplyError::Invariant("a lock's queue lacks those that wait"));
     }
     row.frontier = passed_over.unwrap_or(row.frontier);
-    considered.map(|_| grants)
+    considered.map(|()| grants)
 }
 
-/// Grants a lock to the first that waits, if it may hold it. Breaks off when the next one need not be asked.
-fn consider<E>(row: &mut LockRow, place: Place, grants: &mut Vec<Place>) -> Result<ControlFlow<()>, ApplyError<E>> {
-    let (create, _, contender) = &place;
+/// Writes the rows of those that joined and do not hold.
+fn wait<S: StateWrite>(state: &mut S, name: &Bytes, joined: Vec<Place>) {
+    for (create, key, contender) in joined {
+        state.put_lock_row(LockKey::Place(name.clone(), create, key), LockValue::Place(contender));
+    }
+}
+
+/// What became of one that waited.
+struct Considered {
+    /// It holds the lock now.
+    holds: bool,
+    /// The next one need not be asked.
+    is_over: bool,
+}
+
+/// Grants a lock to the first that waits, if it may hold it.
+fn consider<E>(row: &mut LockRow, (create, _, contender): &Place) -> Result<Considered, ApplyError<E>> {
     if contender.granted.is_some() {
         return Err(ApplyError::Invariant("a holder is behind the frontier of its lock"));
     }
     row.frontier = *create;
     let mode = contender.mode();
     if !row.fits(mode) {
-        return Ok(ControlFlow::Break(()));
+        return Ok(Considered { holds: false, is_over: true });
     }
     row.grant(mode, *create).ok_or(ApplyError::Invariant("revisions have reached their end"))?;
-    grants.push(place);
-    let is_over = row.granted == row.contenders || row.exclusive;
-    Ok(if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    Ok(Considered { holds: true, is_over: row.granted == row.contenders || row.exclusive })
 }
 
 /// Whether the search for those that may hold goes on behind somebody with whom it should end: planted.

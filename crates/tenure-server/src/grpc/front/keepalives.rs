@@ -218,8 +218,8 @@ impl KeepAlives {
 
 impl Dialogue for KeepAlives {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, line: &mut dyn Line) -> Poll<Farewell> {
-        if let Poll::Ready(farewell) = self.lost.poll(cx) {
-            return Poll::Ready(farewell);
+        if let Poll::Ready(lost) = self.lost.poll(cx) {
+            return Poll::Ready(farewell(&lost));
         }
         match self.go_on(cx, line) {
             Ok(Poll::Pending) => Poll::Pending,

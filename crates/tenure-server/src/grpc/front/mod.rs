@@ -4,6 +4,7 @@
 //! there to their services (`calls`, `streams`); all others go through the same routes that HTTP/1 has, which hyper
 //! serves.
 
+mod acquires;
 mod calls;
 mod deadline;
 mod keepalives;

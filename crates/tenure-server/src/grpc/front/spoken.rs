@@ -51,9 +51,9 @@ impl LeaderLost {
         LeaderLost(lost.map(|lost| leader_lost(lost).boxed()))
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Farewell> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         match &mut self.0 {
-            Some(lost) => lost.as_mut().poll(cx).map(|status| farewell(&status)),
+            Some(lost) => lost.as_mut().poll(cx),
             None => Poll::Pending,
         }
     }
@@ -171,8 +171,8 @@ pub(super) fn failed(code: u32, message: &str) -> Status {
 
 impl<Q: Message + Default + Send + 'static, A: Message> Dialogue for Spoken<Q, A> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, line: &mut dyn Line) -> Poll<Farewell> {
-        if let Poll::Ready(farewell) = self.lost.poll(cx) {
-            return Poll::Ready(farewell);
+        if let Poll::Ready(lost) = self.lost.poll(cx) {
+            return Poll::Ready(farewell(&lost));
         }
         let mut heard = 0;
         loop {
