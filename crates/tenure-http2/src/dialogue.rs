@@ -267,6 +267,7 @@ impl<S: Service> Line for Talking<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::RESOURCE_EXHAUSTED;
 
     fn message(text: &[u8]) -> Vec<u8> {
         [&[0, 0, 0, 0, u8::try_from(text.len()).expect("short")], text].concat()
