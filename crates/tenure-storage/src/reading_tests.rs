@@ -211,7 +211,7 @@ fn revision_of(meta: &Meta, share: i64) -> Revision {
 fn plain(model: &MemoryState, request: &Range) -> RangeResult {
     let mut all: Vec<KeyValue> = Vec::new();
     let walked = walk_range(model, &request.range, request.revision, &mut |kv| {
-        all.push(kv);
+        all.push(kv.to_key_value());
         ControlFlow::Continue(())
     });
     assert_eq!(walked, Ok(Ok(())));

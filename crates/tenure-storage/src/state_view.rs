@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use tenure_core::borrowed::{BytesRef, KvRef};
 use tenure_core::command::KeyRange;
 use tenure_core::lock::{LockKey, LockValue};
-use tenure_core::outcome::KeyValue;
 use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use tenure_core::state::{KnownCount, StateRead};
 use tenure_core::{EventId, LeaseId, LogIndex, Revision, Term};
@@ -192,6 +192,10 @@ fn value_of_event(meta: &KeyMeta, bytes: u64, event: Option<Bytes>) -> Result<By
     Ok(row)
 }
 
+fn lent<'a>(key: &'a [u8], meta: &KeyMeta, value: &'a [u8]) -> KvRef<'a> {
+    KvRef::of(BytesRef::Lent(key), meta, BytesRef::Lent(value))
+}
+
 impl StateRead for StateView {
     type Error = StorageError;
 
@@ -229,16 +233,19 @@ impl StateRead for StateView {
         range: &KeyRange,
         visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_versions(range, None, None, &mut |key, meta, value| visit(key, CurrentRow { meta, value }))
+        self.scan_versions(range, None, None, &mut |key, meta, value| {
+            let row = CurrentRow { meta: *meta, value: Bytes::copy_from_slice(value) };
+            visit(Bytes::copy_from_slice(key), row)
+        })
     }
 
-    fn scan_current_rows(
+    fn scan_present(
         &self,
         range: &KeyRange,
-        wanted: usize,
-        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+        wanted: Option<usize>,
+        visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_versions(range, None, Some(wanted), &mut |key, meta, value| visit(key, CurrentRow { meta, value }))
+        self.scan_versions(range, None, wanted, &mut |key, meta, value| visit(lent(key, meta, value)))
     }
 
     fn scan_metas(
@@ -254,9 +261,9 @@ impl StateRead for StateView {
         range: &KeyRange,
         at: Revision,
         wanted: Option<usize>,
-        visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_versions(range, Some(at), wanted, &mut |key, meta, value| visit(KeyValue::of(key, &meta, value)))
+        self.scan_versions(range, Some(at), wanted, &mut |key, meta, value| visit(lent(key, meta, value)))
     }
 
     fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), StorageError> {
