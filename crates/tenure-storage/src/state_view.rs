@@ -23,7 +23,7 @@ use crate::keys::{
 };
 use crate::row_cache::KnownKey;
 use crate::rows::{
-    EventRef, LocalState, StoredValue, decode_current, decode_event, decode_lease, decode_lease_end,
+    CurrentRef, EventRef, LocalState, StoredValue, decode_current, decode_event, decode_lease, decode_lease_end,
     decode_lease_holder, decode_lock_row, lease_of_end,
 };
 use crate::store::read_view;
@@ -102,8 +102,8 @@ impl StateView {
         let Some(row) = self.snapshot.get(Table::Current, key)? else {
             return Ok(None);
         };
-        let (meta, stored) = decode_current(&row)?;
-        Ok(Some(KnownKey { meta, value_bytes: stored.value_bytes() }))
+        let CurrentRef { meta, value, .. } = decode_current(&row)?;
+        Ok(Some(KnownKey { meta, value_bytes: value.value_bytes() }))
     }
 
     /// Visits events borrowed, for those who need no copies.
@@ -215,8 +215,8 @@ impl StateRead for StateView {
         let Some(mut row) = self.snapshot.get(Table::Current, key)? else {
             return Ok(None);
         };
-        let (meta, stored) = decode_current(&row)?;
-        let value = match stored {
+        let CurrentRef { meta, value, .. } = decode_current(&row)?;
+        let value = match value {
             StoredValue::Inline(value) => {
                 row.advance(row.len() - value.len());
                 row
@@ -253,7 +253,9 @@ impl StateRead for StateView {
         range: &KeyRange,
         visit: &mut dyn FnMut(&[u8], &KeyMeta) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| Ok(visit(key, &decode_current(row)?.0)))
+        self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
+            Ok(visit(key, &decode_current(row)?.meta))
+        })
     }
 
     fn scan_past(

@@ -16,7 +16,7 @@ use tenure_core::{EventId, Revision};
 use crate::engine::{Bounds, Direction, EngineSnapshot, Table};
 use crate::error::StorageError;
 use crate::keys::{ScanBounds, decode_history_key, history_key};
-use crate::rows::{StoredValue, decode_current, decode_event};
+use crate::rows::{CurrentRef, StoredValue, decode_current, decode_event};
 use crate::state_view::StateView;
 
 /// Keys that are looked up together. A walk that may be broken off anywhere starts with one and doubles.
@@ -48,9 +48,13 @@ impl StateView {
         let mut waiting = Waiting::new(at, self.meta.compacted);
         let mut ahead = Ahead { wanted: wanted.unwrap_or(1), at_once: 0 };
         self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
-            let (meta, stored) = decode_current(row)?;
+            let CurrentRef { meta, previous, value: stored } = decode_current(row)?;
+            if previous.is_some_and(|previous| previous >= meta.modified) {
+                return Err(StorageError::Contradiction("a back pointer does not point back"));
+            }
             let look = match (at, stored) {
-                (Some(at), _) if meta.modified.revision > at => Look::Back(meta.modified),
+                // The newest event would tell the one before it, if the key's row does not.
+                (Some(at), _) if meta.modified.revision > at => Look::Back(previous.unwrap_or(meta.modified)),
                 (Some(_), _) if meta.is_tombstone() => return Ok(ControlFlow::Continue(())),
                 // Nothing that it would have to wait for is before it.
                 (_, StoredValue::Inline(value)) if waiting.rows.is_empty() => {
