@@ -85,8 +85,6 @@ impl Dialogue for NoDialogue {
     }
 }
 
-/// Why nothing more is heard: gRPC's code, and what is wrong.
-
 /// What has arrived and was not heard.
 #[derive(Debug)]
 pub(crate) struct Inbox {
