@@ -75,7 +75,7 @@ impl<'a> KvRef<'a> {
     }
 
     /// The key-value, to be kept.
-    pub fn to_key_value(&self) -> KeyValue {
+    pub fn to_key_value(self) -> KeyValue {
         KeyValue {
             key: self.key.to_bytes(),
             value: self.value.to_bytes(),

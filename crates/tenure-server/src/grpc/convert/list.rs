@@ -58,7 +58,7 @@ impl KvList {
     }
 
     /// The whole message. Key-values that `result` has are those that were not added one by one.
-    pub fn finish(mut self, header: pb::ResponseHeader, result: RangeResult) -> Vec<Bytes> {
+    pub fn finish(mut self, header: pb::ResponseHeader, result: &RangeResult) -> Vec<Bytes> {
         result.kvs.iter().for_each(|kv| self.push(kv.into()));
         let first = pb::RangeResponse { header: Some(header), ..pb::RangeResponse::default() };
         let end = pb::RangeResponse { more: result.more, count: result.count, ..pb::RangeResponse::default() };

@@ -85,7 +85,7 @@ proptest! {
             kvs.iter().for_each(|kv| list.push(kv.into()));
         }
         let kept = if sorted { kvs.clone() } else { Vec::new() };
-        let pieces = list.finish(header_at(9), RangeResult { kvs: kept, more, count });
+        let pieces = list.finish(header_at(9), &RangeResult { kvs: kept, more, count });
         let expected = range_response(header_at(9), RangeResult { kvs, more, count }).encode_to_vec();
         prop_assert!(pieces.concat() == expected, "the bytes differ");
         // All but the header and the last are full, so that little memory is held in vain.
