@@ -7,6 +7,7 @@
 use core::cmp::Ordering;
 use core::ops::ControlFlow;
 
+use crate::borrowed::KvRef;
 use crate::command::{Compare, CompareResult, CompareTarget, KeyRange};
 use crate::outcome::KeyValue;
 use crate::scan::{At, scan_at};
@@ -29,27 +30,27 @@ fn holds<S: StateRead>(state: &S, compare: &Compare) -> Result<bool, S::Error> {
     {
         let meta = state.current_meta(key)?.filter(|meta| !meta.is_tombstone());
         let kv = meta.map(|meta| KeyValue::of(Bytes::new(), &meta, Bytes::new())).unwrap_or_default();
-        return Ok(meets(compare, &kv));
+        return Ok(meets(compare, KvRef::from(&kv)));
     }
     let mut any = false;
     let mut all = true;
     scan_at(state, &compare.range, At::Present, None, &mut |kv| {
         any = true;
-        all = meets(compare, &kv);
+        all = meets(compare, kv);
         if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     if any {
         return Ok(all);
     }
-    Ok(!matches!(compare.target, CompareTarget::Value(_)) && meets(compare, &KeyValue::default()))
+    Ok(!matches!(compare.target, CompareTarget::Value(_)) && meets(compare, KvRef::from(&KeyValue::default())))
 }
 
-fn meets(compare: &Compare, kv: &KeyValue) -> bool {
+fn meets(compare: &Compare, kv: KvRef<'_>) -> bool {
     let ordering = match &compare.target {
         CompareTarget::Version(version) => kv.version.cmp(version),
         CompareTarget::Create(revision) => kv.create.cmp(revision),
         CompareTarget::Mod(revision) => kv.modified.cmp(revision),
-        CompareTarget::Value(value) => kv.value.cmp(value),
+        CompareTarget::Value(value) => (*kv.value).cmp(value),
         CompareTarget::Lease(lease) => kv.lease.cmp(lease),
     };
     match compare.result {

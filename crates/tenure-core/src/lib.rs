@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod apply;
+pub mod borrowed;
 pub mod codec;
 pub mod command;
 mod compare;

@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::ops::ControlFlow;
 
+use crate::borrowed::{BytesRef, KvRef};
 use crate::command::{KeyRange, Range, SortOrder, SortTarget};
 use crate::count::count_at;
 pub use crate::count::count_present;
@@ -26,6 +27,18 @@ use crate::state::{KnownCount, StateRead};
 
 /// Answers a range read.
 pub fn read_range<S: StateRead>(state: &S, request: &Range) -> Result<Result<RangeResult, Refusal>, S::Error> {
+    let mut kvs = Vec::new();
+    let result = read_range_with(state, request, &mut |kv| kvs.push(kv.to_key_value()))?;
+    Ok(result.map(|result| if result.kvs.is_empty() { RangeResult { kvs, ..result } } else { result }))
+}
+
+/// The same for who may need no copies: the key-values are visited, in the answer's order. Those of a range of keys that had
+/// to be kept and sorted first are not; then all of them are in the result, which is otherwise without any.
+pub fn read_range_with<S: StateRead>(
+    state: &S,
+    request: &Range,
+    visit: &mut dyn FnMut(KvRef<'_>),
+) -> Result<Result<RangeResult, Refusal>, S::Error> {
     let at = match resolve_revision(state.meta(), request.revision) {
         Ok(at) => at,
         Err(refusal) => return Ok(Err(refusal)),
@@ -36,7 +49,7 @@ pub fn read_range<S: StateRead>(state: &S, request: &Range) -> Result<Result<Ran
     }
     let result = match &request.range {
         KeyRange::One(key) => one(request, get_at(state, key, at)?),
-        KeyRange::Between(..) | KeyRange::From(_) => many(state, request, at)?,
+        KeyRange::Between(..) | KeyRange::From(_) => many(state, request, at, visit)?,
     };
     Ok(Ok(result))
 }
@@ -46,7 +59,7 @@ pub fn walk_range<S: StateRead>(
     state: &S,
     range: &KeyRange,
     revision: Revision,
-    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
 ) -> Result<Result<(), Refusal>, S::Error> {
     match resolve_revision(state.meta(), revision) {
         Ok(at) => scan_at(state, range, at, None, visit).map(Ok),
@@ -70,40 +83,50 @@ fn resolve_revision(meta: &Meta, asked: Revision) -> Result<At, Refusal> {
 
 fn one(request: &Range, found: Option<KeyValue>) -> RangeResult {
     let count = i64::from(found.is_some());
-    let mut kvs: Vec<KeyValue> = found.into_iter().filter(|kv| passes(request, kv)).collect();
+    let mut kvs: Vec<KeyValue> = found.into_iter().filter(|kv| passes(request, KvRef::from(kv))).collect();
     if request.keys_only {
         strip_values(&mut kvs);
     }
     RangeResult { kvs, more: false, count }
 }
 
-fn many<S: StateRead>(state: &S, request: &Range, at: At) -> Result<RangeResult, S::Error> {
+fn many<S: StateRead>(
+    state: &S,
+    request: &Range,
+    at: At,
+    visit: &mut dyn FnMut(KvRef<'_>),
+) -> Result<RangeResult, S::Error> {
     let shape = Shape::of(request);
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-    let mut kept = Kept { kvs: Vec::new(), shape, limit, passed: 0 };
-    let mut seen = 0u64;
+    let mut kept = Kept { kvs: Vec::new(), shape, limit };
+    let (mut seen, mut passed) = (0u64, 0);
     let mut cut = false;
     // All of them, or one beyond the limit, to know that there is more.
     let wanted = if shape.limit_cuts_walk { limit.saturating_add(1) } else { usize::MAX };
     let wanted = (wanted == usize::MAX || !shape.filtered).then_some(wanted);
     scan_at(state, &request.range, at, wanted, &mut |mut kv| {
         seen += 1;
-        if !passes(request, &kv) {
+        if !passes(request, kv) {
             return ControlFlow::Continue(());
         }
         if request.keys_only && request.target != SortTarget::Value {
-            kv.value.clear();
+            kv.value = BytesRef::EMPTY;
         }
-        kept.push(kv);
-        cut = shape.limit_cuts_walk && kept.passed > limit;
+        passed += 1;
+        if shape.sorts {
+            kept.push(kv.to_key_value());
+        } else if passed <= limit {
+            visit(kv);
+        }
+        cut = shape.limit_cuts_walk && passed > limit;
         if cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     let count = if cut { count_at(state, &request.range, at)? } else { note_all_seen(state, &request.range, at, seen) };
-    let (mut kvs, more) = kept.finish();
+    let mut kvs = kept.finish();
     if request.keys_only {
         strip_values(&mut kvs);
     }
-    Ok(RangeResult { kvs, more, count })
+    Ok(RangeResult { kvs, more: passed > limit, count })
 }
 
 /// A whole walk has counted too.
@@ -123,7 +146,7 @@ fn strip_values(kvs: &mut [KeyValue]) {
 }
 
 /// The four revision filters. 0 means no bound, as in etcd; a negative bound is one.
-fn passes(request: &Range, kv: &KeyValue) -> bool {
+fn passes(request: &Range, kv: KvRef<'_>) -> bool {
     let at_least = |bound: Revision, revision: Revision| bound.0 == 0 || revision >= bound;
     let at_most = |bound: Revision, revision: Revision| bound.0 == 0 || revision <= bound;
     at_least(request.min_mod, kv.modified)
@@ -141,6 +164,8 @@ struct Shape {
     limit_cuts_walk: bool,
     /// Whether some keys are passed over.
     filtered: bool,
+    /// Whether the answer's order is another than that of the keys.
+    sorts: bool,
 }
 
 impl Shape {
@@ -153,6 +178,7 @@ impl Shape {
             descend: request.order == SortOrder::Descend,
             limit_cuts_walk: in_key_order || (request.order == SortOrder::None && !filtered),
             filtered,
+            sorts: request.target != SortTarget::Key || request.order == SortOrder::Descend,
         }
     }
 
@@ -169,19 +195,17 @@ impl Shape {
 
     /// Stable, so that ties stay in ascending key order whichever way the rest goes.
     fn sort(&self, kvs: &mut [KeyValue]) {
-        if self.target != SortTarget::Key || self.descend {
+        if self.sorts {
             kvs.sort_by(|a, b| self.compare(a, b));
         }
     }
 }
 
-/// The key-values that may still be part of the answer: never more than about twice the limit.
+/// The key-values that may still be part of an answer that is sorted: never more than about twice the limit.
 struct Kept {
     kvs: Vec<KeyValue>,
     shape: Shape,
     limit: usize,
-    /// How many were pushed.
-    passed: usize,
 }
 
 /// Key-values kept beyond the limit before sorting throws the worst away, at least: sorts few at a time otherwise.
@@ -190,17 +214,16 @@ const SLACK_MIN: usize = 256;
 impl Kept {
     fn push(&mut self, kv: KeyValue) {
         self.kvs.push(kv);
-        self.passed += 1;
         if !self.shape.limit_cuts_walk && self.kvs.len() >= self.limit.saturating_add(self.limit.max(SLACK_MIN)) {
             self.shape.sort(&mut self.kvs);
             self.kvs.truncate(self.limit);
         }
     }
 
-    /// The answer, and whether the limit left some out.
-    fn finish(mut self) -> (Vec<KeyValue>, bool) {
+    /// The answer.
+    fn finish(mut self) -> Vec<KeyValue> {
         self.shape.sort(&mut self.kvs);
         self.kvs.truncate(self.limit);
-        (self.kvs, self.passed > self.limit)
+        self.kvs
     }
 }

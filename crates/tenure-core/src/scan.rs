@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use core::ops::ControlFlow;
 
+use crate::borrowed::{BytesRef, KvRef};
 use crate::command::KeyRange;
 use crate::history::{key_at, version_before};
 use crate::ids::Revision;
@@ -54,12 +55,12 @@ pub(crate) fn scan_at<S: StateRead>(
     range: &KeyRange,
     at: At,
     wanted: Option<usize>,
-    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
 ) -> Result<(), S::Error> {
     if let KeyRange::One(key) = range {
         // There is nothing after one key to break off from.
         let (ControlFlow::Continue(()) | ControlFlow::Break(())) =
-            get_at(state, key, at)?.map_or(ControlFlow::Continue(()), visit);
+            get_at(state, key, at)?.map_or(ControlFlow::Continue(()), |kv| visit(KvRef::from(&kv)));
         return Ok(());
     }
     match at {
@@ -83,26 +84,22 @@ fn scan_present<S: StateRead>(
     state: &S,
     range: &KeyRange,
     wanted: Option<usize>,
-    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
 ) -> Result<(), S::Error> {
     let (mut live, mut tombstones) = (0u64, 0u64);
     let mut change_over = None;
-    let mut step = |key, row: CurrentRow| {
-        if !row.meta.is_tombstone() {
+    state.scan_present(range, wanted, &mut |kv| {
+        if kv.version != 0 {
             live += 1;
-            return visit(KeyValue::of(key, &row.meta, row.value));
+            return visit(kv);
         }
         tombstones += 1;
         if tombstones < TOMBSTONES_MIN + live * TOMBSTONES_PER_LIVE_KEY {
             return ControlFlow::Continue(());
         }
-        change_over = Some(key);
+        change_over = Some(kv.key.to_bytes());
         ControlFlow::Break(())
-    };
-    match wanted {
-        Some(wanted) => state.scan_current_rows(range, wanted, &mut step)?,
-        None => state.scan_current(range, &mut step)?,
-    }
+    })?;
     match (change_over, range) {
         (None, _) | (Some(_), KeyRange::One(_)) => Ok(()),
         (Some(key), KeyRange::Between(_, end)) => scan_live(state, &KeyRange::Between(key, end.clone()), visit),
@@ -113,11 +110,11 @@ fn scan_present<S: StateRead>(
 fn scan_live<S: StateRead>(
     state: &S,
     range: &KeyRange,
-    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
 ) -> Result<(), S::Error> {
     let mut failure = None;
     state.scan_live(range, &mut |key| match get_at(state, &key, At::Present) {
-        Ok(Some(kv)) => visit(kv),
+        Ok(Some(kv)) => visit(KvRef::from(&kv)),
         Ok(None) => {
             failure = Some(state.corrupt("a live key has no row"));
             ControlFlow::Break(())
@@ -135,16 +132,16 @@ pub(crate) fn walk_past<S: StateRead>(
     state: &S,
     range: &KeyRange,
     at: Revision,
-    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
 ) -> Result<(), S::Error> {
     try_scan_current(state, range, &mut |key, row| {
-        let version = if row.meta.modified.revision > at {
-            version_before(state, &key, row.meta.modified, at)?
+        if row.meta.modified.revision > at {
+            let version = version_before(state, &key, row.meta.modified, at)?;
+            Ok(version.map_or(ControlFlow::Continue(()), |kv| visit(KvRef::from(&kv))))
         } else if row.meta.is_tombstone() {
-            None
+            Ok(ControlFlow::Continue(()))
         } else {
-            Some(KeyValue::of(key, &row.meta, row.value))
-        };
-        Ok(version.map_or(ControlFlow::Continue(()), &mut *visit))
+            Ok(visit(KvRef::of(BytesRef::Shared(&key), &row.meta, BytesRef::Shared(&row.value))))
+        }
     })
 }

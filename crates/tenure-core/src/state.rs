@@ -8,10 +8,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::ControlFlow;
 
+use crate::borrowed::{BytesRef, KvRef};
 use crate::command::KeyRange;
 use crate::ids::{EventId, LeaseId, Revision};
 use crate::lock::{LockKey, LockValue, lock_range};
-use crate::outcome::KeyValue;
 use crate::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use crate::scan::walk_past;
 
@@ -48,15 +48,17 @@ pub trait StateRead {
         visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
     ) -> Result<(), Self::Error>;
 
-    /// The same for who will break off after so many rows, tombstones aside, and not before: storage reads ahead with that in
-    /// mind.
-    fn scan_current_rows(
+    /// The same for who may need no copies. `wanted` is after how many rows, tombstones aside, the visitor will break off, and
+    /// not before, if that is known: storage reads ahead with that in mind.
+    fn scan_present(
         &self,
         range: &KeyRange,
-        _wanted: usize,
-        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+        _wanted: Option<usize>,
+        visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), Self::Error> {
-        self.scan_current(range, visit)
+        self.scan_current(range, &mut |key, row| {
+            visit(KvRef::of(BytesRef::Shared(&key), &row.meta, BytesRef::Shared(&row.value)))
+        })
     }
 
     /// The same without values, for those who need none.
@@ -74,7 +76,7 @@ pub trait StateRead {
         range: &KeyRange,
         at: Revision,
         _wanted: Option<usize>,
-        visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), Self::Error>
     where
         Self: Sized,

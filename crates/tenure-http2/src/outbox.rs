@@ -20,8 +20,8 @@ const KEPT_BYTES_MAX: usize = 16 * 1024;
 pub(crate) enum Item {
     /// The answer of a unary call: where its message lies in [`Contents::text`].
     Message { start: usize, end: usize, metadata: Option<Box<HeaderMap>> },
-    /// The same with a message of its own.
-    SharedMessage { message: Bytes, metadata: Option<Box<HeaderMap>> },
+    /// The same with a message of its own, in pieces.
+    SharedMessage { pieces: Vec<Bytes>, metadata: Option<Box<HeaderMap>> },
     /// The status of a call that failed.
     Status { code: u32, message: Cow<'static, str>, metadata: Option<Box<HeaderMap>> },
     /// The answer of a unary call that is given up: too much waits for the client already.

@@ -56,11 +56,7 @@ impl Reply {
         if length >= OWN_BYTES_MIN {
             let mut message = Vec::with_capacity(length);
             write(&mut message);
-            let message = Bytes::from(message);
-            self.ticket.outbox.put_answer(key, |contents| {
-                contents.shared_bytes += message.len();
-                contents.items.push((key, Item::SharedMessage { message, metadata }));
-            });
+            self.put_pieces(message.len(), vec![message.into()], metadata);
         } else {
             self.ticket.outbox.put_answer(key, |contents| {
                 let start = contents.text.len();
@@ -71,6 +67,25 @@ impl Reply {
         }
         // Last: if `write` panics, the call has failed, and the client is told.
         self.is_given = true;
+    }
+
+    /// Answers with a message in pieces, which are not copied if they are large.
+    pub fn pieces(mut self, pieces: Vec<Bytes>) {
+        let length = pieces.iter().map(Bytes::len).sum();
+        if length < OWN_BYTES_MIN {
+            return self.message(length, |out| pieces.iter().for_each(|piece| out.extend_from_slice(piece)));
+        }
+        if !self.is_cancelled() {
+            self.put_pieces(length, pieces, None);
+            self.is_given = true;
+        }
+    }
+
+    fn put_pieces(&self, length: usize, pieces: Vec<Bytes>, metadata: Option<Box<HeaderMap>>) {
+        self.ticket.outbox.put_answer(self.key, |contents| {
+            contents.shared_bytes += length;
+            contents.items.push((self.key, Item::SharedMessage { pieces, metadata }));
+        });
     }
 
     /// Answers that the call failed, with a code of gRPC and a text.

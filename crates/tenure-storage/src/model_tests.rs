@@ -31,6 +31,7 @@ use tenure_core::{EventId, LeaseId, LogIndex, MemberId, Revision, Term, apply_gr
 use super::*;
 use crate::mem::MemEngine;
 use crate::purge::{PurgeProgress, PurgeWork};
+use crate::rows::decode_current;
 use crate::testing::rows_of;
 
 /// Some values on either side of it, so that both places of a value are met.
@@ -378,6 +379,10 @@ impl Node {
             }
         }
         self.check_counts();
+        for (_, row) in rows_of(view.engine_snapshot(), Table::Current) {
+            let row = decode_current(&row).unwrap();
+            assert_eq!(row.previous, view.event(row.meta.modified).unwrap().unwrap().previous);
+        }
         for (view, rows) in &self.kept {
             assert_eq!(&dump(view), rows, "a view changed");
         }

@@ -22,6 +22,8 @@ use tenure_core::{LeaseId, LogIndex, Revision, Term, apply_group};
 use super::*;
 use crate::mem::MemEngine;
 use crate::purge::{PurgeProgress, PurgeWork};
+use crate::rows::decode_current;
+use crate::testing::rows_of;
 
 const INLINE_MAX: usize = 4;
 const KEYS: u8 = 60;
@@ -39,6 +41,8 @@ enum Step {
     /// Compacts what is not compacted by this share, in percent.
     Compact(i64),
     Purge,
+    /// Leaves some rows as the first builds wrote them, which named no event before the newest.
+    Unname(u8),
     KeepView,
     Read(Asked),
     /// Reads in a transaction that has put a key before.
@@ -103,6 +107,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => key_range().prop_map(Step::Delete),
         1 => (0..=100i64).prop_map(Step::Compact),
         1 => Just(Step::Purge),
+        1 => any::<u8>().prop_map(Step::Unname),
         2 => Just(Step::KeepView),
         16 => asked().prop_map(Step::Read),
         2 => (asked(), 0..KEYS).prop_map(|(asked, key)| Step::ReadInTxn(asked, key)),
@@ -121,6 +126,7 @@ fn put(number: u8, bytes: usize) -> Put {
 }
 
 struct Node {
+    engine: Arc<MemEngine>,
     store: StateStore,
     model: MemoryState,
     kept: Vec<(Arc<StateView>, MemoryState)>,
@@ -130,8 +136,9 @@ struct Node {
 impl Node {
     fn new() -> Node {
         let options = Options { inline_value_bytes_max: INLINE_MAX, counted_keys_min: 3, ..Options::default() };
-        let store = StateStore::open_with(Arc::new(MemEngine::new()), options).unwrap();
-        Node { store, model: MemoryState::default(), kept: Vec::new(), index: 0 }
+        let engine = Arc::new(MemEngine::new());
+        let store = StateStore::open_with(engine.clone(), options).unwrap();
+        Node { engine, store, model: MemoryState::default(), kept: Vec::new(), index: 0 }
     }
 
     fn apply(&mut self, command: &Command) -> Outcome {
@@ -169,6 +176,19 @@ impl Node {
                 while let Some(mut work) = PurgeWork::plan_at_most(&self.store.view(), 7).unwrap() {
                     while self.store.purge_step_at_most(&mut work, 5).unwrap() == PurgeProgress::More {}
                 }
+            }
+            Step::Unname(which) => {
+                let mut batch = Batch::new();
+                for (key, row) in rows_of(self.store.view().engine_snapshot(), Table::Current) {
+                    let row = decode_current(&row).unwrap();
+                    if key[1] & which == 0 {
+                        let encode = |out: &mut Vec<u8>| encode_current(out, &row.meta, None, row.value);
+                        batch.put_with(Table::Current, &key, encode);
+                    }
+                }
+                self.engine.write(&batch).unwrap();
+                // The next view has them.
+                self.apply(&Command::Put(put(0, 1)));
             }
             Step::KeepView => {
                 let place = self.kept.len() % 4;
@@ -211,7 +231,7 @@ fn revision_of(meta: &Meta, share: i64) -> Revision {
 fn plain(model: &MemoryState, request: &Range) -> RangeResult {
     let mut all: Vec<KeyValue> = Vec::new();
     let walked = walk_range(model, &request.range, request.revision, &mut |kv| {
-        all.push(kv);
+        all.push(kv.to_key_value());
         ControlFlow::Continue(())
     });
     assert_eq!(walked, Ok(Ok(())));

@@ -30,6 +30,8 @@ pub use lock::{decode_lock_row, encode_lock_row};
 const ROW_FORMAT: u8 = 1 << 4;
 /// In `current`: the value stands in the history row.
 const FLAG_VALUE_IN_HISTORY: u8 = 1;
+/// In `current`: the event before the newest one is named. The first builds did not name it.
+const FLAG_NAMES_PREVIOUS: u8 = 2;
 /// In `history`: the key had an event before this one.
 const FLAG_HAS_PREVIOUS: u8 = 1;
 /// In `history`: what made the event is told.
@@ -84,36 +86,51 @@ impl Default for LocalState {
 /// What one event adds to the logical byte counts beside its key and value: about the metadata of its rows.
 pub const EVENT_OVERHEAD_BYTES: u64 = 32;
 
-/// Appends a row of `current`.
-pub fn encode_current(out: &mut Vec<u8>, meta: &KeyMeta, value: StoredValue<'_>) {
+/// Appends a row of `current`. `previous` is as in the event's own row.
+pub fn encode_current(out: &mut Vec<u8>, meta: &KeyMeta, previous: Option<EventId>, value: StoredValue<'_>) {
     let flag = match value {
         StoredValue::Inline(_) => 0,
         StoredValue::InHistory { .. } => FLAG_VALUE_IN_HISTORY,
     };
-    out.push(ROW_FORMAT | flag);
+    out.push(ROW_FORMAT | flag | if previous.is_some() { FLAG_NAMES_PREVIOUS } else { 0 });
     put_signed(out, meta.modified.revision.0);
     put_unsigned(out, u64::from(meta.modified.sub));
     put_life(out, meta);
+    if let Some(previous) = previous {
+        put_previous(out, meta.modified, previous);
+    }
     match value {
         StoredValue::Inline(value) => out.extend_from_slice(value),
         StoredValue::InHistory { bytes } => put_unsigned(out, bytes),
     }
 }
 
+/// A row of `current`, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CurrentRef<'a> {
+    /// The newest event.
+    pub meta: KeyMeta,
+    /// The event before it. Where none is named there may be one nevertheless: the event's own row tells.
+    pub previous: Option<EventId>,
+    /// The value.
+    pub value: StoredValue<'a>,
+}
+
 /// Reads a row of `current`.
-pub fn decode_current(row: &[u8]) -> Result<(KeyMeta, StoredValue<'_>), StorageError> {
+pub fn decode_current(row: &[u8]) -> Result<CurrentRef<'_>, StorageError> {
     let mut reader = Reader { table: Table::Current, rest: row };
-    let flags = reader.head(FLAG_VALUE_IN_HISTORY)?;
+    let flags = reader.head(FLAG_VALUE_IN_HISTORY | FLAG_NAMES_PREVIOUS)?;
     let revision = Revision(reader.signed()?);
     let modified = EventId { revision, sub: reader.narrow()? };
     let meta = reader.life(modified)?;
+    let previous = if flags & FLAG_NAMES_PREVIOUS == 0 { None } else { Some(reader.previous(modified)?) };
     let value = if flags & FLAG_VALUE_IN_HISTORY == 0 {
         StoredValue::Inline(std::mem::take(&mut reader.rest))
     } else {
         StoredValue::InHistory { bytes: reader.unsigned()? }
     };
     reader.end()?;
-    Ok((meta, value))
+    Ok(CurrentRef { meta, previous, value })
 }
 
 /// Appends a row of `history`. The event's own id is in the row's key.
@@ -123,8 +140,7 @@ pub fn encode_event(out: &mut Vec<u8>, event: &EventRow) {
     out.push(ROW_FORMAT | previous | cause);
     put_life(out, &event.meta);
     if let Some(previous) = event.previous {
-        put_signed(out, event.meta.modified.revision.0.wrapping_sub(previous.revision.0));
-        put_unsigned(out, u64::from(previous.sub));
+        put_previous(out, event.meta.modified, previous);
     }
     if let Some(cause) = &event.cause {
         let mut bytes = Vec::new();
@@ -169,12 +185,7 @@ pub fn decode_event(id: EventId, row: &[u8]) -> Result<EventRef<'_>, StorageErro
     let mut reader = Reader { table: Table::History, rest: row };
     let flags = reader.head(FLAG_HAS_PREVIOUS | FLAG_HAS_CAUSE)?;
     let meta = reader.life(id)?;
-    let previous = if flags & FLAG_HAS_PREVIOUS == 0 {
-        None
-    } else {
-        let revision = Revision(id.revision.0.wrapping_sub(reader.signed()?));
-        Some(EventId { revision, sub: reader.narrow()? })
-    };
+    let previous = if flags & FLAG_HAS_PREVIOUS == 0 { None } else { Some(reader.previous(id)?) };
     let cause = if flags & FLAG_HAS_CAUSE == 0 {
         None
     } else {
@@ -316,6 +327,11 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// What both tables of events say of a key's life. The creation is a distance, which is short for short lives.
+fn put_previous(out: &mut Vec<u8>, id: EventId, previous: EventId) {
+    put_signed(out, id.revision.0.wrapping_sub(previous.revision.0));
+    put_unsigned(out, u64::from(previous.sub));
+}
+
 fn put_life(out: &mut Vec<u8>, meta: &KeyMeta) {
     put_signed(out, meta.modified.revision.0.wrapping_sub(meta.create.0));
     put_signed(out, meta.version);
@@ -401,6 +417,11 @@ impl<'a> Reader<'a> {
         let version = self.signed()?;
         let lease = LeaseId(self.signed()?);
         Ok(KeyMeta { create, modified, version, lease })
+    }
+
+    fn previous(&mut self, id: EventId) -> Result<EventId, StorageError> {
+        let revision = Revision(id.revision.0.wrapping_sub(self.signed()?));
+        Ok(EventId { revision, sub: self.narrow()? })
     }
 
     fn end(&self) -> Result<(), StorageError> {

@@ -27,10 +27,15 @@ fn meta_of_a_key() -> KeyMeta {
 
 #[test]
 fn current_rows_keep_their_golden_bytes() {
-    let inline = encoded(|out| encode_current(out, &meta_of_a_key(), StoredValue::Inline(b"value")));
+    let inline = encoded(|out| encode_current(out, &meta_of_a_key(), None, StoredValue::Inline(b"value")));
     assert_eq!(inline, [0x10, 0xd8, 0x04, 2, 2, 4, 1, b'v', b'a', b'l', b'u', b'e']);
-    let apart = encoded(|out| encode_current(out, &meta_of_a_key(), StoredValue::InHistory { bytes: 200 }));
+    let apart = encoded(|out| encode_current(out, &meta_of_a_key(), None, StoredValue::InHistory { bytes: 200 }));
     assert_eq!(apart, [0x11, 0xd8, 0x04, 2, 2, 4, 1, 0xc8, 0x01]);
+    let previous = Some(EventId { revision: Revision(290), sub: 5 });
+    let inline = encoded(|out| encode_current(out, &meta_of_a_key(), previous, StoredValue::Inline(b"v")));
+    assert_eq!(inline, [0x12, 0xd8, 0x04, 2, 2, 4, 1, 20, 5, b'v']);
+    let apart = encoded(|out| encode_current(out, &meta_of_a_key(), previous, StoredValue::InHistory { bytes: 200 }));
+    assert_eq!(apart, [0x13, 0xd8, 0x04, 2, 2, 4, 1, 20, 5, 0xc8, 0x01]);
 }
 
 #[test]
@@ -295,8 +300,8 @@ proptest! {
         prop_assert_eq!(decode_event(meta.modified, &row).unwrap().to_row(), event);
 
         for stored in [StoredValue::Inline(&value), StoredValue::InHistory { bytes }] {
-            let row = encoded(|out| encode_current(out, &meta, stored));
-            prop_assert_eq!(decode_current(&row).unwrap(), (meta, stored));
+            let row = encoded(|out| encode_current(out, &meta, previous, stored));
+            prop_assert_eq!(decode_current(&row).unwrap(), CurrentRef { meta, previous, value: stored });
         }
     }
 

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use tenure_core::borrowed::{BytesRef, KvRef};
 use tenure_core::command::KeyRange;
 use tenure_core::lock::{LockKey, LockValue};
-use tenure_core::outcome::KeyValue;
 use tenure_core::row::{CurrentRow, EventRow, KeyMeta, LeaseEnd, LeaseHolder, LeaseRow, Meta};
 use tenure_core::state::{KnownCount, StateRead};
 use tenure_core::{EventId, LeaseId, LogIndex, Revision, Term};
@@ -23,7 +23,7 @@ use crate::keys::{
 };
 use crate::row_cache::KnownKey;
 use crate::rows::{
-    EventRef, LocalState, StoredValue, decode_current, decode_event, decode_lease, decode_lease_end,
+    CurrentRef, EventRef, LocalState, StoredValue, decode_current, decode_event, decode_lease, decode_lease_end,
     decode_lease_holder, decode_lock_row, lease_of_end,
 };
 use crate::store::read_view;
@@ -102,8 +102,8 @@ impl StateView {
         let Some(row) = self.snapshot.get(Table::Current, key)? else {
             return Ok(None);
         };
-        let (meta, stored) = decode_current(&row)?;
-        Ok(Some(KnownKey { meta, value_bytes: stored.value_bytes() }))
+        let CurrentRef { meta, value, .. } = decode_current(&row)?;
+        Ok(Some(KnownKey { meta, value_bytes: value.value_bytes() }))
     }
 
     /// Visits events borrowed, for those who need no copies.
@@ -192,6 +192,10 @@ fn value_of_event(meta: &KeyMeta, bytes: u64, event: Option<Bytes>) -> Result<By
     Ok(row)
 }
 
+fn lent<'a>(key: &'a [u8], meta: &KeyMeta, value: &'a [u8]) -> KvRef<'a> {
+    KvRef::of(BytesRef::Lent(key), meta, BytesRef::Lent(value))
+}
+
 impl StateRead for StateView {
     type Error = StorageError;
 
@@ -211,8 +215,8 @@ impl StateRead for StateView {
         let Some(mut row) = self.snapshot.get(Table::Current, key)? else {
             return Ok(None);
         };
-        let (meta, stored) = decode_current(&row)?;
-        let value = match stored {
+        let CurrentRef { meta, value, .. } = decode_current(&row)?;
+        let value = match value {
             StoredValue::Inline(value) => {
                 row.advance(row.len() - value.len());
                 row
@@ -229,16 +233,19 @@ impl StateRead for StateView {
         range: &KeyRange,
         visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_versions(range, None, None, &mut |key, meta, value| visit(key, CurrentRow { meta, value }))
+        self.scan_versions(range, None, None, &mut |key, meta, value| {
+            let row = CurrentRow { meta: *meta, value: Bytes::copy_from_slice(value) };
+            visit(Bytes::copy_from_slice(key), row)
+        })
     }
 
-    fn scan_current_rows(
+    fn scan_present(
         &self,
         range: &KeyRange,
-        wanted: usize,
-        visit: &mut dyn FnMut(Bytes, CurrentRow) -> ControlFlow<()>,
+        wanted: Option<usize>,
+        visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_versions(range, None, Some(wanted), &mut |key, meta, value| visit(key, CurrentRow { meta, value }))
+        self.scan_versions(range, None, wanted, &mut |key, meta, value| visit(lent(key, meta, value)))
     }
 
     fn scan_metas(
@@ -246,7 +253,9 @@ impl StateRead for StateView {
         range: &KeyRange,
         visit: &mut dyn FnMut(&[u8], &KeyMeta) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| Ok(visit(key, &decode_current(row)?.0)))
+        self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
+            Ok(visit(key, &decode_current(row)?.meta))
+        })
     }
 
     fn scan_past(
@@ -254,9 +263,9 @@ impl StateRead for StateView {
         range: &KeyRange,
         at: Revision,
         wanted: Option<usize>,
-        visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.scan_versions(range, Some(at), wanted, &mut |key, meta, value| visit(KeyValue::of(key, &meta, value)))
+        self.scan_versions(range, Some(at), wanted, &mut |key, meta, value| visit(lent(key, meta, value)))
     }
 
     fn scan_live(&self, range: &KeyRange, visit: &mut dyn FnMut(Bytes) -> ControlFlow<()>) -> Result<(), StorageError> {

@@ -299,7 +299,7 @@ impl StateStore {
             } else {
                 StoredValue::InHistory { bytes: event.value.len() as u64 }
             };
-            batch.put_with(Table::Current, key, |out| encode_current(out, &event.meta, stored));
+            batch.put_with(Table::Current, key, |out| encode_current(out, &event.meta, event.previous, stored));
             match change.live_change {
                 1 => batch.put(Table::Live, key, b""),
                 -1 => batch.delete(Table::Live, key),

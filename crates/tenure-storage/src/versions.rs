@@ -4,11 +4,11 @@
 //! What has to be looked up there is looked up for many keys together, in the order of events and not of keys: neighbours
 //! share blocks, and keys that were written one after the other, as lists mostly are, are read by walking over the table
 //! instead of searching in it. At an old revision all keys go back one event at a time, in step, until each has arrived.
-//! On the way back only the pointers are read; a value is copied once, where it is wanted.
+//! On the way back only the pointers are read. A value is shown to the visitor where it lies if its turn has come, which is
+//! so wherever keys were written in their order; else it is copied, and waits.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
-use bytes::Bytes;
 use tenure_core::command::KeyRange;
 use tenure_core::row::KeyMeta;
 use tenure_core::{EventId, Revision};
@@ -16,7 +16,7 @@ use tenure_core::{EventId, Revision};
 use crate::engine::{Bounds, Direction, EngineSnapshot, Table};
 use crate::error::StorageError;
 use crate::keys::{ScanBounds, decode_history_key, history_key};
-use crate::rows::{StoredValue, decode_current, decode_event};
+use crate::rows::{CurrentRef, StoredValue, decode_current, decode_event};
 use crate::state_view::StateView;
 
 /// Keys that are looked up together. A walk that may be broken off anywhere starts with one and doubles.
@@ -33,11 +33,11 @@ const WALK_MIN: usize = 6;
 const PASSED_PER_EVENT_MAX: usize = 8;
 
 /// Receives a key, the metadata of a version, and its value.
-pub(crate) type VisitVersion<'a> = &'a mut dyn FnMut(Bytes, KeyMeta, Bytes) -> ControlFlow<()>;
+pub(crate) type VisitVersion<'a> = &'a mut dyn FnMut(&[u8], &KeyMeta, &[u8]) -> ControlFlow<()>;
 
 impl StateView {
     /// Visits the newest version of each key of a range, tombstones included; or the version that each key had at an
-    /// earlier revision, if it existed. `wanted` as in [`tenure_core::state::StateRead::scan_current_rows`].
+    /// earlier revision, if it existed. `wanted` as in [`tenure_core::state::StateRead::scan_present`].
     pub(crate) fn scan_versions(
         &self,
         range: &KeyRange,
@@ -45,73 +45,80 @@ impl StateView {
         wanted: Option<usize>,
         visit: VisitVersion<'_>,
     ) -> Result<(), StorageError> {
-        let mut waiting: Vec<Waiting> = Vec::new();
-        let mut wanted = wanted.unwrap_or(1);
-        let (mut at_once, mut bytes, mut back, mut stopped) = (KEYS_AT_ONCE_MAX.min(wanted), 0, 0, false);
+        let mut waiting = Waiting::new(at, self.meta.compacted);
+        let mut ahead = Ahead { wanted: wanted.unwrap_or(1), at_once: 0 };
         self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
-            let (meta, stored) = decode_current(row)?;
+            let CurrentRef { meta, previous, value: stored } = decode_current(row)?;
+            if previous.is_some_and(|previous| previous >= meta.modified) {
+                return Err(StorageError::Contradiction("a back pointer does not point back"));
+            }
             let look = match (at, stored) {
-                (Some(at), _) if meta.modified.revision > at => Look::Back(meta.modified),
+                // The newest event would tell the one before it, if the key's row does not.
+                (Some(at), _) if meta.modified.revision > at => Look::Back(previous.unwrap_or(meta.modified)),
                 (Some(_), _) if meta.is_tombstone() => return Ok(ControlFlow::Continue(())),
+                // Nothing that it would have to wait for is before it.
+                (_, StoredValue::Inline(value)) if waiting.rows.is_empty() => {
+                    ahead.had(1);
+                    return Ok(visit(key, &meta, value));
+                }
                 (_, StoredValue::Inline(_)) => Look::Done,
                 (_, StoredValue::InHistory { bytes }) => Look::Value { bytes },
             };
-            let value = match (look, stored) {
-                (Look::Done, StoredValue::Inline(value)) => Bytes::copy_from_slice(value),
-                _ => Bytes::new(),
-            };
-            bytes += stored.value_bytes();
-            waiting.push(Waiting { key: Bytes::copy_from_slice(key), meta, value, look });
-            back += usize::from(matches!(look, Look::Back(_)));
-            if waiting.len() < at_once && bytes < BYTES_AT_ONCE_MAX && back < KEYS_BACK_AT_ONCE_MAX {
+            if waiting.rows.is_empty() {
+                ahead.begin();
+            }
+            waiting.push(key, meta, stored, look);
+            if !waiting.is_full(ahead.at_once) {
                 return Ok(ControlFlow::Continue(()));
             }
-            wanted = wanted.saturating_sub(waiting.len());
-            at_once = KEYS_AT_ONCE_MAX.min(if wanted > 0 { wanted } else { at_once * 2 });
-            (bytes, back) = (0, 0);
-            let flow = self.visit_waiting(&mut waiting, at, visit)?;
-            stopped = flow.is_break();
-            Ok(flow)
+            ahead.had(waiting.rows.len());
+            waiting.look_up(&*self.snapshot, visit)
         })?;
-        if !stopped {
-            _ = self.visit_waiting(&mut waiting, at, visit)?;
-        }
+        _ = waiting.look_up(&*self.snapshot, visit)?;
         Ok(())
-    }
-
-    /// Looks up what is waited for, and visits in the order of keys.
-    fn visit_waiting(
-        &self,
-        waiting: &mut Vec<Waiting>,
-        at: Option<Revision>,
-        visit: VisitVersion<'_>,
-    ) -> Result<ControlFlow<()>, StorageError> {
-        let mut wanted: Vec<(EventId, usize)> = Vec::with_capacity(waiting.len());
-        loop {
-            wanted.clear();
-            wanted.extend(waiting.iter().enumerate().filter_map(|(place, row)| Some((row.wants()?, place))));
-            if wanted.is_empty() {
-                break;
-            }
-            wanted.sort_unstable();
-            visit_events(&*self.snapshot, &wanted, &mut |id, place, event| {
-                waiting[place].found(id, event, at, self.meta.compacted)
-            })?;
-        }
-        for Waiting { key, meta, value, look } in waiting.drain(..) {
-            if look == Look::Done && visit(key, meta, value).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
     }
 }
 
-/// A version that is on its way.
+/// How many keys are looked up together.
+struct Ahead {
+    /// How many the visitor still wants, as far as that is known.
+    wanted: usize,
+    at_once: usize,
+}
+
+impl Ahead {
+    fn begin(&mut self) {
+        self.at_once = KEYS_AT_ONCE_MAX.min(if self.wanted > 0 { self.wanted } else { self.at_once.max(1) * 2 });
+    }
+
+    fn had(&mut self, keys: usize) {
+        self.wanted = self.wanted.saturating_sub(keys);
+    }
+}
+
+/// Versions that are on their way, in the order of keys. The next one in that order is visited as soon as it is found, where
+/// it lies; one that is found before its turn is copied.
 struct Waiting {
-    key: Bytes,
+    at: Option<Revision>,
+    compacted: Revision,
+    rows: Vec<Row>,
+    /// The keys, and the values that came before their turn.
+    bytes: Vec<u8>,
+    /// How many rows were visited.
+    visited: usize,
+    /// The visitor has broken off.
+    is_over: bool,
+    /// What the values take, as far as their lengths are known.
+    value_bytes: u64,
+    /// How many rows are looked for among old versions.
+    back: usize,
+}
+
+/// A version that is on its way.
+struct Row {
+    key: Range<usize>,
+    value: Range<usize>,
     meta: KeyMeta,
-    value: Bytes,
     look: Look,
 }
 
@@ -128,7 +135,7 @@ enum Look {
     Absent,
 }
 
-impl Waiting {
+impl Row {
     /// The event that has to be looked up.
     fn wants(&self) -> Option<EventId> {
         match self.look {
@@ -137,25 +144,121 @@ impl Waiting {
             Look::Back(id) => Some(id),
         }
     }
+}
 
-    /// Goes on from the event that was wanted.
+impl Waiting {
+    fn new(at: Option<Revision>, compacted: Revision) -> Waiting {
+        let (rows, bytes) = (Vec::new(), Vec::new());
+        Waiting { at, compacted, rows, bytes, visited: 0, is_over: false, value_bytes: 0, back: 0 }
+    }
+
+    fn push(&mut self, key: &[u8], meta: KeyMeta, stored: StoredValue<'_>, look: Look) {
+        let key = keep(&mut self.bytes, key);
+        let value = match (look, stored) {
+            (Look::Done, StoredValue::Inline(value)) => keep(&mut self.bytes, value),
+            _ => 0..0,
+        };
+        self.value_bytes += stored.value_bytes();
+        self.back += usize::from(matches!(look, Look::Back(_)));
+        self.rows.push(Row { key, value, meta, look });
+    }
+
+    fn is_full(&self, at_once: usize) -> bool {
+        self.rows.len() >= at_once || self.value_bytes >= BYTES_AT_ONCE_MAX || self.back >= KEYS_BACK_AT_ONCE_MAX
+    }
+
+    /// Looks up what is waited for, and visits in the order of keys. Nothing waits any more.
+    fn look_up(
+        &mut self,
+        snapshot: &dyn EngineSnapshot,
+        visit: VisitVersion<'_>,
+    ) -> Result<ControlFlow<()>, StorageError> {
+        let mut wanted: Vec<(EventId, usize)> = Vec::with_capacity(self.rows.len());
+        while !self.is_over {
+            wanted.clear();
+            wanted.extend(self.rows.iter().enumerate().filter_map(|(place, row)| Some((row.wants()?, place))));
+            if wanted.is_empty() {
+                break;
+            }
+            wanted.sort_unstable();
+            visit_events(snapshot, &wanted, &mut |id, place, event| self.found(place, id, event, visit))?;
+        }
+        assert!(self.is_over || self.visited == self.rows.len(), "each row is visited once it is found");
+        self.rows.clear();
+        self.bytes.clear();
+        (self.visited, self.value_bytes, self.back) = (0, 0, 0);
+        Ok(if self.is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// Goes on with a row from the event that it wanted.
     fn found(
         &mut self,
+        place: usize,
         id: EventId,
         event: Option<&[u8]>,
+        visit: VisitVersion<'_>,
+    ) -> Result<(), StorageError> {
+        if self.is_over {
+            return Ok(());
+        }
+        let row = &mut self.rows[place];
+        let value = row.found(&self.bytes[row.key.clone()], id, event, self.at, self.compacted)?;
+        if place != self.visited {
+            if let Some(value) = value {
+                row.value = keep(&mut self.bytes, value);
+            }
+            return Ok(());
+        }
+        if let Some(value) = value {
+            self.is_over = visit(&self.bytes[row.key.clone()], &row.meta, value).is_break();
+            self.visited += 1;
+        }
+        self.visit_found(visit);
+        Ok(())
+    }
+
+    /// Visits the rows that are next and have been found.
+    fn visit_found(&mut self, visit: VisitVersion<'_>) {
+        while !self.is_over
+            && let Some(row) = self.rows.get(self.visited)
+            && row.wants().is_none()
+        {
+            if row.look == Look::Done {
+                let (key, value) = (&self.bytes[row.key.clone()], &self.bytes[row.value.clone()]);
+                self.is_over = visit(key, &row.meta, value).is_break();
+            }
+            self.visited += 1;
+        }
+    }
+}
+
+/// Copies bytes behind others; answers where they are.
+fn keep(bytes: &mut Vec<u8>, more: &[u8]) -> Range<usize> {
+    let start = bytes.len();
+    bytes.extend_from_slice(more);
+    start..bytes.len()
+}
+
+impl Row {
+    /// Goes on from the event that was wanted; answers the value if that was the last.
+    fn found<'e>(
+        &mut self,
+        key: &[u8],
+        id: EventId,
+        event: Option<&'e [u8]>,
         at: Option<Revision>,
         compacted: Revision,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Option<&'e [u8]>, StorageError> {
         let is_newest = id == self.meta.modified;
         let Some(event) = event else {
             if !is_newest && id.revision <= compacted {
                 self.look = Look::Absent;
-                return Ok(());
+                return Ok(None);
             }
             return Err(StorageError::damaged(Table::History, "an event is missing that a later one or its key names"));
         };
         let event = decode_event(id, event)?;
-        if event.key != self.key {
+        if event.key != key {
             return Err(StorageError::Contradiction("an event belongs to another key"));
         }
         match self.look {
@@ -172,16 +275,16 @@ impl Waiting {
                     Some(previous) => Look::Back(previous),
                     None => Look::Absent,
                 };
-                return Ok(());
+                return Ok(None);
             }
             Look::Back(_) if event.meta.is_tombstone() => {
                 self.look = Look::Absent;
-                return Ok(());
+                return Ok(None);
             }
             Look::Back(_) => self.meta = event.meta,
         }
-        (self.value, self.look) = (Bytes::copy_from_slice(event.value), Look::Done);
-        Ok(())
+        self.look = Look::Done;
+        Ok(Some(event.value))
     }
 }
 

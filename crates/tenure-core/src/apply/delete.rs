@@ -25,7 +25,7 @@ pub(super) fn delete_range<S: StateWrite>(
     let mut prev_kvs = Vec::new();
     let keys = if delete.prev_kv {
         scan_at(changes.state, &delete.range, At::Present, None, &mut |kv| {
-            prev_kvs.push(kv);
+            prev_kvs.push(kv.to_key_value());
             ControlFlow::Continue(())
         })?;
         prev_kvs.iter().map(|kv: &KeyValue| kv.key.clone()).collect()

@@ -33,14 +33,15 @@ fn is_plain(byte: u8) -> bool {
 /// The message of an answer.
 pub(crate) enum Message<'a> {
     Borrowed(&'a [u8]),
-    Shared(Bytes),
+    /// In pieces.
+    Shared(Vec<Bytes>),
 }
 
 impl Message<'_> {
     fn len(&self) -> usize {
         match self {
             Message::Borrowed(bytes) => bytes.len(),
-            Message::Shared(bytes) => bytes.len(),
+            Message::Shared(pieces) => pieces.iter().map(Bytes::len).sum(),
         }
     }
 }
@@ -67,12 +68,12 @@ impl<S: Seat> Connection<S> {
         if !fits {
             stream.has_sent_head = true;
             self.put_grpc_head(key.id, metadata);
-            let pieces = match message {
-                Message::Borrowed(bytes) => vec![Bytes::from([&prefix[..], bytes].concat())],
-                Message::Shared(bytes) => vec![Bytes::copy_from_slice(&prefix), bytes],
-            };
-            for piece in pieces {
-                self.push(key, piece);
+            match message {
+                Message::Borrowed(bytes) => self.push(key, Bytes::from([&prefix[..], bytes].concat())),
+                Message::Shared(pieces) => {
+                    self.push(key, Bytes::copy_from_slice(&prefix));
+                    pieces.into_iter().for_each(|piece| self.push(key, piece));
+                }
             }
             self.end(key, End::GrpcOk);
             return;
@@ -91,7 +92,7 @@ impl<S: Seat> Connection<S> {
         out.extend_from_slice(&prefix);
         match message {
             Message::Borrowed(bytes) => out.extend_from_slice(bytes),
-            Message::Shared(bytes) => self.output.push(bytes),
+            Message::Shared(pieces) => pieces.into_iter().for_each(|piece| self.output.push(piece)),
         }
         let out = self.output.buffer();
         let encoder = &mut self.encoder;

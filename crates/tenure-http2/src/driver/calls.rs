@@ -218,8 +218,8 @@ where
                     let message = Message::Borrowed(&taken.text[start..end]);
                     self.core.answer(key, metadata.as_deref(), message);
                 }
-                Item::SharedMessage { message, metadata } => {
-                    self.core.answer(key, metadata.as_deref(), Message::Shared(message));
+                Item::SharedMessage { pieces, metadata } => {
+                    self.core.answer(key, metadata.as_deref(), Message::Shared(pieces));
                 }
                 Item::Status { code, message, metadata } => {
                     self.core.answer_status(key, code, &message, metadata.as_deref());

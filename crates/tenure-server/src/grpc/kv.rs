@@ -1,8 +1,10 @@
 //! etcdserverpb.KV.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tenure_core::Revision;
 use tenure_proto::etcdserverpb as pb;
 use tenure_proto::etcdserverpb::kv_server::Kv;
@@ -10,11 +12,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::convert::{self, Limits};
+use super::convert::{self, KvList, Limits};
 use super::errors::ApiError;
 use super::guard::{guard_of, no_guard};
 use super::header;
-use crate::node::{ChunkLimits, Node};
+use crate::node::{ChunkLimits, Node, ReadAnswer};
 
 /// See the module's header.
 pub(super) struct KvService {
@@ -27,10 +29,44 @@ impl KvService {
         KvService { node, limits }
     }
 
+    /// The answer to a range. One of many keys is written while they are read.
+    pub(super) fn range_answer(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<RangeAnswer>, Status>> + Send + '_>> {
+        Box::pin(async move {
+            let request = request.into_inner();
+            if request.range_end.is_empty() || request.count_only {
+                return Ok(Response::new(RangeAnswer::Whole(self.read(request).await?)));
+            }
+            let started = Instant::now();
+            let call = convert::range_call(request)?;
+            let list = self.node.range_into(call.range, call.serializable, KvList::default(), KvList::push).await;
+            let ReadAnswer { result: (list, result), revision } = list.map_err(ApiError::from)?;
+            self.node.note_duration("Range", started);
+            Ok(Response::new(RangeAnswer::Pieces(list.finish(header(&self.node, revision), &result))))
+        })
+    }
+
+    async fn read(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ApiError> {
+        let started = Instant::now();
+        let call = convert::range_call(request)?;
+        let answer = self.node.range(call.range, call.serializable).await?;
+        self.node.note_duration("Range", started);
+        Ok(convert::range_response(header(&self.node, answer.revision), answer.result))
+    }
+
     async fn write_txn(&self, txn: tenure_core::command::Txn) -> Result<pb::TxnResponse, ApiError> {
         let outcome = self.node.write(&tenure_core::command::Command::Txn(txn)).await?;
         convert::txn_answer(header(&self.node, outcome.revision), outcome)
     }
+}
+
+/// The answer to a range, and how far it is written.
+pub(super) enum RangeAnswer {
+    Whole(pb::RangeResponse),
+    /// The message.
+    Pieces(Vec<Bytes>),
 }
 
 #[tonic::async_trait]
@@ -38,11 +74,7 @@ impl Kv for KvService {
     type RangeStreamStream = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
 
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        let started = Instant::now();
-        let call = convert::range_call(request.into_inner())?;
-        let answer = self.node.range(call.range, call.serializable).await.map_err(ApiError::from)?;
-        self.node.note_duration("Range", started);
-        Ok(Response::new(convert::range_response(header(&self.node, answer.revision), answer.result)))
+        Ok(Response::new(self.read(request.into_inner()).await?))
     }
 
     async fn range_stream(

@@ -22,11 +22,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tenure_core::borrowed::KvRef;
 use tenure_core::command::{Command, Op, Range, Txn};
 use tenure_core::hash::{HashKv, hash_kv, hash_state};
 use tenure_core::outcome::{Outcome, RangeResult, Refusal, TxnResponse};
 use tenure_core::planted::{Bug, is_on};
-use tenure_core::range::read_range;
+use tenure_core::range::{read_range, read_range_with};
 use tenure_core::row::{AlarmKind, MemberAttributes};
 use tenure_core::state::StateRead;
 use tenure_core::txn::read_txn;
@@ -184,6 +185,23 @@ impl Node {
         let view = self.view(serializable).await?;
         let inline = is_short(&range) || range.count_only && view.knows_count(&range.range, range.revision);
         self.read(view, inline, move |view| read_range(view, &range)).await
+    }
+
+    /// Reads a range for an answer that takes the key-values one by one, without copies of them. The result has those that
+    /// had to be sorted first.
+    pub async fn range_into<A: Send + 'static>(
+        &self,
+        range: Range,
+        serializable: bool,
+        mut answer: A,
+        push: fn(&mut A, KvRef<'_>),
+    ) -> Result<ReadAnswer<(A, RangeResult)>, RequestError> {
+        let view = self.view(serializable).await?;
+        let read = move |view: &StateView| {
+            let result = read_range_with(view, &range, &mut |kv| push(&mut answer, kv))?;
+            Ok(result.map(|result| (answer, result)))
+        };
+        self.read(view, false, read).await
     }
 
     /// Carries out a transaction that only reads.

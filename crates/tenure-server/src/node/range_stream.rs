@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tenure_core::Revision;
+use tenure_core::borrowed::BytesRef;
 use tenure_core::command::{KeyRange, Range};
 use tenure_core::outcome::{KeyValue, Refusal};
 use tenure_core::range::{read_range, walk_range};
@@ -161,16 +162,16 @@ impl Rest {
         }
         let keys_max = self.left.map_or(self.keys_max, |left| left.min(self.keys_max));
         let (mut kvs, mut bytes, mut is_cut) = (Vec::new(), 0, false);
-        let walked = walk_range(view, &self.keys, self.request.revision, &mut |mut kv: KeyValue| {
+        let walked = walk_range(view, &self.keys, self.request.revision, &mut |mut kv| {
             is_cut = kvs.len() == keys_max || bytes >= self.limits.bytes_max.max(1);
             if is_cut {
                 return ControlFlow::Break(());
             }
             if self.request.keys_only {
-                kv.value.clear();
+                kv.value = BytesRef::EMPTY;
             }
             bytes += kv.key.len() + kv.value.len() + KV_OVERHEAD_BYTES;
-            kvs.push(kv);
+            kvs.push(kv.to_key_value());
             ControlFlow::Continue(())
         })?;
         if let Err(refusal) = walked {

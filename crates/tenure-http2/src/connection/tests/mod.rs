@@ -495,7 +495,9 @@ fn answer(session: &mut Session, id: u32, step: &Step) -> Vec<u8> {
             sent.extend_from_slice(
                 &[&[0], &u32::try_from(*length).expect("short").to_be_bytes()[..], &message].concat(),
             );
-            session.core.answer(key, None, Message::Shared(message.into()));
+            // However it is cut.
+            let pieces = message.chunks(5_000).map(Bytes::copy_from_slice).collect();
+            session.core.answer(key, None, Message::Shared(pieces));
         }
         Step::Stream(pieces) => {
             session.core.send_head(key, 200, &HeaderMap::new(), false);

@@ -8,6 +8,7 @@
 //! Messages come in by value and `Bytes` are moved, so a key or a value is never copied on its way through.
 
 mod leases;
+mod list;
 mod locks;
 mod request;
 mod response;
@@ -21,6 +22,7 @@ pub use leases::{
     lease_explain_response, lease_kept, lease_state, leases_grant_answer, leases_grant_command, leases_revoke_answer,
     leases_to_renew,
 };
+pub use list::KvList;
 pub use locks::{
     lock_acquire, lock_cancel_answer, lock_cancel_command, lock_force_answer, lock_force_command, lock_guard,
     lock_inspect_response, lock_list_response, lock_release_answer, lock_release_command, lock_step, lock_why_response,

@@ -19,7 +19,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::super::gate::Admission;
-use super::super::kv::KvService;
+use super::super::kv::{KvService, RangeAnswer};
 use super::super::lease::LeaseService;
 use super::super::locks::LocksService;
 use super::deadline::{TIMEOUT, exceeded, timeout};
@@ -84,16 +84,18 @@ impl Calls {
         let Calls { kv, lease, locks, .. } = self;
         let call = Begun { call, client: client.clone(), reply };
         Some(match call.call.head.path() {
-            "/etcdserverpb.KV/Range" => with(kv, call, |kv, range| kv.range(range)),
-            "/etcdserverpb.KV/Put" => with(kv, call, |kv, put| kv.put(put)),
-            "/etcdserverpb.KV/DeleteRange" => with(kv, call, |kv, delete| kv.delete_range(delete)),
-            "/etcdserverpb.KV/Txn" => with(kv, call, |kv, txn| kv.txn(txn)),
-            "/etcdserverpb.Lease/LeaseGrant" => with(lease, call, |lease, grant| lease.lease_grant(grant)),
-            "/etcdserverpb.Lease/LeaseRevoke" => with(lease, call, |lease, revoke| lease.lease_revoke(revoke)),
-            "/etcdserverpb.Lease/LeaseTimeToLive" => with(lease, call, |lease, asked| lease.lease_time_to_live(asked)),
-            "/tenure.v1.Locks/Release" => with(locks, call, |locks, release| locks.release(release)),
-            "/tenure.v1.Locks/Cancel" => with(locks, call, |locks, cancel| locks.cancel(cancel)),
-            "/tenure.v1.Locks/Inspect" => with(locks, call, |locks, inspect| locks.inspect(inspect)),
+            "/etcdserverpb.KV/Range" => with(kv, call, |kv, range| kv.range_answer(range), give_range),
+            "/etcdserverpb.KV/Put" => with(kv, call, |kv, put| kv.put(put), give),
+            "/etcdserverpb.KV/DeleteRange" => with(kv, call, |kv, delete| kv.delete_range(delete), give),
+            "/etcdserverpb.KV/Txn" => with(kv, call, |kv, txn| kv.txn(txn), give),
+            "/etcdserverpb.Lease/LeaseGrant" => with(lease, call, |lease, grant| lease.lease_grant(grant), give),
+            "/etcdserverpb.Lease/LeaseRevoke" => with(lease, call, |lease, revoke| lease.lease_revoke(revoke), give),
+            "/etcdserverpb.Lease/LeaseTimeToLive" => {
+                with(lease, call, |lease, asked| lease.lease_time_to_live(asked), give)
+            }
+            "/tenure.v1.Locks/Release" => with(locks, call, |locks, release| locks.release(release), give),
+            "/tenure.v1.Locks/Cancel" => with(locks, call, |locks, cancel| locks.cancel(cancel), give),
+            "/tenure.v1.Locks/Inspect" => with(locks, call, |locks, inspect| locks.inspect(inspect), give),
             // Not among those that `is_served` lets through.
             _ => Box::pin(std::future::ready(())),
         })
@@ -111,11 +113,11 @@ struct Begun {
 type Method<S, M, A> =
     for<'s> fn(&'s S, Request<M>) -> Pin<Box<dyn Future<Output = Result<Response<A>, Status>> + Send + 's>>;
 
-fn with<S, M, A>(service: &Arc<S>, begun: Begun, method: Method<S, M, A>) -> Call
+fn with<S, M, A>(service: &Arc<S>, begun: Begun, method: Method<S, M, A>, give: fn(Response<A>, Reply)) -> Call
 where
     S: Send + Sync + 'static,
     M: Message + Default + 'static,
-    A: Message + 'static,
+    A: 'static,
 {
     let service = service.clone();
     Box::pin(async move {
@@ -154,6 +156,14 @@ fn give<A: Message>(answer: Response<A>, reply: Reply) {
         reply.message(length, write);
     } else {
         reply.message_with(metadata.into_headers(), length, write);
+    }
+}
+
+fn give_range(answer: Response<RangeAnswer>, reply: Reply) {
+    let (metadata, answer, extensions) = answer.into_parts();
+    match answer {
+        RangeAnswer::Whole(message) => give(Response::from_parts(metadata, message, extensions), reply),
+        RangeAnswer::Pieces(pieces) => reply.pieces(pieces),
     }
 }
 

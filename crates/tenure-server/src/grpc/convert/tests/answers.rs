@@ -1,6 +1,8 @@
 //! Answers: every field in its place, headers as etcd fills them, refusals as errors.
 
 use bytes::Bytes;
+use proptest::prelude::*;
+use prost::Message as _;
 use tenure_core::outcome::{DeletedRange, KeyValue, OpResponse, Outcome, RangeResult, Refusal, Response, TxnResponse};
 use tenure_core::{LeaseId, Revision};
 use tenure_proto::etcdserverpb as pb;
@@ -49,6 +51,48 @@ fn a_range_answer_holds_the_result() {
     let expected =
         pb::RangeResponse { header: Some(header_at(9)), kvs: vec![message("a"), message("b")], more: true, count: 5 };
     assert_eq!(range_response(header_at(9), result), expected);
+}
+
+/// Short texts and long ones, and such that end where a piece does.
+fn text(bytes_max: usize) -> impl Strategy<Value = Bytes> {
+    let length = prop_oneof![Just(0), 1..200_usize, 3_900..4_200_usize, 0..bytes_max];
+    (length, any::<u8>()).prop_map(|(length, byte)| vec![byte; length].into())
+}
+
+fn any_kv() -> impl Strategy<Value = KeyValue> {
+    let number = || prop_oneof![Just(0), Just(1), Just(127), Just(128), Just(i64::MAX), Just(-1), any::<i64>()];
+    let numbers = [number(), number(), number(), number()];
+    (text(5_000), text(140_000), numbers).prop_map(|(key, value, [create, modified, version, lease])| KeyValue {
+        key,
+        value,
+        create: Revision(create),
+        modified: Revision(modified),
+        version,
+        lease: LeaseId(lease),
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_list_is_written_as_the_generated_code_writes_it(
+        kvs in prop::collection::vec(any_kv(), 0..12),
+        sorted: bool,
+        more: bool,
+        count in prop_oneof![Just(0_i64), any::<i64>()],
+    ) {
+        let mut list = KvList::default();
+        if !sorted {
+            kvs.iter().for_each(|kv| list.push(kv.into()));
+        }
+        let kept = if sorted { kvs.clone() } else { Vec::new() };
+        let pieces = list.finish(header_at(9), &RangeResult { kvs: kept, more, count });
+        let expected = range_response(header_at(9), RangeResult { kvs, more, count }).encode_to_vec();
+        prop_assert!(pieces.concat() == expected, "the bytes differ");
+        // All but the header and the last are full, so that little memory is held in vain.
+        let longest = pieces.iter().map(Bytes::len).max().unwrap_or(0);
+        prop_assert!(longest <= 64 * 1024);
+        prop_assert!(pieces.len() <= 8 + expected.len() / (63 * 1024));
+    }
 }
 
 #[test]
