@@ -174,6 +174,7 @@ impl Dialogue for Prompt {
                 Heard::Message(message) => assert_eq!(message.len(), REQUEST_BYTES),
                 Heard::Nothing => return Poll::Pending,
                 Heard::End => return Poll::Ready(Farewell::OK),
+                Heard::Failed { code, message } => panic!("{code}: {message}"),
             }
             line.say(ANSWER_BYTES, &mut |out| out.put_bytes(b'a', ANSWER_BYTES));
         }

@@ -326,12 +326,13 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What both tables of events say of a key's life. The creation is a distance, which is short for short lives.
+/// The event before one, as a distance.
 fn put_previous(out: &mut Vec<u8>, id: EventId, previous: EventId) {
     put_signed(out, id.revision.0.wrapping_sub(previous.revision.0));
     put_unsigned(out, u64::from(previous.sub));
 }
 
+/// What both tables of events say of a key's life. The creation is a distance, which is short for short lives.
 fn put_life(out: &mut Vec<u8>, meta: &KeyMeta) {
     put_signed(out, meta.modified.revision.0.wrapping_sub(meta.create.0));
     put_signed(out, meta.version);

@@ -75,11 +75,11 @@ async fn measure(outcome: &mut Outcome, program_at: usize, options: &Options, ro
             Kind::Load(load) => {
                 let reference = reference_rate(outcome);
                 let cluster = shared_cluster(&mut shared, program, options).await?;
-                run(cluster, load, options, reference).await.map(|sample| vec![sample])
+                run(cluster, load, options, reference).await
             }
             Kind::Beside(both) => {
                 let cluster = shared_cluster(&mut shared, program, options).await?;
-                beside(cluster, both, options).await.map(|sample| vec![sample])
+                beside(cluster, both, options).await
             }
         };
         outcome.note((work_at, program_at), measured);
@@ -91,13 +91,13 @@ async fn measure(outcome: &mut Outcome, program_at: usize, options: &Options, ro
 }
 
 impl Outcome {
-    fn note(&mut self, at: (usize, usize), measured: Result<Vec<Sample>>) {
+    fn note(&mut self, at: (usize, usize), measured: Result<Sample>) {
         let (label, program) = (self.works[at.0].label, self.programs[at.1].label());
         let cell = self.cells.entry(at).or_default();
         match measured {
-            Ok(samples) => {
-                samples.iter().for_each(|sample| println!("  {program:8} {label:56} {}", line(sample)));
-                cell.samples.extend(samples);
+            Ok(sample) => {
+                println!("  {program:8} {label:56} {}", line(&sample));
+                cell.samples.push(sample);
             }
             Err(error) => {
                 println!("  {program:8} {label:56} FAILED: {error:#}");

@@ -23,8 +23,6 @@ use crate::process;
 
 /// Of most values.
 const VALUE_BYTES: usize = 256;
-/// How often the leader goes in one round.
-const FAILOVERS: usize = 2;
 /// etcd starts slowly with much data.
 const START_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -41,7 +39,6 @@ struct Size {
     /// How long it writes before and after a leader is gone.
     before: Duration,
     failover_time: Duration,
-    failovers: usize,
 }
 
 impl Size {
@@ -50,30 +47,29 @@ impl Size {
             keys: 2_000_000,
             versions: 400_000,
             rate: 2_000.0,
-            load_time: Duration::from_secs(15),
+            load_time: Duration::from_secs(12),
             before: Duration::from_secs(1),
-            failover_time: Duration::from_secs(8),
-            failovers: FAILOVERS,
+            failover_time: Duration::from_secs(6),
         };
         if !options.quick {
             return full;
         }
         let load_time = Duration::from_secs(3);
-        Size { keys: 20_000, versions: 20_000, rate: 500.0, load_time, failovers: 1, ..full }
+        Size { keys: 20_000, versions: 20_000, rate: 500.0, load_time, ..full }
     }
 }
 
-/// Runs one of them on a new cluster; it may be done several times.
-pub async fn run(special: Special, program: Program, options: &Options) -> Result<Vec<Sample>> {
+/// Runs one of them on a new cluster.
+pub async fn run(special: Special, program: Program, options: &Options) -> Result<Sample> {
     let (folder, size) = (folder(options)?, Size::of(options));
     let mut cluster = start(program, folder.path(), options).await?;
-    let samples = match special {
-        Special::Compaction => vec![compaction(&mut cluster, size).await?],
-        Special::Failover { gracefully } => failovers(&mut cluster, gracefully, size).await?,
-        Special::Big => vec![big(&mut cluster, size).await?],
+    let sample = match special {
+        Special::Compaction => compaction(&mut cluster, size).await?,
+        Special::Failover { gracefully } => gap(&mut cluster, gracefully, size).await?,
+        Special::Big => big(&mut cluster, size).await?,
     };
     cluster.kill_all()?;
-    Ok(samples)
+    Ok(sample)
 }
 
 /// Puts so many versions at so many keys, a hundred in a transaction.
@@ -145,23 +141,17 @@ async fn maintain(cluster: &Cluster, leader: usize) -> Result<()> {
     Ok(())
 }
 
-/// The leader goes, and the time is taken until writes are answered again; then it comes back.
-async fn failovers(cluster: &mut Cluster, gracefully: bool, size: Size) -> Result<Vec<Sample>> {
-    let mut samples = Vec::new();
-    for _ in 0..size.failovers {
-        let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
-        settle(&pids(cluster)?).await?;
-        let report = failover(cluster, leader, gracefully, size.before, size.failover_time).await?;
-        succeeded(&report)?;
-        let figure = |name: &str| report.figures.get(name).copied().context("a failover without a gap");
-        samples
-            .push(Sample::from([(Metric::GapMs, figure("gap_ms")?), (Metric::WriterGapMs, figure("writer_gap_ms")?)]));
-        // It is reaped here: what ended it was a signal from elsewhere.
-        cluster.nodes[leader].wait_exit(READY_PATIENCE).await?;
-        cluster.nodes[leader].start()?;
-        cluster.nodes[leader].wait_ready(READY_PATIENCE).await?;
-    }
-    Ok(samples)
+/// The leader goes, and the time is taken until writes are answered again.
+async fn gap(cluster: &mut Cluster, gracefully: bool, size: Size) -> Result<Sample> {
+    let leader = cluster.wait_leader(LEADER_PATIENCE).await?;
+    settle(&pids(cluster)?).await?;
+    let report = failover(cluster, leader, gracefully, size.before, size.failover_time).await?;
+    succeeded(&report)?;
+    let figure = |name: &str| report.figures.get(name).copied().context("a failover without a gap");
+    let gaps = [(Metric::GapMs, figure("gap_ms")?), (Metric::WriterGapMs, figure("writer_gap_ms")?)];
+    // It is reaped here: what ended it was a signal from elsewhere.
+    cluster.nodes[leader].wait_exit(READY_PATIENCE).await?;
+    Ok(Sample::from(gaps))
 }
 
 /// One loss of a leader under the workload of that name.
