@@ -25,6 +25,12 @@ pub trait Dialogue {
     /// Goes on as far as it can. Polled once at first, and then when something arrived, when there is room again after
     /// there was none, and when it was woken. Ready ends the stream.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, line: &mut dyn Line) -> Poll<Farewell>;
+
+    /// Whether the client is told that it is heard before there is anything to say: clients of streams that last wait for it
+    /// before they talk. If not, an end without a message fails the call as a whole.
+    fn begins_at_once(&self) -> bool {
+        true
+    }
 }
 
 /// A dialogue's way to its client.
@@ -199,6 +205,11 @@ pub(crate) struct Talk<D> {
 impl<D: Dialogue> Talk<D> {
     pub(crate) fn new(dialogue: D, message_bytes_max: usize) -> Talk<D> {
         Talk { inbox: Inbox::new(message_bytes_max), dialogue: Box::pin(dialogue) }
+    }
+
+    /// See [`Dialogue::begins_at_once`].
+    pub(crate) fn begins_at_once(&self) -> bool {
+        self.dialogue.begins_at_once()
     }
 
     /// Adds what arrived; answers how much more all streams of the connection take now.

@@ -84,6 +84,32 @@ async fn a_dialogue_ends_with_a_status_before_or_after_it_said_something() {
 }
 
 #[tokio::test]
+async fn an_answer_that_has_not_begun_fails_as_a_whole() {
+    let running = start(Server::unary(), Options::default()).await;
+    let sender = connect(running.address, &h2::client::Builder::new()).await;
+    for (kind, is_begun) in [("mute", true), ("shy", false)] {
+        let request = request(&format!("/talk/{kind}")).body(()).expect("a request");
+        let (response, mut asking) =
+            sender.clone().ready().await.expect("ready").send_request(request, false).expect("sent");
+        let mut response = std::pin::pin!(response);
+        if is_begun {
+            let mut body = soon(response).await.expect("a head").into_body();
+            asking.send_data(Bytes::new(), true).expect("sent");
+            assert!(soon(body.data()).await.is_none());
+            assert_eq!(soon(body.trailers()).await.expect("no error").expect("trailers")["grpc-status"], "7");
+        } else {
+            // What was asked later is answered, and this is not.
+            assert_eq!(talk(&sender, "refuse", &[]).await.status(), "7");
+            assert!(futures::poll!(response.as_mut()).is_pending());
+            asking.send_data(Bytes::new(), true).expect("sent");
+            let head = soon(response).await.expect("a head");
+            assert!(head.body().is_end_stream());
+            assert_eq!(head.headers()["grpc-status"], "7");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_answer_begins_before_anything_is_asked() {
     let running = start(Server::unary(), Options::default()).await;
     let sender = connect(running.address, &h2::client::Builder::new()).await;

@@ -25,6 +25,8 @@ const KEYS_AT_ONCE_MAX: usize = 512;
 const KEYS_BACK_AT_ONCE_MAX: usize = 64;
 /// …and about how many bytes of values.
 const BYTES_AT_ONCE_MAX: u64 = 2 << 20;
+/// What is kept of the memory for them from one look-up to the next.
+const KEPT_BYTES_MAX: usize = 4 << 20;
 /// Events that are this near to each other, in revisions, are walked over rather than searched for one by one, …
 const GAP_MAX: u64 = 8;
 /// …if there are so many of them: a walk has to begin, which takes as long as finding two or three.
@@ -186,6 +188,7 @@ impl Waiting {
         assert!(self.is_over || self.visited == self.rows.len(), "each row is visited once it is found");
         self.rows.clear();
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
         (self.visited, self.value_bytes, self.back) = (0, 0, 0);
         Ok(if self.is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }

@@ -156,8 +156,9 @@ where
             talk.leave(outbox);
             return core.end_grpc(key, &farewell);
         }
-        // Clients wait for it before they talk.
-        core.begin_grpc(key);
+        if talk.begins_at_once() {
+            core.begin_grpc(key);
+        }
         if let Some(seat) = core.streams.seat(key) {
             seat.stage = Stage::Conversing(Some(talk));
         }

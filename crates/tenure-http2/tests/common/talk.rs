@@ -14,6 +14,7 @@ use super::Counted;
 /// - `later`: the same, but hears one message each time that it is polled, and wakes itself;
 /// - `count`: hears all, and says how many that were;
 /// - `refuse`: ends at once; `three`: says three messages and ends, both with a status;
+/// - `mute`, `shy`: end with a status when the client is done; `shy` does not begin its answer before;
 /// - `flood`: says as much as there is room for;
 /// - `deaf`: hears nothing.
 pub struct Talk {
@@ -78,6 +79,10 @@ impl Dialogue for Talk {
                     }
                 }
             },
+            "mute" | "shy" => match line.hear() {
+                Heard::End => farewell(7, "no"),
+                _ => Poll::Pending,
+            },
             "refuse" => farewell(7, "nobody talks to you"),
             "three" => {
                 (0..3).for_each(|number| say(line, &[number; 3]));
@@ -93,5 +98,9 @@ impl Dialogue for Talk {
             }
             _ => Poll::Pending,
         }
+    }
+
+    fn begins_at_once(&self) -> bool {
+        self.kind != "shy"
     }
 }

@@ -86,13 +86,15 @@ impl Dialer for TcpDialer {
     }
 }
 
-/// Whether every address of a host refuses.
+/// Whether every address of a host refuses that this machine has a way to.
 async fn is_refused(host: &str, port: u16) -> bool {
     let Ok(addresses) = tokio::net::lookup_host((host, port)).await else { return false };
     let mut refused = false;
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => refused = true,
+        match TcpStream::connect(address).await.map_err(|error| error.kind()) {
+            Err(ErrorKind::ConnectionRefused) => refused = true,
+            // As IPv6 where there is none.
+            Err(ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable) => {}
             Ok(_) | Err(_) => return false,
         }
     }

@@ -1,7 +1,7 @@
 //! Decides when this member may answer what peers ask of it.
 //!
-//! A restarted voter has forgotten which leader it promised to wait for. If it granted a vote at once, another leader
-//! could be elected while the old one still trusts its lease. So a member that comes back with data keeps its vote to
+//! A restarted voter has forgotten which leader it promised to wait for. If it granted a vote at once, a leader that works
+//! could be voted out because one follower restarted. So a member that comes back with data keeps its vote to
 //! itself for one leader lease; a vote asked for by a leader that hands over is exempt, since that leader has given up
 //! its lease itself. Time is `CLOCK_BOOTTIME`: a machine that was suspended is not quarantined for longer.
 

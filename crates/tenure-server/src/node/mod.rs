@@ -199,7 +199,11 @@ impl Node {
         let view = self.view(serializable).await?;
         let read = move |view: &StateView| {
             let result = read_range_with(view, &range, &mut |kv| push(&mut answer, kv))?;
-            Ok(result.map(|result| (answer, result)))
+            Ok(result.map(|mut result| {
+                // Those that had to be sorted first.
+                std::mem::take(&mut result.kvs).iter().for_each(|kv| push(&mut answer, kv.into()));
+                (answer, result)
+            }))
         };
         self.read(view, false, read).await
     }

@@ -91,4 +91,9 @@ impl Dialogue for Acquire {
         };
         polled.map(|ended| ended.map_or_else(|status| farewell(&status), |()| Farewell::OK))
     }
+
+    /// Its client waits for the call no longer than for the entry.
+    fn begins_at_once(&self) -> bool {
+        false
+    }
 }

@@ -78,4 +78,13 @@ impl Dialogue for Open {
             Open::Acquire(acquire) => Pin::new(&mut **acquire).poll(cx, line),
         }
     }
+
+    fn begins_at_once(&self) -> bool {
+        match self {
+            Open::Refused(_) => false,
+            Open::Watch(watch) => watch.begins_at_once(),
+            Open::KeepAlives(keepalives) => keepalives.begins_at_once(),
+            Open::Acquire(acquire) => acquire.begins_at_once(),
+        }
+    }
 }
