@@ -26,7 +26,7 @@ const BYTES_TOLERANCE_SHARE: f64 = 0.05;
 const BUDGETS: &[Budget] = &[
     budget("http2: unary call", 1.01, 287.0),
     budget("http2: unary call, head to decode", 11.00, 883.0),
-    budget("http2: unary call, 20 at once", 1.65, 725.0),
+    budget("http2: unary call, 20 at once", 1.65, 724.0),
     budget("http2: dialogue message", 0.00, 1.0),
     budget("convert: put to command", 2.00, 336.0),
     budget("convert: put's outcome to answer", 0.00, 0.0),
@@ -46,11 +46,11 @@ const BUDGETS: &[Budget] = &[
     budget("apply: delete", 4.17, 580.0),
     budget("apply: txn of 10 puts", 14.01, 9016.0),
     budget("apply: lease renewal", 2.00, 144.0),
-    budget("apply: lock acquire and release", 27.34, 4247.0),
-    budget("tables: run of 1 put", 30.18, 3040.0),
-    budget("tables: run of 100 puts", 947.82, 175999.0),
+    budget("apply: lock acquire and release", 21.34, 2055.0),
+    budget("tables: run of 1 put", 30.18, 3051.0),
+    budget("tables: run of 100 puts", 947.82, 176307.0),
     budget("tables: range of 1 key", 1.00, 384.0),
-    budget("tables: range of 500 keys", 585.00, 256976.0),
+    budget("tables: range of 500 keys", 53.01, 264657.0),
     budget("tables: batch of 300 rows", 1204.75, 123973.0),
 ];
 
