@@ -360,7 +360,9 @@ impl Client {
         // What was asked for when it had ended must do nothing. If it does, that is for the checkers of locks.
         let ended = claim.ends.iter().map(|end| end.called).min().unwrap_or(Moment::NEVER);
         let (before, after): (Vec<&Try>, Vec<&Try>) = claim.tries.iter().partition(|tried| tried.called < ended);
-        let before = before.into_iter().filter(may_have_joined).take(usize::from(tokens.is_empty()));
+        // If nothing was told, the key may be new even for a lease that had one: somebody may have taken that away meanwhile.
+        let is_told = claim.grants().next().is_some();
+        let before = before.into_iter().filter(may_have_joined).take(usize::from(!is_told));
         for tried in before.chain(after.into_iter().filter(may_have_joined)) {
             self.note(tried.called, tried.returned, sent.clone(), Outcome::Unknown);
         }
