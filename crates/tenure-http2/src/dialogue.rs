@@ -26,10 +26,10 @@ pub trait Dialogue {
     /// there was none, and when it was woken. Ready ends the stream.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, line: &mut dyn Line) -> Poll<Farewell>;
 
-    /// Whether the client is told that it is heard before there is anything to say: clients of streams that last wait for it
-    /// before they talk. If not, an end without a message fails the call as a whole.
-    fn begins_at_once(&self) -> bool {
-        true
+    /// Whether the answer begins now, although nothing was said; asked after each poll. As a rule it does unless it is over, too:
+    /// clients of streams that last wait for it before they talk. An answer that ends before it has begun fails the call as a whole.
+    fn begins(&self, is_over: bool) -> bool {
+        !is_over
     }
 }
 
@@ -207,9 +207,9 @@ impl<D: Dialogue> Talk<D> {
         Talk { inbox: Inbox::new(message_bytes_max), dialogue: Box::pin(dialogue) }
     }
 
-    /// See [`Dialogue::begins_at_once`].
-    pub(crate) fn begins_at_once(&self) -> bool {
-        self.dialogue.begins_at_once()
+    /// See [`Dialogue::begins`].
+    pub(crate) fn begins(&self, is_over: bool) -> bool {
+        self.dialogue.begins(is_over)
     }
 
     /// Adds what arrived; answers how much more all streams of the connection take now.

@@ -152,12 +152,12 @@ where
         let Serving { core, outbox, events_left, .. } = self;
         let (farewell, heard) = talk.poll(cx, Whom { core, key, outbox });
         *events_left = events_left.saturating_sub(heard);
+        if talk.begins(farewell.is_some()) {
+            core.begin_grpc(key);
+        }
         if let Some(farewell) = farewell {
             talk.leave(outbox);
             return core.end_grpc(key, &farewell);
-        }
-        if talk.begins_at_once() {
-            core.begin_grpc(key);
         }
         if let Some(seat) = core.streams.seat(key) {
             seat.stage = Stage::Conversing(Some(talk));

@@ -14,7 +14,7 @@ use super::Counted;
 /// - `later`: the same, but hears one message each time that it is polled, and wakes itself;
 /// - `count`: hears all, and says how many that were;
 /// - `refuse`: ends at once; `three`: says three messages and ends, both with a status;
-/// - `mute`, `shy`: end with a status when the client is done; `shy` does not begin its answer before;
+/// - `mute`, `sober`, `shy`: end with a status when the client is done; `sober` begins its answer only then, `shy` never;
 /// - `flood`: says as much as there is room for;
 /// - `deaf`: hears nothing.
 pub struct Talk {
@@ -79,7 +79,7 @@ impl Dialogue for Talk {
                     }
                 }
             },
-            "mute" | "shy" => match line.hear() {
+            "mute" | "sober" | "shy" => match line.hear() {
                 Heard::End => farewell(7, "no"),
                 _ => Poll::Pending,
             },
@@ -100,7 +100,11 @@ impl Dialogue for Talk {
         }
     }
 
-    fn begins_at_once(&self) -> bool {
-        self.kind != "shy"
+    fn begins(&self, is_over: bool) -> bool {
+        match self.kind.as_str() {
+            "shy" => false,
+            "sober" => is_over,
+            _ => !is_over,
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -36,11 +36,12 @@ pub(super) struct Acquire {
     /// The client's, if it named one.
     deadline: Option<Pin<Box<Sleep>>>,
     stage: Stage,
+    is_decided: bool,
 }
 
 impl Acquire {
     pub(super) fn new(locks: &Arc<LocksService>, lost: LeaderLost, deadline: Option<Pin<Box<Sleep>>>) -> Acquire {
-        Acquire { locks: locks.clone(), lost, deadline, stage: Stage::Silent }
+        Acquire { locks: locks.clone(), lost, deadline, stage: Stage::Silent, is_decided: false }
     }
 
     /// Goes on to its end, or to where it waits for something.
@@ -54,14 +55,17 @@ impl Acquire {
                     Heard::End => return Poll::Ready(Err(Status::internal("Missing request message."))),
                     Heard::Failed { code, message } => return Poll::Ready(Err(failed(code, &message))),
                 },
-                Stage::Joining(joining) => match joining.poll_unpin(cx) {
-                    Poll::Ready(LockAcquired::Ended(step)) => {
-                        say(line, &self.locks.told(step)?);
-                        return Poll::Ready(Ok(()));
+                Stage::Joining(joining) => {
+                    let joined = ready!(joining.poll_unpin(cx));
+                    self.is_decided = true;
+                    match joined {
+                        LockAcquired::Ended(step) => {
+                            say(line, &self.locks.told(step)?);
+                            return Poll::Ready(Ok(()));
+                        }
+                        LockAcquired::Waits(steps) => self.stage = Stage::Waiting(steps),
                     }
-                    Poll::Ready(LockAcquired::Waits(steps)) => self.stage = Stage::Waiting(steps),
-                    Poll::Pending => return Poll::Pending,
-                },
+                }
                 Stage::Waiting(steps) => {
                     if let Poll::Ready(lost) = self.lost.poll(cx) {
                         return Poll::Ready(Err(lost));
@@ -92,8 +96,8 @@ impl Dialogue for Acquire {
         polled.map(|ended| ended.map_or_else(|status| farewell(&status), |()| Farewell::OK))
     }
 
-    /// Its client waits for the call no longer than for the entry.
-    fn begins_at_once(&self) -> bool {
-        false
+    /// Once its entry is decided, whatever that came to: for so long a client waits for the call, and not for the stream.
+    fn begins(&self, _: bool) -> bool {
+        self.is_decided
     }
 }

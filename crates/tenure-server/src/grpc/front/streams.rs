@@ -79,12 +79,12 @@ impl Dialogue for Open {
         }
     }
 
-    fn begins_at_once(&self) -> bool {
+    fn begins(&self, is_over: bool) -> bool {
         match self {
             Open::Refused(_) => false,
-            Open::Watch(watch) => watch.begins_at_once(),
-            Open::KeepAlives(keepalives) => keepalives.begins_at_once(),
-            Open::Acquire(acquire) => acquire.begins_at_once(),
+            Open::Watch(watch) => watch.begins(is_over),
+            Open::KeepAlives(keepalives) => keepalives.begins(is_over),
+            Open::Acquire(acquire) => acquire.begins(is_over),
         }
     }
 }
