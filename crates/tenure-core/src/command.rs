@@ -141,6 +141,26 @@ pub struct Range {
     pub max_create: Revision,
 }
 
+impl Range {
+    /// All of these keys, as they are now, with their values and in the order in which they are found.
+    pub fn of(range: KeyRange) -> Range {
+        let none = Revision(0);
+        Range {
+            range,
+            limit: 0,
+            revision: none,
+            order: SortOrder::None,
+            target: SortTarget::Key,
+            keys_only: false,
+            count_only: false,
+            min_mod: none,
+            max_mod: none,
+            min_create: none,
+            max_create: none,
+        }
+    }
+}
+
 /// etcd's sort orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SortOrder {

@@ -6,9 +6,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tenure_core::command::{KeyRange, Range, SortOrder, SortTarget};
+use tenure_core::command::{KeyRange, Range};
 use tenure_core::range::read_range_with;
-use tenure_core::{LogIndex, Revision, Term};
+use tenure_core::{LogIndex, Term};
 use tenure_storage::engine::{Batch, Engine, Table};
 use tenure_storage::mem::MemEngine;
 use tenure_storage::store::{Applied, StateStore};
@@ -55,27 +55,10 @@ fn ranges(count: u64, keys: u64) -> Run {
     let mut store = empty();
     commit(&mut store, &group((0..OPERATIONS).map(put)));
     let view = store.view();
-    let range = match keys {
+    let request = Range::of(match keys {
         1 => KeyRange::One(key(1)),
         keys => KeyRange::Between(key(0), key(keys)),
-    };
-    let none = Revision(0);
-    let (order, target) = (SortOrder::None, SortTarget::Key);
-    let (min_mod, max_mod, min_create, max_create) = (none, none, none, none);
-    let (keys_only, count_only, limit, revision) = (false, false, 0, none);
-    let request = Range {
-        range,
-        limit,
-        revision,
-        order,
-        target,
-        keys_only,
-        count_only,
-        min_mod,
-        max_mod,
-        min_create,
-        max_create,
-    };
+    });
     Box::new(move || {
         for _ in 0..count {
             let mut bytes = 0;

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 use tenure_core::codec::GroupBuilder;
-use tenure_core::command::{Command, EntryPosition, GroupHeader, KeyRange, Put, Range, SortOrder, SortTarget};
+use tenure_core::command::{Command, EntryPosition, GroupHeader, KeyRange, Put, Range};
 use tenure_core::range::read_range;
 use tenure_core::state::StateRead;
 use tenure_core::{LeaseId, LogIndex, Revision, Term, apply_group};
@@ -275,19 +275,8 @@ fn put(key: Bytes, value: Bytes) -> Command {
 }
 
 fn range(start: &'static [u8], end: &'static [u8], revision: Revision) -> Range {
-    Range {
-        range: KeyRange::Between(Bytes::from_static(start), Bytes::from_static(end)),
-        limit: 0,
-        revision,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod: Revision(0),
-        max_mod: Revision(0),
-        min_create: Revision(0),
-        max_create: Revision(0),
-    }
+    let range = KeyRange::Between(Bytes::from_static(start), Bytes::from_static(end));
+    Range { revision, ..Range::of(range) }
 }
 
 fn key(number: u64) -> Bytes {

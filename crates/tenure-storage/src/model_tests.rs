@@ -15,8 +15,7 @@ use tenure_core::apply::AppliedGroup;
 use tenure_core::codec::GroupBuilder;
 use tenure_core::command::{
     Command, Compare, CompareResult, CompareTarget, DeleteRange, EntryPosition, ExpiryGuard, GroupHeader, KeyRange,
-    LeaseGrant, LeaseRevoke, LockAcquire, LockCancel, LockForce, LockRequest, Op, Put, Range, SortOrder, SortTarget,
-    Txn,
+    LeaseGrant, LeaseRevoke, LockAcquire, LockCancel, LockForce, LockRequest, Op, Put, Range, Txn,
 };
 use tenure_core::hash::{hash_kv, hash_state};
 use tenure_core::lock::{LockKey, LockMode, LockValue, lock_names};
@@ -113,19 +112,7 @@ fn range() -> impl Strategy<Value = Range> {
 }
 
 fn reading(range: KeyRange, limit: i64, revision: i64, count_only: bool) -> Range {
-    Range {
-        range,
-        limit,
-        revision: Revision(revision),
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only,
-        min_mod: Revision(0),
-        max_mod: Revision(0),
-        min_create: Revision(0),
-        max_create: Revision(0),
-    }
+    Range { limit, revision: Revision(revision), count_only, ..Range::of(range) }
 }
 
 fn txn() -> impl Strategy<Value = Txn> {

@@ -11,9 +11,7 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tenure_core::codec::GroupBuilder;
-use tenure_core::command::{
-    Command, DeleteRange, EntryPosition, GroupHeader, KeyRange, Op, Put, Range, SortOrder, SortTarget, Txn,
-};
+use tenure_core::command::{Command, DeleteRange, EntryPosition, GroupHeader, KeyRange, Op, Put, Range, Txn};
 use tenure_core::memory::MemoryState;
 use tenure_core::outcome::{KeyValue, OpResponse, Outcome, RangeResult};
 use tenure_core::range::{read_range, walk_range};
@@ -82,19 +80,8 @@ fn asked() -> impl Strategy<Value = Asked> {
     (asked, [bound(), bound(), bound(), bound()]).prop_map(|(asked, bounds)| {
         let (view, revision, range, limit, count_only, keys_only) = asked;
         let [min_mod, max_mod, min_create, max_create] = bounds.map(Revision);
-        let range = Range {
-            range,
-            limit,
-            revision: Revision(0),
-            order: SortOrder::None,
-            target: SortTarget::Key,
-            keys_only,
-            count_only,
-            min_mod,
-            max_mod,
-            min_create,
-            max_create,
-        };
+        let all = Range::of(range);
+        let range = Range { limit, keys_only, count_only, min_mod, max_mod, min_create, max_create, ..all };
         Asked { view, revision, range }
     })
 }

@@ -71,19 +71,7 @@ fn put(key: u32) -> Put {
 }
 
 fn all() -> Range {
-    Range {
-        range: KeyRange::From(Bytes::new()),
-        limit: 0,
-        revision: Revision(0),
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod: Revision(0),
-        max_mod: Revision(0),
-        min_create: Revision(0),
-        max_create: Revision(0),
-    }
+    Range::of(KeyRange::From(Bytes::new()))
 }
 
 #[test]

@@ -25,22 +25,6 @@ fn put(key: &'static str, value: &'static str) -> Put {
     Put { key: b(key), value: b(value), lease: LeaseId::NONE, prev_kv: false, ignore_value: false, ignore_lease: false }
 }
 
-fn range(range: KeyRange) -> Range {
-    Range {
-        range,
-        limit: 0,
-        revision: Revision(0),
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod: Revision(0),
-        max_mod: Revision(0),
-        min_create: Revision(0),
-        max_create: Revision(0),
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
@@ -79,7 +63,7 @@ fn transactions_keep_their_bytes() {
         max_mod: Revision(4),
         min_create: Revision(5),
         max_create: Revision(6),
-        ..range(KeyRange::From(b("a")))
+        ..Range::of(KeyRange::From(b("a")))
     };
     let txn = Txn {
         compares: vec![
@@ -90,7 +74,7 @@ fn transactions_keep_their_bytes() {
             compare(CompareResult::Equal, CompareTarget::Lease(LeaseId(-1))),
         ],
         success: vec![
-            Op::Range(range(KeyRange::One(b("r")))),
+            Op::Range(Range::of(KeyRange::One(b("r")))),
             Op::Range(full_range),
             Op::Put(put("p", "q")),
             Op::DeleteRange(DeleteRange { range: KeyRange::One(b("d")), prev_kv: true }),

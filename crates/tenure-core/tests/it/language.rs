@@ -198,19 +198,7 @@ impl<'a> Tokens<'a> {
     }
 
     pub(crate) fn range(&mut self) -> Result<Range> {
-        let mut range = Range {
-            range: key_range(self.next()?),
-            limit: 0,
-            revision: Revision(0),
-            order: SortOrder::None,
-            target: SortTarget::Key,
-            keys_only: false,
-            count_only: false,
-            min_mod: Revision(0),
-            max_mod: Revision(0),
-            min_create: Revision(0),
-            max_create: Revision(0),
-        };
+        let mut range = Range::of(key_range(self.next()?));
         self.options(|name, value| set_range_option(&mut range, name, value))?;
         Ok(range)
     }

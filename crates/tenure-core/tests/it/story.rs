@@ -377,19 +377,7 @@ impl World {
 }
 
 fn everything() -> Range {
-    Range {
-        range: tenure_core::command::KeyRange::From(Bytes::new()),
-        limit: 0,
-        revision: Revision(0),
-        order: Default::default(),
-        target: Default::default(),
-        keys_only: false,
-        count_only: false,
-        min_mod: Revision(0),
-        max_mod: Revision(0),
-        min_create: Revision(0),
-        max_create: Revision(0),
-    }
+    Range::of(tenure_core::command::KeyRange::From(Bytes::new()))
 }
 
 fn check_story(steps: &[Step], bug: Option<Bug>) -> Checked {

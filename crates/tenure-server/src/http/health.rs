@@ -14,8 +14,7 @@ use axum::response::Response;
 use axum::routing::any;
 use axum::{Extension, Router};
 use bytes::Bytes;
-use tenure_core::Revision;
-use tenure_core::command::{KeyRange, Range, SortOrder, SortTarget};
+use tenure_core::command::{KeyRange, Range};
 use tenure_core::row::AlarmKind;
 use tenure_core::state::StateRead;
 
@@ -156,19 +155,8 @@ fn is_raised(node: &Node, kind: AlarmKind) -> bool {
 
 /// Reads a key, whatever it holds.
 async fn read(node: &Node, serializable: bool) -> Result<(), ApiError> {
-    let range = Range {
-        range: KeyRange::One(Bytes::from_static(b"\0")),
-        limit: 1,
-        revision: Revision(0),
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: true,
-        count_only: false,
-        min_mod: Revision(0),
-        max_mod: Revision(0),
-        min_create: Revision(0),
-        max_create: Revision(0),
-    };
+    let key = KeyRange::One(Bytes::from_static(b"\0"));
+    let range = Range { limit: 1, keys_only: true, ..Range::of(key) };
     node.range(range, serializable).await.map(drop).map_err(ApiError::from)
 }
 

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
 use std::time::Duration;
 use tenure_core::Revision;
-use tenure_core::command::{Command, DeleteRange, KeyRange, Put, Range, SortOrder, SortTarget};
+use tenure_core::command::{Command, DeleteRange, KeyRange, Put, Range, SortOrder};
 use tenure_core::outcome::{KeyValue, Refusal};
 use tenure_core::{LeaseId, state::StateRead};
 use tenure_server::node::{ChunkLimits, Node, RangeChunks, RangeEnd, RequestError};
@@ -42,19 +42,7 @@ async fn delete(node: &Node, number: usize) -> Revision {
 }
 
 fn everything() -> Range {
-    Range {
-        range: KeyRange::From(Bytes::from_static(b"\0")),
-        limit: 0,
-        revision: Revision(0),
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod: Revision(0),
-        max_mod: Revision(0),
-        min_create: Revision(0),
-        max_create: Revision(0),
-    }
+    Range::of(KeyRange::From(Bytes::from_static(b"\0")))
 }
 
 fn random_range(rng: &mut StdRng, now: Revision, compacted: Revision) -> Range {

@@ -67,18 +67,6 @@ impl Node {
 
 /// The contender with the lowest create revision.
 fn first_of(contest: &Contest) -> Range {
-    let none = Revision(0);
-    Range {
-        range: contest.contenders(),
-        limit: 1,
-        revision: none,
-        order: SortOrder::Ascend,
-        target: SortTarget::Create,
-        keys_only: false,
-        count_only: false,
-        min_mod: none,
-        max_mod: none,
-        min_create: none,
-        max_create: none,
-    }
+    let contenders = Range::of(contest.contenders());
+    Range { limit: 1, order: SortOrder::Ascend, target: SortTarget::Create, ..contenders }
 }

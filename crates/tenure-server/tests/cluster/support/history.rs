@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tenure_core::command::{Command, KeyRange, LeaseGrant, LeaseRevoke, Range, SortOrder, SortTarget};
+use tenure_core::command::{Command, KeyRange, LeaseGrant, LeaseRevoke, Range};
 use tenure_core::hash::{HashKv, hash_kv};
 use tenure_core::outcome::{KeyValue, Outcome};
 use tenure_core::range::read_range;
@@ -281,19 +281,7 @@ pub(crate) fn everything(revision: Revision) -> Range {
 
 /// A range without any option.
 pub(crate) fn range(range: KeyRange, revision: Revision) -> Range {
-    Range {
-        range,
-        limit: 0,
-        revision,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod: Revision(0),
-        max_mod: Revision(0),
-        min_create: Revision(0),
-        max_create: Revision(0),
-    }
+    Range { revision, ..Range::of(range) }
 }
 
 pub(crate) fn bytes(text: &str) -> Bytes {
