@@ -420,9 +420,14 @@ impl<'a> Reader<'a> {
         Ok(KeyMeta { create, modified, version, lease })
     }
 
+    /// The event before one. Whoever follows such pointers goes back with each, and so comes to an end.
     fn previous(&mut self, id: EventId) -> Result<EventId, StorageError> {
         let revision = Revision(id.revision.0.wrapping_sub(self.signed()?));
-        Ok(EventId { revision, sub: self.narrow()? })
+        let previous = EventId { revision, sub: self.narrow()? };
+        if previous >= id {
+            return Err(StorageError::Contradiction("a back pointer does not point back"));
+        }
+        Ok(previous)
     }
 
     fn end(&self) -> Result<(), StorageError> {

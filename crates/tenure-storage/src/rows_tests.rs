@@ -55,6 +55,27 @@ fn event_rows_keep_their_golden_bytes() {
 }
 
 #[test]
+fn a_back_pointer_that_does_not_point_back_is_refused() {
+    let (key, value) = (Bytes::from_static(b"key"), Bytes::from_static(b"v"));
+    let meta = meta_of_a_key();
+    for (revision, sub, is_before) in
+        [(300, 1, true), (299, 3, true), (300, 2, false), (300, 3, false), (301, 0, false)]
+    {
+        let previous = Some(EventId { revision: Revision(revision), sub });
+        let event = EventRow { key: key.clone(), meta, value: value.clone(), previous, cause: None };
+        let event = encoded(|out| encode_event(out, &event));
+        let current = encoded(|out| encode_current(out, &meta, previous, StoredValue::Inline(b"v")));
+        let found = [
+            decode_event(meta.modified, &event).map(|row| row.previous),
+            decode_current(&current).map(|row| row.previous),
+        ];
+        let wrong = StorageError::Contradiction("a back pointer does not point back");
+        let expected = if is_before { Ok(previous) } else { Err(wrong) };
+        assert_eq!(found, [expected.clone(), expected], "{previous:?}");
+    }
+}
+
+#[test]
 fn lease_rows_keep_their_golden_bytes() {
     let mut lease = LeaseRow {
         incarnation: Incarnation { index: LogIndex(9), place: 3 },
@@ -273,28 +294,27 @@ fn any_cause() -> impl Strategy<Value = LockCause> {
     ]
 }
 
-fn any_key_meta() -> impl Strategy<Value = KeyMeta> {
-    (any::<i64>(), any::<i64>(), any::<u32>(), any::<i64>(), any::<i64>()).prop_map(
-        |(create, revision, sub, version, lease)| KeyMeta {
-            create: Revision(create),
-            modified: EventId { revision: Revision(revision), sub },
-            version,
-            lease: LeaseId(lease),
-        },
-    )
+/// The metadata of a key, and an event before it.
+fn any_key_meta() -> impl Strategy<Value = (KeyMeta, EventId)> {
+    let id = || (any::<i64>(), any::<u32>()).prop_map(|(revision, sub)| EventId { revision: Revision(revision), sub });
+    let ids = (id(), id()).prop_filter("one is before the other", |(one, other)| one != other);
+    (any::<i64>(), ids, any::<i64>(), any::<i64>()).prop_map(|(create, (one, other), version, lease)| {
+        let (create, lease) = (Revision(create), LeaseId(lease));
+        (KeyMeta { create, modified: one.max(other), version, lease }, one.min(other))
+    })
 }
 
 proptest! {
     #[test]
     fn events_and_current_rows_survive_a_round_trip(
-        meta in any_key_meta(),
+        (meta, previous) in any_key_meta(),
+        has_previous: bool,
         key: Vec<u8>,
         value: Vec<u8>,
-        previous in proptest::option::of((any::<i64>(), any::<u32>())),
         bytes: u64,
         cause in proptest::option::of(any_cause()),
     ) {
-        let previous = previous.map(|(revision, sub)| EventId { revision: Revision(revision), sub });
+        let previous = has_previous.then_some(previous);
         let event = EventRow { key: key.into(), meta, value: value.clone().into(), previous, cause: cause.clone().map(Box::new) };
         let row = encoded(|out| encode_event(out, &event));
         prop_assert_eq!(decode_event(meta.modified, &row).unwrap().to_row(), event);
@@ -370,8 +390,11 @@ proptest! {
     }
 
     #[test]
-    fn a_row_cut_short_is_an_error(meta in any_key_meta(), key in proptest::collection::vec(any::<u8>(), 1..9)) {
-        let event = EventRow { key: key.into(), meta, value: Bytes::new(), previous: Some(meta.modified), cause: None };
+    fn a_row_cut_short_is_an_error(
+        (meta, previous) in any_key_meta(),
+        key in proptest::collection::vec(any::<u8>(), 1..9),
+    ) {
+        let event = EventRow { key: key.into(), meta, value: Bytes::new(), previous: Some(previous), cause: None };
         let row = encoded(|out| encode_event(out, &event));
         for length in 0..row.len() {
             prop_assert!(decode_event(meta.modified, &row[..length]).is_err());

@@ -51,9 +51,6 @@ impl StateView {
         let mut ahead = Ahead { wanted: wanted.unwrap_or(1), at_once: 0 };
         self.scan_rows(Table::Current, &ScanBounds::of_keys(range), |key, row| {
             let CurrentRef { meta, previous, value: stored } = decode_current(row)?;
-            if previous.is_some_and(|previous| previous >= meta.modified) {
-                return Err(StorageError::Contradiction("a back pointer does not point back"));
-            }
             let look = match (at, stored) {
                 // The newest event would tell the one before it, if the key's row does not.
                 (Some(at), _) if meta.modified.revision > at => Look::Back(previous.unwrap_or(meta.modified)),
@@ -271,13 +268,7 @@ impl Row {
             // What the key's row says stays: it is for others to hold it against the event.
             Look::Value { .. } | Look::Done | Look::Absent => {}
             Look::Back(id) if at.is_some_and(|at| id.revision > at) => {
-                self.look = match event.previous {
-                    Some(previous) if previous >= id => {
-                        return Err(StorageError::Contradiction("a back pointer does not point back"));
-                    }
-                    Some(previous) => Look::Back(previous),
-                    None => Look::Absent,
-                };
+                self.look = event.previous.map_or(Look::Absent, Look::Back);
                 return Ok(None);
             }
             Look::Back(_) if event.meta.is_tombstone() => {
