@@ -44,7 +44,7 @@ impl KvService {
             let list = self.node.range_into(call.range, call.serializable, KvList::default(), KvList::push).await;
             let ReadAnswer { result: (list, result), revision } = list.map_err(ApiError::from)?;
             self.node.note_duration("Range", started);
-            Ok(Response::new(RangeAnswer::Pieces(list.finish(header(&self.node, revision), &result))))
+            Ok(Response::new(RangeAnswer::Pieces(list.finish(header(&self.node, revision), result.more, result.count))))
         })
     }
 

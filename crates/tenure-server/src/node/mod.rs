@@ -187,8 +187,7 @@ impl Node {
         self.read(view, inline, move |view| read_range(view, &range)).await
     }
 
-    /// Reads a range for an answer that takes the key-values one by one, without copies of them. The result has those that
-    /// had to be sorted first.
+    /// Reads a range for an answer that takes the key-values one by one, without copies of them. The result has none.
     pub async fn range_into<A: Send + 'static>(
         &self,
         range: Range,

@@ -9,7 +9,6 @@
 use bytes::Bytes;
 use prost::Message as _;
 use tenure_core::borrowed::KvRef;
-use tenure_core::outcome::RangeResult;
 use tenure_proto::etcdserverpb as pb;
 
 /// The first piece; each further one is twice as long, …
@@ -57,11 +56,10 @@ impl KvList {
         put_number(&mut self.last, LEASE, kv.lease.0);
     }
 
-    /// The whole message. Key-values that `result` has are those that were not added one by one.
-    pub fn finish(mut self, header: pb::ResponseHeader, result: &RangeResult) -> Vec<Bytes> {
-        result.kvs.iter().for_each(|kv| self.push(kv.into()));
+    /// The whole message. `more` and `count` are the read's result beside its key-values.
+    pub fn finish(mut self, header: pb::ResponseHeader, more: bool, count: i64) -> Vec<Bytes> {
         let first = pb::RangeResponse { header: Some(header), ..pb::RangeResponse::default() };
-        let end = pb::RangeResponse { more: result.more, count: result.count, ..pb::RangeResponse::default() };
+        let end = pb::RangeResponse { more, count, ..pb::RangeResponse::default() };
         self.make_room(end.encoded_len());
         end.encode_raw(&mut self.last);
         self.pieces.push(self.last.into());
