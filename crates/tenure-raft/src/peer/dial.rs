@@ -79,8 +79,7 @@ impl Dialer for TcpDialer {
         let url = url.parse::<Uri>();
         Box::pin(async move {
             let Ok(url) = url else { return false };
-            let (Some(host), Some(port)) = (url.host(), url.port_u16()) else { return false };
-            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let (Some(host), Some(port)) = (host_of(&url), url.port_u16()) else { return false };
             tokio::time::timeout(REFUSAL_TIMEOUT, is_refused(host, port)).await.unwrap_or(false)
         })
     }
@@ -101,6 +100,11 @@ async fn is_refused(host: &str, port: u16) -> bool {
     refused
 }
 
+/// The host that a URL names, as it is looked up: an address of IPv6 without its brackets.
+fn host_of(url: &Uri) -> Option<&str> {
+    url.host().map(|host| host.trim_start_matches('[').trim_end_matches(']'))
+}
+
 async fn dial(url: &str, tls: Option<Arc<ClientTls>>) -> Result<Channel, String> {
     let Some(authority) = url.strip_prefix("https://") else {
         return endpoint(url.to_owned())?.connect().await.map_err(|error| error.to_string());
@@ -112,7 +116,7 @@ async fn dial(url: &str, tls: Option<Arc<ClientTls>>) -> Result<Channel, String>
     let connector = tower::service_fn(move |uri: Uri| {
         let tls = tls.clone();
         async move {
-            let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+            let host = host_of(&uri).unwrap_or_default();
             let stream = tls.connect(host, uri.port_u16().unwrap_or_default()).await?;
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }

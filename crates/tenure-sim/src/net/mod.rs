@@ -246,12 +246,17 @@ impl SimDialer {
     pub fn new(net: &Net, from: usize) -> SimDialer {
         SimDialer { net: net.clone(), from }
     }
+
+    /// The link to a member's peer port, if there may be such a member.
+    fn link_to(&self, peer: MemberId) -> (Net, End, Option<End>) {
+        let to = usize::try_from(peer.0).ok().and_then(|id| id.checked_sub(1)).map(End::Peer);
+        (self.net.clone(), End::Peer(self.from), to)
+    }
 }
 
 impl Dialer for SimDialer {
     fn dial(&self, peer: MemberId, _: &str) -> BoxFuture<'static, Result<PeerChannel, String>> {
-        let (net, from) = (self.net.clone(), End::Peer(self.from));
-        let to = usize::try_from(peer.0).ok().and_then(|id| id.checked_sub(1)).map(End::Peer);
+        let (net, from, to) = self.link_to(peer);
         Box::pin(async move {
             match to {
                 Some(to) => net.connect(from, to).await,
@@ -261,8 +266,7 @@ impl Dialer for SimDialer {
     }
 
     fn is_refused(&self, peer: MemberId, _: &str) -> BoxFuture<'static, bool> {
-        let (net, from) = (self.net.clone(), End::Peer(self.from));
-        let to = usize::try_from(peer.0).ok().and_then(|id| id.checked_sub(1)).map(End::Peer);
+        let (net, from, to) = self.link_to(peer);
         Box::pin(async move {
             match to {
                 Some(to) => net.refuses(from, to).await,
