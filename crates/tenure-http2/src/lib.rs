@@ -56,6 +56,7 @@ mod incoming;
 mod options;
 mod outbox;
 mod output;
+mod pieces;
 mod reply;
 mod seat;
 mod service;

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use bytes::Bytes;
 use http::HeaderMap;
 
+use crate::pieces::Pieces;
 use crate::streams::Key;
 
 /// A box that was filled more than this is not kept.
@@ -21,7 +21,7 @@ pub(crate) enum Item {
     /// The answer of a unary call: where its message lies in [`Contents::text`].
     Message { start: usize, end: usize, metadata: Option<Box<HeaderMap>> },
     /// The same with a message of its own, in pieces.
-    SharedMessage { pieces: Vec<Bytes>, metadata: Option<Box<HeaderMap>> },
+    SharedMessage { pieces: Pieces, metadata: Option<Box<HeaderMap>> },
     /// The status of a call that failed.
     Status { code: u32, message: Cow<'static, str>, metadata: Option<Box<HeaderMap>> },
     /// The answer of a unary call that is given up: too much waits for the client already.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::outbox::{Item, Ticket};
+use crate::pieces::Pieces;
 use crate::status::INTERNAL;
 use crate::streams::Key;
 
@@ -56,7 +57,7 @@ impl Reply {
         if length >= OWN_BYTES_MIN {
             let mut message = Vec::with_capacity(length);
             write(&mut message);
-            self.put_pieces(message.len(), vec![message.into()], metadata);
+            self.put_pieces(Pieces::new(vec![message.into()]), metadata);
         } else {
             self.ticket.outbox.put_answer(key, |contents| {
                 let start = contents.text.len();
@@ -71,19 +72,20 @@ impl Reply {
 
     /// Answers with a message in pieces, which are not copied if they are large.
     pub fn pieces(mut self, pieces: Vec<Bytes>) {
-        let length = pieces.iter().map(Bytes::len).sum();
-        if length < OWN_BYTES_MIN {
-            return self.message(length, |out| pieces.iter().for_each(|piece| out.extend_from_slice(piece)));
+        let pieces = Pieces::new(pieces);
+        if pieces.len() < OWN_BYTES_MIN {
+            let write = |out: &mut Vec<u8>| pieces.list().iter().for_each(|piece| out.extend_from_slice(piece));
+            return self.message(pieces.len(), write);
         }
         if !self.is_cancelled() {
-            self.put_pieces(length, pieces, None);
+            self.put_pieces(pieces, None);
             self.is_given = true;
         }
     }
 
-    fn put_pieces(&self, length: usize, pieces: Vec<Bytes>, metadata: Option<Box<HeaderMap>>) {
+    fn put_pieces(&self, pieces: Pieces, metadata: Option<Box<HeaderMap>>) {
         self.ticket.outbox.put_answer(self.key, |contents| {
-            contents.shared_bytes += length;
+            contents.shared_bytes += pieces.len();
             contents.items.push((self.key, Item::SharedMessage { pieces, metadata }));
         });
     }

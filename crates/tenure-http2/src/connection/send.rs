@@ -11,6 +11,7 @@ use crate::dialogue::Farewell;
 use crate::error::Reason;
 use crate::frame::{self, END_HEADERS, END_STREAM, HEAD_BYTES};
 use crate::hpack::Encoder;
+use crate::pieces::Pieces;
 use crate::streams::{End, Key, Seat, Unsent};
 
 /// What a message of gRPC has before it: that it is not compressed, and its length.
@@ -33,15 +34,14 @@ fn is_plain(byte: u8) -> bool {
 /// The message of an answer.
 pub(crate) enum Message<'a> {
     Borrowed(&'a [u8]),
-    /// In pieces.
-    Shared(Vec<Bytes>),
+    Shared(Pieces),
 }
 
 impl Message<'_> {
     fn len(&self) -> usize {
         match self {
             Message::Borrowed(bytes) => bytes.len(),
-            Message::Shared(pieces) => pieces.iter().map(Bytes::len).sum(),
+            Message::Shared(pieces) => pieces.len(),
         }
     }
 }
@@ -72,7 +72,7 @@ impl<S: Seat> Connection<S> {
                 Message::Borrowed(bytes) => self.push(key, Bytes::from([&prefix[..], bytes].concat())),
                 Message::Shared(pieces) => {
                     self.push(key, Bytes::copy_from_slice(&prefix));
-                    pieces.into_iter().for_each(|piece| self.push(key, piece));
+                    pieces.into_list().into_iter().for_each(|piece| self.push(key, piece));
                 }
             }
             self.end(key, End::GrpcOk);
@@ -92,7 +92,7 @@ impl<S: Seat> Connection<S> {
         out.extend_from_slice(&prefix);
         match message {
             Message::Borrowed(bytes) => out.extend_from_slice(bytes),
-            Message::Shared(pieces) => pieces.into_iter().for_each(|piece| self.output.push(piece)),
+            Message::Shared(pieces) => pieces.into_list().into_iter().for_each(|piece| self.output.push(piece)),
         }
         let out = self.output.buffer();
         let encoder = &mut self.encoder;

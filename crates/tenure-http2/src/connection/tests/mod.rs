@@ -14,6 +14,7 @@ use super::*;
 use crate::frame::{ACK, END_HEADERS, END_STREAM, PADDED, PREFACE};
 use crate::head::Unusable;
 use crate::hpack::Decoder;
+use crate::pieces::Pieces;
 use crate::streams::End;
 
 /// Remembers how its streams ended.
@@ -497,7 +498,7 @@ fn answer(session: &mut Session, id: u32, step: &Step) -> Vec<u8> {
             );
             // However it is cut.
             let pieces = message.chunks(5_000).map(Bytes::copy_from_slice).collect();
-            session.core.answer(key, None, Message::Shared(pieces));
+            session.core.answer(key, None, Message::Shared(Pieces::new(pieces)));
         }
         Step::Stream(pieces) => {
             session.core.send_head(key, 200, &HeaderMap::new(), false);
