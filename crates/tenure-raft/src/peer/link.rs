@@ -21,6 +21,7 @@ use tenure_proto::tenure::peer::v1::{ProbeRequest, ProposeRequest, ReadIndexRequ
 use super::MESSAGE_BYTES_MAX;
 use super::dial::{Dialer, PeerChannel};
 use super::marks::Awaiting;
+use super::spare::Streams;
 use crate::bootstrap::ProbeAnswer;
 use crate::error::ReadIndexError;
 use crate::identity::Identity;
@@ -102,6 +103,10 @@ struct Inner {
     told: AtomicU64,
     /// Members that want to know at once what is committed.
     awaiting: Awaiting,
+    /// The streams of entries to followers.
+    streams: Streams,
+    /// How many followers a commit needs.
+    followers_needed: usize,
 }
 
 impl Links {
@@ -119,6 +124,8 @@ impl Links {
             acknowledged: Mutex::default(),
             told: AtomicU64::new(0),
             awaiting: Awaiting::default(),
+            streams: Streams::default(),
+            followers_needed: options.founding.members.len() / 2,
         }))
     }
 
@@ -322,6 +329,18 @@ impl Links {
 
     pub(super) fn awaiting(&self) -> &Awaiting {
         &self.0.awaiting
+    }
+
+    pub(super) fn streams(&self) -> &Streams {
+        &self.0.streams
+    }
+
+    /// Whether commits do without a member for now.
+    pub(super) fn is_spare(&self, member: u64) -> bool {
+        let acknowledged = self.0.acknowledged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let last_of = |member: &u64| acknowledged.get(member).copied().unwrap_or_default();
+        let has_as_much = |other| last_of(&other) >= last_of(&member);
+        self.0.streams.is_spare(member, self.0.followers_needed, has_as_much)
     }
 
     /// Notes that somebody at a member waits for commits.

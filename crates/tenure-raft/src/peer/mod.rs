@@ -9,6 +9,7 @@ pub(crate) mod network;
 mod partition;
 mod receive;
 mod service;
+mod spare;
 mod transfer;
 mod wire;
 

@@ -28,6 +28,7 @@ use tonic::{Status, Streaming};
 
 use super::link::{Lane, LinkError, Links};
 use super::{marks, meet, transfer, wire};
+use crate::runtime::BootInstant;
 use crate::snapshot::Outbox;
 use crate::state_machine::SnapshotData;
 use crate::types::{Config, Peer};
@@ -251,8 +252,10 @@ async fn open_stream(links: Links, target: u64, input: Requests) -> Answer<Resul
 async fn try_open_stream(links: Links, target: u64, input: Requests) -> Answer<Results> {
     let (mut client, route) = links.client(target, Lane::Log).await.map_err(|e| unreachable(&e))?;
     let window = Arc::new(Window::new());
-    let awaited = links.clone();
-    let input = marks::in_company(input, move || awaited.awaiting().is_awaited_by(target));
+    links.streams().opened(target, &window);
+    let (awaited, others) = (links.clone(), links.clone());
+    let at_once = move || awaited.awaiting().is_awaited_by(target);
+    let input = marks::in_company(input, at_once, move || others.is_spare(target));
     let requests = encoded(input, window.clone(), route, links.clone());
     let call: futures::future::BoxFuture<'_, Result<tonic::Response<Streaming<pb::AppendResponse>>, Status>> =
         Box::pin(client.append(requests));
@@ -281,7 +284,7 @@ struct Answers {
 impl Drop for Answers {
     /// Ends the sending half: nobody reads what it would be answered.
     fn drop(&mut self) {
-        self.window.permits.close();
+        self.window.close();
     }
 }
 
@@ -347,21 +350,26 @@ async fn next_answer(
 }
 
 /// The requests of one stream that were sent and not answered yet.
-struct Window {
+#[derive(Debug)]
+pub(super) struct Window {
     permits: Semaphore,
     sent: Mutex<Sent>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Sent {
     /// Requests sent so far.
     count: u64,
+    /// How long answers take, the last ones above all.
+    usual_time: Option<Duration>,
     unanswered: VecDeque<Request>,
 }
 
 /// A request that was sent and not answered yet.
+#[derive(Debug)]
 struct Request {
     sequence: u64,
+    since: BootInstant,
     permits: u32,
     bytes: usize,
     term: u64,
@@ -370,27 +378,35 @@ struct Request {
 impl Window {
     const PERMITS: usize = UNACKED_BYTES_MAX / BYTES_PER_PERMIT;
 
-    fn new() -> Window {
+    pub(super) fn new() -> Window {
         Window { permits: Semaphore::new(Window::PERMITS), sent: Mutex::default() }
     }
 
     /// Waits until the request fits, and notes it; none once the stream is over. A request above the whole window takes
     /// all of it.
-    async fn admit(&self, request: &AppendEntriesRequest<Config>) -> Option<()> {
+    pub(super) async fn admit(&self, request: &AppendEntriesRequest<Config>) -> Option<()> {
         let bytes: usize = request.entries.iter().map(entry_bytes).sum();
         let permits = u32::try_from((bytes / BYTES_PER_PERMIT + 1).min(Window::PERMITS)).unwrap_or(u32::MAX);
         self.permits.acquire_many(permits).await.ok()?.forget();
         let mut sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         sent.count += 1;
         let sequence = sent.count;
-        sent.unanswered.push_back(Request { sequence, permits, bytes, term: term_of(request) });
+        sent.unanswered.push_back(Request {
+            sequence,
+            since: BootInstant::now(),
+            permits,
+            bytes,
+            term: term_of(request),
+        });
         Some(())
     }
 
     /// Takes the oldest request off the books and returns its term.
-    fn acknowledge(&self) -> Option<u64> {
+    pub(super) fn acknowledge(&self) -> Option<u64> {
         let mut sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let request = sent.unanswered.pop_front()?;
+        let took = request.since.elapsed();
+        sent.usual_time = Some(sent.usual_time.map_or(took, |usual| (usual * 7 + took) / 8));
         self.permits.add_permits(request.permits as usize);
         Some(request.term)
     }
@@ -400,6 +416,28 @@ impl Window {
         let sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let bytes: usize = sent.unanswered.iter().map(|request| request.bytes).sum();
         STALL_TIMEOUT + Duration::from_secs((bytes / BYTES_PER_SEC_MIN) as u64)
+    }
+
+    /// Ends the stream.
+    pub(super) fn close(&self) {
+        self.permits.close();
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_usual_time(&self, time: Duration) {
+        self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).usual_time = Some(time);
+    }
+
+    /// How long answers take of late, if there were any on a stream that goes on.
+    pub(super) fn usual_time(&self) -> Option<Duration> {
+        let sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sent.usual_time.filter(|_| !self.permits.is_closed())
+    }
+
+    /// Whether an answer is owed for longer than that.
+    pub(super) fn owes_for(&self, time: Duration) -> bool {
+        let sent = self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sent.unanswered.front().is_some_and(|request| request.since.elapsed() > time)
     }
 
     fn oldest_sequence(&self) -> Option<u64> {
@@ -412,7 +450,7 @@ fn term_of(request: &AppendEntriesRequest<Config>) -> u64 {
     request.vote.leader_id.term
 }
 
-fn entry_bytes(entry: &crate::types::Entry) -> usize {
+pub(super) fn entry_bytes(entry: &crate::types::Entry) -> usize {
     match &entry.payload {
         EntryPayload::Normal(proposal) => proposal.0.len(),
         EntryPayload::Blank | EntryPayload::Membership(_) => 0,
