@@ -48,6 +48,7 @@ pub(crate) fn open(
     }
     let identity = Arc::new(Identity::open(&options.data_dir, &options.founding, had_log)?);
     let mut log_options = options.log.clone();
+    log_options.member = Some(options.founding.member.0);
     log_options.on_failure = Some(Arc::new({
         let failure = failure.clone();
         move |error: &LogError| drop(failure.send_replace(Some(error.to_string())))

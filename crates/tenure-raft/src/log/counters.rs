@@ -7,6 +7,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) syncs: AtomicU64,
+    pub(super) syncs_in_place: AtomicU64,
     pub(super) sync_nanos_total: AtomicU64,
     pub(super) sync_nanos_max: AtomicU64,
     pub(super) bytes_written: AtomicU64,
@@ -22,6 +23,8 @@ pub(super) struct Counters {
 pub struct LogCounters {
     /// Calls of fdatasync that made entries or votes durable.
     pub syncs: u64,
+    /// How many of them were made where the entries were appended, without the log's thread.
+    pub syncs_in_place: u64,
     /// Time spent in them.
     pub sync_time_total: Duration,
     /// The longest of them.
@@ -56,6 +59,7 @@ impl Counters {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LogCounters {
             syncs: get(&self.syncs),
+            syncs_in_place: get(&self.syncs_in_place),
             sync_time_total: Duration::from_nanos(get(&self.sync_nanos_total)),
             sync_time_max: Duration::from_nanos(get(&self.sync_nanos_max)),
             bytes_written: get(&self.bytes_written),

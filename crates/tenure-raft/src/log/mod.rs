@@ -1,8 +1,8 @@
-//! The Raft log: entries, vote and marks in segment files of our own, written by one thread.
+//! The Raft log: entries, vote and marks in segment files of our own, written by one at a time.
 //!
 //! ```text
 //! openraft ─ append, vote, marks ─▶ shared (tail in memory, queue) ─▶ wal_thread ─▶ writer ─▶ segment files
-//!     ▲                                │                                 │  one write and one fdatasync per group
+//!     ▲                                │                  or in_place    │  one write and one fdatasync per group
 //!     └──────── completions ───────────┼─────────────────────────────────┘
 //! replication, apply ◀─ reader ────────┘ tail, else segment files
 //! ```
@@ -18,6 +18,7 @@ mod bench;
 mod counters;
 mod error;
 mod files;
+mod in_place;
 mod options;
 mod positions;
 mod reader;

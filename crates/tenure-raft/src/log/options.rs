@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::LogError;
 
-/// What is called once, on the log's thread, when the log fails for good; it should end the process.
+/// What is called once, by whoever writes, when the log fails for good; it should end the process. It must not close the
+/// log, which waits for whoever writes.
 pub type OnFailure = Arc<dyn Fn(&LogError) + Send + Sync>;
 
 /// How a log behaves.
@@ -23,6 +25,11 @@ pub struct LogOptions {
     pub queue_bytes_max: usize,
     /// Bytes that one read of many entries loads at once. A single larger entry is still read.
     pub read_bytes_max: usize,
+    /// Whose log it is. Given that, small appends of a follower are written where they are appended, without the thread.
+    pub member: Option<u64>,
+    /// A disk that took longer for its last sync is waited for by the log's thread alone. A switch to that thread and back
+    /// takes some tens of microseconds, between two heartbeats there are hundreds of thousands.
+    pub quick_sync: Duration,
     /// What to do when the log fails for good.
     pub on_failure: Option<OnFailure>,
 }
@@ -39,6 +46,8 @@ impl Default for LogOptions {
             tail_entries_max: 100_000,
             queue_bytes_max: 64 << 20,
             read_bytes_max: 1 << 20,
+            member: None,
+            quick_sync: Duration::from_micros(500),
             on_failure: None,
         }
     }
@@ -52,6 +61,7 @@ impl fmt::Debug for LogOptions {
             .field("tail_entries_max", &self.tail_entries_max)
             .field("queue_bytes_max", &self.queue_bytes_max)
             .field("read_bytes_max", &self.read_bytes_max)
+            .field("quick_sync", &self.quick_sync)
             .finish_non_exhaustive()
     }
 }

@@ -3,7 +3,7 @@
 //! One lock holds both, so that the order in which operations change the state is the order in which they reach the
 //! file. The state is ahead of the disk by what is queued. Under the lock nothing is read, written or awaited.
 //!
-//! Only appends and votes wake the thread. Marks (committed, purge, truncation) need their place in the order but no
+//! Only appends and votes wake the thread, unless whoever appends writes in place. Marks (committed, purge, truncation) need their place in the order but no
 //! sync of their own, so they wait in the queue and travel with the next append, or go out when the log falls idle.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +18,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use super::counters::Counters;
 use super::error::LogError;
 use super::files::LogFile;
+use super::in_place::LIGHT_BYTES;
 use super::options::LogOptions;
 use super::positions::Positions;
 use super::record::{BODY_BYTES_MAX, LogStamp, entry_record_bytes};
@@ -37,6 +38,8 @@ const PERMIT_BYTES: usize = 1024;
 pub(super) enum Op {
     Append {
         entries: Vec<Entry>,
+        /// What its records take.
+        bytes: usize,
         permits: usize,
         done: IOFlushed<Config>,
     },
@@ -56,7 +59,7 @@ pub(super) enum Op {
 pub(super) struct Shared {
     state: Mutex<State>,
     wake: Condvar,
-    /// The same signal for whoever drives the log in place of a thread.
+    /// The same signal for whoever drives the log in place of the thread.
     stepper: Notify,
     /// Room in the queue.
     room: Semaphore,
@@ -79,8 +82,10 @@ pub(super) struct State {
     pub(super) positions: Positions,
     pub(super) segments: BTreeMap<SegmentNumber, Arc<dyn LogFile>>,
     queue: VecDeque<Op>,
-    /// Something in the queue is waited for.
+    /// The thread, or whoever is in its place, is called for.
     urgent: bool,
+    /// Whether the last sync was quick.
+    is_quick: bool,
     /// The thread has stopped waiting for marks, so the next one must wake it.
     dormant: bool,
     closing: bool,
@@ -107,6 +112,22 @@ impl State {
     /// One past the last entry.
     pub(super) fn end(&self) -> u64 {
         next_index(self.last())
+    }
+
+    /// Whether all that is queued is so little that it need not go to the thread.
+    fn is_light(&self) -> bool {
+        let bytes_of = |op: &Op| match op {
+            Op::Append { bytes, .. } => Some(*bytes),
+            Op::Committed(_) => Some(0),
+            Op::Vote { .. } | Op::Truncate(_) | Op::Purge(..) => None,
+        };
+        let bytes = || self.queue.iter().try_fold(0usize, |sum, op| Some(sum.saturating_add(bytes_of(op)?)));
+        self.is_quick && bytes().is_some_and(|bytes| bytes <= LIGHT_BYTES)
+    }
+
+    /// Whether another member leads. What this one proposes itself is on its way to the others while the thread syncs it.
+    fn follows(&self, member: Option<u64>) -> bool {
+        member.is_some() && self.vote.map(|vote| vote.leader_id.voted_for) != member
     }
 
     fn ensure_open(&self) -> Result<(), LogError> {
@@ -139,6 +160,7 @@ impl Shared {
             segments,
             queue: VecDeque::new(),
             urgent: false,
+            is_quick: false,
             dormant: false,
             closing: false,
             failed: None,
@@ -161,8 +183,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for room in the queue, then queues the entries; they can be read when this returns.
-    pub(super) async fn append(&self, entries: Vec<Entry>, done: IOFlushed<Config>) -> Result<(), LogError> {
+    /// Waits for room in the queue, then queues the entries; they can be read when this returns. Answers whether they are
+    /// left to the caller, who may write what is light in place.
+    pub(super) async fn append(&self, entries: Vec<Entry>, done: IOFlushed<Config>) -> Result<bool, LogError> {
         let bytes = entries.iter().try_fold(0, |sum: usize, entry| {
             let bytes = entry_record_bytes(payload_bytes(entry));
             (bytes <= BODY_BYTES_MAX).then(|| sum.saturating_add(bytes))
@@ -182,9 +205,12 @@ impl Shared {
             state.terms.push(entry.log_id);
             state.tail.push(entry.clone());
         }
-        state.queue.push_back(Op::Append { entries, permits, done });
-        self.alert(state);
-        Ok(())
+        state.queue.push_back(Op::Append { entries, bytes, permits, done });
+        let in_place = !state.urgent && state.is_light() && state.follows(self.options.member);
+        if !in_place {
+            self.alert(state);
+        }
+        Ok(in_place)
     }
 
     pub(super) fn vote(&self, vote: Vote) -> Result<oneshot::Receiver<io::Result<()>>, LogError> {
@@ -271,16 +297,16 @@ impl Shared {
         self.stepper.notify_one();
     }
 
-    /// Blocks until there is something to do, and takes all of it. `None` once the log is closed and the queue empty.
-    pub(super) fn wait_for_ops(&self) -> Option<VecDeque<Op>> {
+    /// Blocks until there is something to do. `false` once the log is closed and the queue empty.
+    pub(super) fn wait_for_ops(&self) -> bool {
         let mut state = self.state();
         let mut marks_may_come = true;
         loop {
             if state.urgent || (state.closing && !state.queue.is_empty()) {
-                return Some(take_queue(&mut state));
+                return true;
             }
             if state.closing {
-                return None;
+                return false;
             }
             if !marks_may_come && state.queue.is_empty() {
                 state.dormant = true;
@@ -292,7 +318,7 @@ impl Shared {
             state = guard;
             if waited.timed_out() {
                 if !state.queue.is_empty() {
-                    return Some(take_queue(&mut state));
+                    return true;
                 }
                 marks_may_come = false;
             }
@@ -302,6 +328,17 @@ impl Shared {
     /// Takes what is queued, if anything is.
     pub(super) fn take_ops(&self) -> VecDeque<Op> {
         take_queue(&mut self.state())
+    }
+
+    /// The same if all of it is light.
+    pub(super) fn take_light(&self) -> Option<VecDeque<Op>> {
+        let mut state = self.state();
+        state.is_light().then(|| take_queue(&mut state))
+    }
+
+    /// Wakes the thread, for what is already queued or for what it does besides.
+    pub(super) fn rouse(&self) {
+        self.alert(self.state());
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -324,9 +361,10 @@ impl Shared {
     }
 
     /// Shows readers where entries are now, and lets go of those that need no longer be in memory.
-    pub(super) fn publish(&self, moved: Vec<Moved>, created: Vec<NumberedFile>) {
+    pub(super) fn publish(&self, moved: Vec<Moved>, created: Vec<NumberedFile>, last_sync: Duration) {
         let mut guard = self.state();
         let state = &mut *guard;
+        state.is_quick = last_sync <= self.options.quick_sync;
         state.segments.extend(created);
         for change in moved {
             match change {

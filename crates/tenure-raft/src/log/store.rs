@@ -1,7 +1,7 @@
 //! The log as openraft knows it.
 //!
 //! A handle; clones share the log. Appending queues and returns: the entries can be read at once and their callback
-//! comes after the sync. Only a vote is waited for. When the last handle goes, the log closes.
+//! comes after the sync, which a follower's append may make itself. Only a vote is waited for. When the last handle goes, the log closes.
 
 use std::fmt::Debug;
 use std::io;
@@ -20,13 +20,14 @@ use super::arrivals::Arrivals;
 use super::counters::LogCounters;
 use super::error::LogError;
 use super::files::FileLayer;
+use super::in_place::{self, Seat};
 use super::options::LogOptions;
 use super::reader::{Plan, half_open};
 use super::record::LogStamp;
 use super::recovery::recover;
 use super::segment::SegmentNumber;
 use super::shared::Shared;
-use super::wal_thread::Worker;
+use super::wal_thread::{self, Worker};
 use super::writer::Writer;
 use crate::entry_codec::encode_entry_parts;
 use crate::runtime::{self, BootInstant, ThreadRng, life};
@@ -66,8 +67,8 @@ pub struct LogStepper(Worker);
 struct Handle {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Whether reads may leave the calling task for a thread that may block.
-    blocking_pool: bool,
+    /// The thread's, which is also why reads may leave the calling task for a thread that may block.
+    seat: Option<Seat>,
     arrivals: Arc<Arrivals>,
 }
 
@@ -92,9 +93,13 @@ impl LogStore {
         }
         let worker = open_worker(files, dir, options)?;
         let shared = worker.shared().clone();
-        let thread = thread::Builder::new().name("raft-log".into()).spawn(move || worker.run());
+        let seat = Seat::new(Mutex::new(Some(worker)));
+        let thread = thread::Builder::new().name("raft-log".into()).spawn({
+            let (shared, seat) = (shared.clone(), seat.clone());
+            move || wal_thread::run(&shared, &seat)
+        });
         let thread = thread.map_err(|e| LogError::io("start the thread for", &shared.dir, &e))?;
-        Ok(LogStore(Arc::new(Handle::new(shared, Some(thread), true))))
+        Ok(LogStore(Arc::new(Handle::new(shared, Some((thread, seat))))))
     }
 
     /// Opens a log without a thread: nothing reaches the disk but by the stepper. For simulations and tests, where the
@@ -106,7 +111,7 @@ impl LogStore {
     ) -> Result<(LogStore, LogStepper), LogError> {
         let worker = open_worker(files, dir.to_owned(), options)?;
         let shared = worker.shared().clone();
-        let store = LogStore(Arc::new(Handle::new(shared, None, false)));
+        let store = LogStore(Arc::new(Handle::new(shared, None)));
         Ok((store, LogStepper(worker)))
     }
 
@@ -167,7 +172,7 @@ impl LogStore {
     async fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
         let shared = &self.0.shared;
         let plan = Plan::new(shared, start, end, bytes_max)?;
-        if plan.needs_disk() && self.0.blocking_pool {
+        if plan.needs_disk() && self.0.seat.is_some() {
             let shared = shared.clone();
             let read = runtime::blocking(move || plan.carry_out(&shared));
             return Ok(read.await.map_err(io::Error::other)??);
@@ -244,10 +249,11 @@ async fn step_loop(mut stepper: LogStepper, life: life::Life) {
 }
 
 impl Handle {
-    fn new(shared: Arc<Shared>, thread: Option<JoinHandle<()>>, blocking_pool: bool) -> Handle {
+    fn new(shared: Arc<Shared>, writing: Option<(JoinHandle<()>, Seat)>) -> Handle {
         let last = shared.state().last().map(|last| last.index);
         let arrivals = Arc::new(Arrivals::of_opened(last, BootInstant::now()));
-        Handle { shared, thread: Mutex::new(thread), blocking_pool, arrivals }
+        let (thread, seat) = writing.unzip();
+        Handle { shared, thread: Mutex::new(thread), seat, arrivals }
     }
 
     fn close(&self) {
@@ -255,6 +261,10 @@ impl Handle {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A panic of the thread was made an error of the log where it happened.
         drop(thread.map(JoinHandle::join));
+        if let Some(seat) = &self.seat {
+            // With the writer goes the lock on the directory, also after such a panic.
+            drop(seat.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
     }
 }
 
@@ -372,7 +382,10 @@ impl RaftLogStorage<Config> for LogStore {
         if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
             self.0.arrivals.note(first.log_id.index, last.log_id.index, BootInstant::now());
         }
-        Ok(self.0.shared.append(entries, callback).await?)
+        if self.0.shared.append(entries, callback).await? {
+            in_place::write(&self.0.shared, self.0.seat.as_ref());
+        }
+        Ok(())
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {

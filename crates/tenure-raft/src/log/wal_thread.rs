@@ -1,7 +1,7 @@
 //! The loop that takes what is queued, writes it, syncs once and tells whoever waits.
 //!
-//! It has an operating system thread of its own, because a sync blocks for as long as the disk likes. A simulation steps
-//! the same loop by hand. While a sync runs the queue grows, and the next turn takes all of it: groups form by
+//! It has an operating system thread of its own, because a sync blocks for as long as the disk likes; only what is light a
+//! follower writes without it (`in_place.rs`). A simulation steps the same loop by hand. While a sync runs the queue grows, and the next turn takes all of it: groups form by
 //! themselves, without timers.
 //!
 //! The first error ends the log: who waits is told, `on_failure` is called, nothing more is accepted. A failed sync may
@@ -9,15 +9,17 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use openraft::storage::IOFlushed;
 use tenure_core::planted::{Bug, is_on};
 use tenure_faults::{Point, hit};
 use tokio::sync::oneshot;
 
+use super::counters::Counters;
 use super::error::LogError;
 use super::files::FileLock;
+use super::in_place::{LIGHT_BYTES, Seat};
 use super::shared::{Op, Shared};
 use super::writer::Writer;
 use crate::types::Config;
@@ -42,17 +44,18 @@ impl Worker {
         Worker { shared, writer, _lock: lock }
     }
 
-    /// Works until the log is closed or fails.
-    pub(super) fn run(mut self) {
-        let _guard = PanicGuard(self.shared.clone());
-        while let Some(ops) = self.shared.wait_for_ops() {
-            if self.work(ops).is_err() {
-                return;
-            }
+    /// Does what is queued if all of it is light, and nothing that may take longer; `false` if the thread is needed, to
+    /// do it or to clear up.
+    pub(super) fn step_light(&mut self) -> bool {
+        if !self.writer.has_room(2 * LIGHT_BYTES) {
+            return false;
         }
-        if let Err(error) = self.writer.close() {
-            fail(&self.shared, &error, Vec::new());
-        }
+        let Some(ops) = self.shared.take_light() else { return false };
+        let some = !ops.is_empty();
+        // Whoever waited is told of an error, and the shared state keeps it.
+        let done = self.work(ops).is_ok();
+        Counters::add(&self.shared.counters.syncs_in_place, usize::from(some && done));
+        done && !self.writer.has_purged_segment()
     }
 
     /// Does what is queued; whether anything was.
@@ -60,7 +63,7 @@ impl Worker {
         let ops = self.shared.take_ops();
         let some = !ops.is_empty();
         // Whoever waited was told of an error, and the shared state keeps it.
-        drop(self.work(ops));
+        drop(self.work(ops).and_then(|()| self.remove_purged_segment()));
         some
     }
 
@@ -86,8 +89,12 @@ impl Worker {
             return Err(error);
         }
         let (moved, created) = self.writer.take_changes();
-        self.shared.publish(moved, created);
+        self.shared.publish(moved, created, self.writer.last_sync());
         complete(&self.shared, waiters);
+        Ok(())
+    }
+
+    fn remove_purged_segment(&mut self) -> Result<(), LogError> {
         match self.writer.remove_purged_segment() {
             Ok(None) => Ok(()),
             Ok(Some(number)) => {
@@ -107,7 +114,7 @@ impl Worker {
         let mut result = hit(Point::RaftBeforeSave).map_err(|error| self.writer.io("save to", &error));
         for op in ops {
             match op {
-                Op::Append { entries, permits, done } => {
+                Op::Append { entries, permits, done, .. } => {
                     waiters.push(Waiter::Append { permits, done });
                     result = result.and_then(|()| entries.iter().try_for_each(|entry| self.writer.entry(entry)));
                 }
@@ -127,6 +134,26 @@ impl Worker {
         let early = is_on(Bug::EarlyAppendAck) && waiters.iter().all(|waiter| matches!(waiter, Waiter::Append { .. }));
         if waiters.is_empty() || early { self.writer.write() } else { self.writer.flush() }?;
         hit(Point::RaftAfterSave).map_err(|error| self.writer.io("save to", &error))
+    }
+}
+
+/// The log's thread: works until the log is closed or fails.
+pub(super) fn run(shared: &Arc<Shared>, seat: &Seat) {
+    let _panic = PanicGuard(shared.clone());
+    while shared.wait_for_ops() {
+        if let Some(worker) = seat.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            worker.step();
+        }
+        if shared.failure().is_some() {
+            break;
+        }
+    }
+    // With it goes the lock on the directory.
+    let worker = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let (Some(mut worker), None) = (worker, shared.failure())
+        && let Err(error) = worker.writer.close()
+    {
+        fail(shared, &error, Vec::new());
     }
 }
 
@@ -176,13 +203,13 @@ fn fail(shared: &Shared, error: &LogError, mut waiters: Vec<Waiter>) {
     }
 }
 
-/// Makes a panic of the thread an error of the log: else callers would wait for ever.
-struct PanicGuard(Arc<Shared>);
+/// Makes a panic of whoever writes an error of the log: else callers would wait for ever.
+pub(super) struct PanicGuard(pub(super) Arc<Shared>);
 
 impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            fail(&self.0, &LogError::Refused("its thread has panicked".into()), Vec::new());
+            fail(&self.0, &LogError::Refused("its writer has panicked".into()), Vec::new());
         }
     }
 }

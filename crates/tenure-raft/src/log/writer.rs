@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tenure_faults::{Point, hit};
 
@@ -28,7 +29,7 @@ const BUFFER_BYTES_MAX: usize = 4 << 20;
 
 /// A small write that makes the file longer fills it with zeros up to a multiple of this. The syncs of the writes that
 /// follow then move no metadata: on ext4 such a sync takes two thirds of the time and of the CPU of one behind the end.
-const ZEROED_BYTES: u32 = 64 << 10;
+const ZEROED_BYTES: u32 = 256 << 10;
 
 /// Zeros are written in pieces of a page. What is written at once may be kept as one by the page cache, and is then
 /// written to the disk as one each time that a record in it is.
@@ -71,6 +72,7 @@ pub(super) struct Writer {
     state: WalState,
     /// As of the last sync: only what was purged then may be deleted.
     purged_durably: Option<LogId>,
+    last_sync: Duration,
     moved: Vec<Moved>,
     created: Vec<NumberedFile>,
 }
@@ -105,6 +107,7 @@ impl Writer {
             buffer: Vec::new(),
             state,
             purged_durably,
+            last_sync: Duration::MAX,
             moved: Vec::new(),
             created: Vec::new(),
         }
@@ -112,6 +115,11 @@ impl Writer {
 
     pub(super) fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// How long the disk took for the last sync; for ever before the first.
+    pub(super) fn last_sync(&self) -> Duration {
+        self.last_sync
     }
 
     pub(super) fn entry(&mut self, entry: &Entry) -> Result<(), LogError> {
@@ -197,7 +205,8 @@ impl Writer {
             self.current()?.file.sync_data().map_err(|e| self.io("sync", &e))?;
         }
         hit(Point::WalAfterSync).map_err(|e| self.io("sync", &e))?;
-        self.counters.synced(started.elapsed());
+        self.last_sync = started.elapsed();
+        self.counters.synced(self.last_sync);
         self.synced = self.written;
         self.purged_durably = self.state.purged;
         Ok(())
@@ -256,13 +265,7 @@ impl Writer {
     /// Deletes the oldest segment if all in it is purged for sure; returns its number. One at a time: on some file
     /// systems deleting a large file takes as long as a sync.
     pub(super) fn remove_purged_segment(&mut self) -> Result<Option<SegmentNumber>, LogError> {
-        let Some((number, segment)) = self.segments.first_key_value() else { return Ok(None) };
-        let purged = self.purged_durably.map(|id| id.index);
-        // What a segment says besides entries, its successor repeats in its first record.
-        if *number == self.number || segment.last_index > purged {
-            return Ok(None);
-        }
-        let (number, bytes) = (*number, u64::from(segment.bytes));
+        let Some((number, bytes)) = self.purged_segment() else { return Ok(None) };
         let path = self.dir.join(number.file_name());
         hit(Point::WalBeforeRemove).map_err(|e| LogError::io("remove", &path, &e))?;
         self.files.remove(&path).map_err(|e| LogError::io("remove", &path, &e))?;
@@ -270,6 +273,24 @@ impl Writer {
         Counters::add(&self.counters.segments_removed, 1);
         self.counters.bytes_on_disk.fetch_sub(bytes, Ordering::Relaxed);
         Ok(Some(number))
+    }
+
+    /// Whether so many bytes can be written without making the file longer, or beginning another.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.written.saturating_add(offset32(self.buffer.len())).saturating_add(offset32(bytes)) <= self.extent
+    }
+
+    /// Whether there is something to be deleted.
+    pub(super) fn has_purged_segment(&self) -> bool {
+        self.purged_segment().is_some()
+    }
+
+    /// The oldest segment and its bytes, if nothing in it is needed. What it says besides entries, its successor repeats
+    /// in its first record.
+    fn purged_segment(&self) -> Option<(SegmentNumber, u64)> {
+        let (number, segment) = self.segments.first_key_value()?;
+        let purged = self.purged_durably.map(|id| id.index);
+        (*number != self.number && segment.last_index <= purged).then_some((*number, segment.bytes.into()))
     }
 
     /// Where the next record goes; begins a new segment if this one is full.

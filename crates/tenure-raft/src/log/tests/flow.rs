@@ -223,7 +223,7 @@ fn a_full_disk_ends_the_log_and_leaves_what_was_there() {
     let done = log.append([entry(1, 0, 100)]);
     log.wait(done).unwrap();
     disk.set_bytes_free(Some(1000));
-    let done = log.append([entry(1, 1, 500), entry(1, 2, 80_000)]);
+    let done = log.append([entry(1, 1, 500), entry(1, 2, 300_000)]);
     let error = log.wait(done).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert!(error.to_string().starts_with("the Raft log cannot write /data/log/00000000000000000001.wal"), "{error}");

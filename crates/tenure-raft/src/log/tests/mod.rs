@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod flow;
+mod in_place;
 mod reading;
 mod suite;
 
