@@ -3,8 +3,9 @@
 //! One lock holds both, so that the order in which operations change the state is the order in which they reach the
 //! file. The state is ahead of the disk by what is queued. Under the lock nothing is read, written or awaited.
 //!
-//! Only appends and votes wake the thread, unless whoever appends writes in place. Marks (committed, purge, truncation) need their place in the order but no
-//! sync of their own, so they wait in the queue and travel with the next append, or go out when the log falls idle.
+//! Only appends and votes wake the thread, unless whoever appends writes in place. Marks (committed, purge, truncation)
+//! need their place in the order but no sync of their own, so they wait in the queue and travel with the next append, or go
+//! out when the log falls idle.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -1,7 +1,8 @@
 //! The log as openraft knows it.
 //!
 //! A handle; clones share the log. Appending queues and returns: the entries can be read at once and their callback
-//! comes after the sync, which a follower's append may make itself. Only a vote is waited for. When the last handle goes, the log closes.
+//! comes after the sync, which a follower's append may make itself. Only a vote is waited for. When the last handle goes,
+//! the log closes.
 
 use std::fmt::Debug;
 use std::io;

@@ -1,8 +1,8 @@
 //! The loop that takes what is queued, writes it, syncs once and tells whoever waits.
 //!
 //! It has an operating system thread of its own, because a sync blocks for as long as the disk likes; only what is light a
-//! follower writes without it (`in_place.rs`). A simulation steps the same loop by hand. While a sync runs the queue grows, and the next turn takes all of it: groups form by
-//! themselves, without timers.
+//! follower writes without it (`in_place.rs`). A simulation steps the same loop by hand. While a sync runs the queue
+//! grows, and the next turn takes all of it: groups form by themselves, without timers.
 //!
 //! The first error ends the log: who waits is told, `on_failure` is called, nothing more is accepted. A failed sync may
 //! have dropped the data it was asked for, so trying again would only hide the loss.

@@ -1,16 +1,17 @@
 //! What need not go to a follower at once, and what it goes with.
 //!
-//! Consensus makes a request without entries, a *mark*, for each commit that finds no entry to travel with: it only tells a
-//! follower how far the log is committed. A client that writes one key after
-//! the other thus costs two requests to each follower where one would do: the commit of a write can travel with the entry
-//! of the next, which follows within a millisecond. So such a request is kept back for [`WAIT`], and goes only if nothing
-//! overtakes it. It is left out as if the network had lost it, but for one thing: what overtakes it says all that it said.
+//! Consensus makes a request without entries, a *mark*, for each commit that finds no entry to travel with: it only tells
+//! a follower how far the log is committed. A client that writes one key after the other thus costs two requests to each
+//! follower where one would do: the commit of a write can travel with the entry of the next, which follows within a
+//! millisecond. So such a request is kept back for [`WAIT`], and goes only if nothing overtakes it. It is left out as if
+//! the network had lost it, but for one thing: what overtakes it says all that it said.
 //!
 //! A follower that commits do without (`spare.rs`) is not even asked for each entry: after a small request, consensus is not
 //! asked for the next one for as long, and that one then has all that came meanwhile.
 //!
-//! A follower whose commits somebody waits for is told them at once, but for what waits when the first of these comes. The leader knows it of members that forward writes to
-//! it or ask it for read indexes; of watches and of waiters for locks a follower tells with each of its answers.
+//! A follower whose commits somebody waits for is told them at once, but for what waits when the first of these comes.
+//! The leader knows it of members that forward writes to it or ask it for read indexes; of watches and of waiters for locks
+//! a follower tells with each of its answers.
 
 use std::collections::HashMap;
 use std::pin::Pin;
