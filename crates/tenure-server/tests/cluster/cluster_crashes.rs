@@ -246,8 +246,8 @@ async fn lose_power_with_a_tail_of_its_own(hold_from: u64) -> bool {
 #[test]
 fn a_tail_that_the_flushed_state_has_overtaken_is_dropped() {
     let overtaken = std::sync::atomic::AtomicUsize::new(0);
-    // The first write makes room in the log, which takes sixteen operations.
-    with_each(&[20, 23, 24, 25, 26, 27, 28, 29, 30, 24, 25, 26, 27], |hold_from| {
+    // The first write makes room in the log, which takes 64 operations.
+    with_each(&[68, 71, 72, 73, 74, 75, 76, 77, 78, 72, 73, 74, 75], |hold_from| {
         let overtaken = &overtaken;
         async move {
             if lose_power_with_a_tail_of_its_own(hold_from).await {
@@ -262,7 +262,9 @@ fn a_tail_that_the_flushed_state_has_overtaken_is_dropped() {
 fn state_that_was_flushed_ahead_of_the_durable_log_is_kept_and_gone_on_from() {
     run(async {
         let history = History::default();
-        let (mut cluster, mut nodes) = Cluster::running(3, &Settings::default()).await;
+        // What is held is the log's thread, and not consensus.
+        let settings = Settings { quick_sync: Duration::ZERO, ..Settings::default() };
+        let (mut cluster, mut nodes) = Cluster::running(3, &settings).await;
         let leader = cluster.leader(&nodes).await;
         let behind = (leader + 1) % 3;
         cluster.members[behind].machine.hold(Step::Sync);

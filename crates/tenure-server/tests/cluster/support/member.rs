@@ -31,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) quota_bytes: Option<u64>,
     pub(crate) may_found: bool,
     pub(crate) segment_bytes: u32,
+    pub(crate) quick_sync: Duration,
     pub(crate) housekeeping: Housekeeping,
     pub(crate) snapshots: SnapshotOptions,
     pub(crate) flaw: Flaw,
@@ -44,6 +45,7 @@ impl Default for Settings {
             quota_bytes: None,
             may_found: true,
             segment_bytes: 1 << 20,
+            quick_sync: LogOptions::default().quick_sync,
             housekeeping: Housekeeping::default(),
             snapshots: SnapshotOptions::default(),
             flaw: Flaw::None,
@@ -199,7 +201,8 @@ impl Member {
     }
 
     fn log_options(&self) -> LogOptions {
-        LogOptions { segment_bytes: self.settings.segment_bytes, ..LogOptions::default() }
+        let Settings { segment_bytes, quick_sync, .. } = self.settings;
+        LogOptions { segment_bytes, quick_sync, ..LogOptions::default() }
     }
 
     fn options(&self) -> NodeOptions {
